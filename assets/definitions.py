@@ -1,0 +1,36 @@
+"""All definitions of the code location. Loading them imports neither torch nor Beam nor transformers."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets import data, features, recommend
+from assets.resources import Nightloom, partitions_of
+from assets.schedules import build_job, build_schedule
+from pipelines.config import config_path, load_config
+
+
+def build_defs(config_file: Path | None = None, hooks: frozenset[dg.HookDefinition] = frozenset()) -> dg.Definitions:
+    """Definitions for one configuration file.
+
+    Args:
+        config_file: default: ``NIGHTLOOM_CONFIG``, else the demo's.
+        hooks: hooks of the nightly job.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    path = config_file or config_path()
+    config = load_config(path)
+    partitions = partitions_of(config)
+    assets = [*data.build(partitions), *features.build(partitions, config), *recommend.build(partitions)]
+    job = build_job(assets, hooks)
+    return dg.Definitions(
+        assets=[*data.raw_specs(), *assets],
+        jobs=[job],
+        schedules=[build_schedule(job)],
+        resources={"nightloom": Nightloom(config_file=str(path.resolve()))},
+    )
+
+
+defs = build_defs()

@@ -1,0 +1,109 @@
+"""Assets of the feature layer: vectors of each modality, the aligner, items and users in one space."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets import plots
+from assets.checks import check_specs, run_checks
+from assets.metadata import (
+    card_metadata,
+    manifest_metadata,
+    model_spec,
+    plot_metadata,
+    table_metadata,
+    table_spec,
+)
+from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained, lake_of
+from encoders.base import Modality
+from pipelines.config import Config
+
+
+def build(partitions: dg.PartitionsDefinition, config: Config) -> list[Any]:
+    """Embedding steps of the configured modalities, the aligner, the fusion."""
+    tables = [f"emb_{m}" for m in sorted(config.encoders)]
+    return [
+        *(_embedding(m, partitions, config) for m in sorted(config.encoders)),
+        _aligner(partitions, tables),
+        _fusion(partitions, tables),
+    ]
+
+
+def _embedding(modality: Modality, partitions: dg.PartitionsDefinition, config: Config) -> Any:
+    name = f"emb_{modality}"
+    deps = ["std_items", "std_user_content", "std_media"]
+
+    @dg.multi_asset(
+        name=name,
+        specs=[table_spec(name, "embedded", partitions, deps, code_version=config.digest("encoders"))],
+        check_specs=check_specs(name),
+        pool=DEVICE_POOL,
+    )
+    def embedding(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Encode what no earlier night has encoded."""
+        from pipelines.embed import embed
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            manifest = embed(config, lake, modality, day)
+            facts = {"model": config.encoders[modality].model, "encoder_digest": manifest.config_digest}
+            yield dg.MaterializeResult(asset_key=name, metadata=table_metadata(lake, manifest) | facts)
+            yield from run_checks(config, lake, name, day)
+
+    return embedding
+
+
+def _aligner(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:
+    text = "Projection, modality-token Transformer, attention pooling; cross-modal InfoNCE and an interaction loss."
+    spec = model_spec("model_aligner", "embedded", partitions, [*tables, "std_interactions"], text)
+
+    @dg.multi_asset(name="model_aligner", specs=[spec], pool=DEVICE_POOL)
+    def model_aligner(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Train the unified space on what is known at the end of the day."""
+        from pipelines import features
+        from pipelines.models import load_card
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            manifest = features.train(config, lake, day)
+            card = load_card(lake, "aligner", day)
+            scores = {f"recall_at_10_{k}": v["recall_at_10"] for k, v in card["retrieval"].items()}
+            metadata = (
+                manifest_metadata(lake, manifest)
+                | card_metadata(card)
+                | scores
+                | plot_metadata(plots.learning_curve(card))
+            )
+            yield dg.MaterializeResult(asset_key="model_aligner", metadata=metadata)
+
+    return model_aligner
+
+
+def _fusion(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:
+    deps = {
+        "feat_items": ["model_aligner", *tables, "std_items"],
+        "feat_users": ["model_aligner", *tables, "std_interactions", "std_user_content"],
+    }
+
+    @dg.multi_asset(
+        name="fuse",
+        specs=[table_spec(name, "features", partitions, list(d)) for name, d in deps.items()],
+        check_specs=[c for name in deps for c in check_specs(name)],
+        pool=DEVICE_POOL,
+    )
+    def fuse(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Put items and users into the unified space."""
+        from pipelines import features
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            for manifest in features.fuse(config, lake, day):
+                plot = plots.item_map(lake, day) if manifest.table == "feat_items" else None
+                yield dg.MaterializeResult(asset_key=manifest.table, metadata=table_metadata(lake, manifest, plot))
+                yield from run_checks(config, lake, manifest.table, day)
+
+    return fuse

@@ -1,0 +1,126 @@
+"""A manifest and a table as Dagster metadata: schema, counts, sample rows, plot.
+
+Belongs here: presentation derived from ``schemas`` and manifests. Does not: figures themselves (``plots``).
+"""
+
+import base64
+from collections.abc import Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from pipelines.schemas import TABLES, Column
+from pipelines.storage import Lake, Manifest
+
+SAMPLE_ROWS = 5
+OWNERS = ["team:nightloom"]
+
+
+def table_spec(
+    name: str,
+    group: str,
+    partitions: dg.PartitionsDefinition,
+    deps: list[Any],
+    code_version: str | None = None,
+) -> dg.AssetSpec:
+    """Spec of a table asset; description, schema and kinds come from its contract."""
+    table = TABLES[name]
+    lines = [f"- `{c.name}`: {c.description}" for c in table.columns]
+    description = (
+        f"{table.description}\n\nKey: {', '.join(table.key) or 'none'}. Sorted by key, one partition a day.\n\n"
+        + "\n".join(lines)
+    )
+    return dg.AssetSpec(
+        name,
+        deps=deps,
+        group_name=group,
+        owners=OWNERS,
+        kinds={"parquet", "beam"},
+        description=description,
+        partitions_def=partitions,
+        code_version=code_version,
+        metadata={"dagster/column_schema": column_schema(name)},
+    )
+
+
+def model_spec(
+    name: str, group: str, partitions: dg.PartitionsDefinition, deps: list[Any], description: str
+) -> dg.AssetSpec:
+    """Spec of a model asset: safetensors and a JSON card."""
+    return dg.AssetSpec(
+        name,
+        deps=deps,
+        group_name=group,
+        owners=OWNERS,
+        kinds={"safetensors"},
+        description=description,
+        partitions_def=partitions,
+    )
+
+
+def column_schema(name: str) -> dg.TableSchema:
+    """Columns of a table as the UI shows them."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                c.name,
+                str(c.type),
+                c.description,
+                dg.TableColumnConstraints(nullable=c.nullable, unique=(c.name,) == TABLES[name].key),
+            )
+            for c in TABLES[name].columns
+        ]
+    )
+
+
+def manifest_metadata(lake: Lake, manifest: Manifest) -> dict[str, Any]:
+    """Numbers as numbers (the UI plots them over time), and where the files are."""
+    folder = lake.folder(manifest.table, date.fromisoformat(manifest.partition))
+    size = sum((folder / name).stat().st_size for name in manifest.files)
+    found: dict[str, Any] = {
+        "path": dg.MetadataValue.path(str(folder)),
+        "size_bytes": size,
+        "content_digest": manifest.content_digest,
+        "code_digest": manifest.code_digest,
+    }
+    return found | {f"rows_{k}": v for k, v in manifest.counters.items()}
+
+
+def table_metadata(lake: Lake, manifest: Manifest, plot: bytes | None = None) -> dict[str, Any]:
+    """Metadata of a published table partition."""
+    found = manifest_metadata(lake, manifest)
+    found["dagster/row_count"] = manifest.rows
+    found["dagster/column_schema"] = column_schema(manifest.table)
+    found["sample"] = dg.MetadataValue.md(sample_rows(lake, manifest))
+    return found | plot_metadata(plot)
+
+
+def plot_metadata(plot: bytes | None) -> dict[str, Any]:
+    """A PNG as markdown, or nothing."""
+    if plot is None:
+        return {}
+    return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(plot).decode()})")}
+
+
+def card_metadata(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a model card."""
+    return {"card": dg.MetadataValue.json({k: v for k, v in card.items() if k != "curve"})}
+
+
+def sample_rows(lake: Lake, manifest: Manifest) -> str:
+    """The first rows as a markdown table; vectors are cut."""
+    columns = TABLES[manifest.table].columns
+    first = next(iter(lake.scan(manifest.table, [date.fromisoformat(manifest.partition)])), None)
+    rows = first.slice(0, SAMPLE_ROWS).to_pylist() if first is not None else []
+    if not rows:
+        return "no rows"
+    head = "| " + " | ".join(c.name for c in columns) + " |\n|" + "---|" * len(columns)
+    return head + "\n" + "\n".join("| " + " | ".join(_cell(c, r[c.name]) for c in columns) + " |" for r in rows)
+
+
+def _cell(column: Column, value: Any) -> str:
+    if column.is_vector and value is not None:
+        return "[" + ", ".join(f"{x:.3f}" for x in value[:3]) + f", ... {len(value)}]"
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return (text if len(text) <= 60 else text[:57] + "...").replace("|", "\\|").replace("\n", " ")

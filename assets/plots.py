@@ -1,0 +1,128 @@
+"""Pictures of tables for the asset pages: small PNGs, made where people would rather look than read."""
+
+import io
+from collections import Counter
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipelines.schemas import vectors_to_numpy
+from pipelines.storage import Lake
+
+MAX_POINTS = 2000
+
+
+def _figure(width: float = 7.0, height: float = 3.4) -> tuple[Any, Any]:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot.subplots(figsize=(width, height), layout="constrained")
+
+
+def _png(figure: Any) -> bytes:
+    from matplotlib import pyplot
+
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=90, metadata={"Software": None})
+    pyplot.close(figure)
+    return out.getvalue()
+
+
+def events_by_day(lake: Lake, day: date) -> bytes | None:
+    """Events of each kind on the last thirty days."""
+    days = lake.days("std_interactions", day)[-30:]
+    counts = {d: Counter(lake.read("std_interactions", d, ["event"])["event"].to_pylist()) for d in days}
+    kinds = sorted({k for c in counts.values() for k in c})
+    if not kinds:
+        return None
+    figure, axes = _figure()
+    bottom = np.zeros(len(days))
+    for kind in kinds:
+        values = np.array([counts[d][kind] for d in days])
+        axes.bar([d.strftime("%m-%d") for d in days], values, bottom=bottom, label=kind)
+        bottom += values
+    axes.set(title="events a day", ylabel="events")
+    axes.tick_params(axis="x", rotation=60)
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def rejects_by_reason(lake: Lake, day: date) -> bytes | None:
+    """Rejected rows and files by reason code."""
+    counts = Counter(lake.read("quarantine", day, ["reason"])["reason"].to_pylist())
+    if not counts:
+        return None
+    figure, axes = _figure()
+    names = sorted(counts, key=lambda n: counts[n])
+    axes.barh(names, [counts[n] for n in names], color="tab:red")
+    axes.set(title=f"quarantine {day}", xlabel="rows and files")
+    return _png(figure)
+
+
+def learning_curve(card: dict[str, Any]) -> bytes | None:
+    """Losses of the aligner by step."""
+    curve = card.get("curve")
+    if not curve:
+        return None
+    figure, axes = _figure()
+    for name in ("cross_modal", "interaction"):
+        axes.plot([p["step"] for p in curve], [p[name] for p in curve], label=name)
+    axes.set(title="aligner", xlabel="step", ylabel="InfoNCE (nats)")
+    axes.legend()
+    return _png(figure)
+
+
+def item_map(lake: Lake, day: date) -> bytes | None:
+    """Fused item vectors on their first two principal components, coloured by first category."""
+    vectors = vectors_to_numpy(lake.read("feat_items", day, ["vector"])["vector"])
+    if len(vectors) < 3:
+        return None
+    categories = [c[0] if c else "none" for c in lake.read("std_items", day, ["categories"])["categories"].to_pylist()]
+    centred = vectors - vectors.mean(0)
+    _, _, axes_of = np.linalg.svd(centred[:MAX_POINTS], full_matrices=False)
+    points = centred @ axes_of[:2].T
+    figure, axes = _figure(7, 5)
+    common = [c for c, _ in Counter(categories).most_common(9)]
+    for name in [*common, "other"]:
+        rows = [i for i, c in enumerate(categories) if (c if c in common else "other") == name][:MAX_POINTS]
+        if rows:
+            axes.scatter(points[rows, 0], points[rows, 1], s=9, label=name)
+    axes.set(title="items in the unified space (PCA)", xticks=[], yticks=[])
+    axes.legend(fontsize=7, ncols=2)
+    return _png(figure)
+
+
+def reasons(lake: Lake, day: date) -> bytes | None:
+    """Served rows by reason."""
+    table = lake.read("recommendations", day, ["reason_code", "reason_modality"])
+    pairs = zip(table["reason_code"].to_pylist(), table["reason_modality"].to_pylist(), strict=True)
+    counts = Counter(f"{c} ({m})" if m else c for c, m in pairs)
+    if not counts:
+        return None
+    figure, axes = _figure()
+    names = sorted(counts, key=lambda n: counts[n])
+    axes.barh(names, [counts[n] for n in names])
+    axes.set(title=f"why items are recommended, {day}", xlabel="rows")
+    return _png(figure)
+
+
+def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> bytes | None:
+    """One metric of every recommender by slice."""
+    table = lake.read("eval_offline", day)
+    rows = table.filter(pc.and_(pc.equal(table["metric"], metric), pc.equal(table["k"], k))).to_pylist()
+    if not rows:
+        return None
+    slices = sorted({r["slice"] for r in rows})
+    models = sorted({r["model"] for r in rows})
+    value = {(r["model"], r["slice"]): r["value"] for r in rows}
+    figure, axes = _figure()
+    for i, model in enumerate(models):
+        x = np.arange(len(slices)) + (i - len(models) / 2) * 0.13
+        axes.bar(x, [value.get((model, s), 0.0) for s in slices], 0.12, label=model)
+    axes.set(title=f"{metric}@{k} on {day}", xticks=range(len(slices)), xticklabels=slices)
+    axes.legend(fontsize=7, ncols=3)
+    return _png(figure)

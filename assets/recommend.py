@@ -1,0 +1,104 @@
+"""Assets of the recommendation layer: fitted recommenders, ranked lists, and how last night's lists did."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets import plots
+from assets.checks import check_specs, run_checks
+from assets.metadata import card_metadata, manifest_metadata, model_spec, table_metadata, table_spec
+from assets.resources import Nightloom, day_of, failures_explained, lake_of
+from pipelines.config import MODEL_NAMES
+
+MODELS = {
+    "popularity": "Decayed popularity, the same for everyone.",
+    "user_cf": "User-based collaborative filtering (cosine).",
+    "item_cf": "Item-based collaborative filtering (shrunk cosine).",
+    "content": "Cosine of raw modality vectors to the history and uploads.",
+    "multimodal": "Dot product in the unified space plus a graph of items alike in it.",
+    "hybrid": "Blend of all, weights fitted on a time split, cold users routed apart.",
+}
+KEY_METRICS = (("ndcg", 10), ("recall", 20))
+
+
+def build(partitions: dg.PartitionsDefinition) -> list[Any]:
+    """Training, scoring and evaluation steps."""
+    return [_models(partitions), _lists(partitions), _evaluation(partitions)]
+
+
+def _models(partitions: dg.PartitionsDefinition) -> Any:
+    deps = ["std_interactions", "feat_items", "feat_users"]
+    specs = [model_spec(f"model_{n}", "models", partitions, list(deps), MODELS[n]) for n in MODEL_NAMES]
+
+    @dg.multi_asset(name="train_recommenders", specs=specs)
+    def train_recommenders(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Fit every recommender on what is known at the end of the day."""
+        from pipelines.models import load_card
+        from pipelines.train import train
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            for name, manifest in train(config, lake, day).items():
+                card = load_card(lake, name.removeprefix("model_"), day)
+                yield dg.MaterializeResult(
+                    asset_key=name, metadata=manifest_metadata(lake, manifest) | card_metadata(card)
+                )
+
+    return train_recommenders
+
+
+def _lists(partitions: dg.PartitionsDefinition) -> Any:
+    deps = [f"model_{n}" for n in MODEL_NAMES]
+    tables = ("reco_candidates", "recommendations")
+
+    @dg.multi_asset(
+        name="score",
+        specs=[table_spec(name, "recommendations", partitions, list(deps)) for name in tables],
+        check_specs=[c for name in tables for c in check_specs(name)],
+    )
+    def score(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Rank the catalogue for every user and say why."""
+        from pipelines.score import score as run
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            for manifest in run(config, lake, day):
+                plot = plots.reasons(lake, day) if manifest.table == "recommendations" else None
+                yield dg.MaterializeResult(asset_key=manifest.table, metadata=table_metadata(lake, manifest, plot))
+                yield from run_checks(config, lake, manifest.table, day)
+
+    return score
+
+
+def _evaluation(partitions: dg.PartitionsDefinition) -> Any:
+    yesterday = dg.TimeWindowPartitionMapping(
+        start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
+    )
+    deps = [dg.AssetDep("reco_candidates", partition_mapping=yesterday), "std_interactions"]
+
+    @dg.multi_asset(
+        name="evaluate",
+        specs=[table_spec("eval_offline", "evaluation", partitions, deps)],
+        check_specs=check_specs("eval_offline"),
+    )
+    def evaluate(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Judge the lists of the night before by what users did today."""
+        from pipelines.evaluate import evaluate as run
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            manifest = run(config, lake, day)
+            rows = lake.read("eval_offline", day).to_pylist()
+            wanted = [r for r in rows if r["slice"] == "all" and (r["metric"], r["k"]) in KEY_METRICS]
+            facts = {f"{r['metric']}_at_{r['k']}_{r['model']}": r["value"] for r in wanted}
+            yield dg.MaterializeResult(
+                asset_key="eval_offline",
+                metadata=table_metadata(lake, manifest, plots.metric_bars(lake, day)) | facts,
+            )
+            yield from run_checks(config, lake, "eval_offline", day)
+
+    return evaluate

@@ -1,0 +1,1 @@
+"""Turn a payload (text, pixels, waveform) into a vector, and vectors of several modalities into one space."""

@@ -1,0 +1,238 @@
+"""Training of the unified space: cross-modal InfoNCE plus an interaction loss, with modality dropout.
+
+Belongs here: losses, batches, the training loop, saving without pickle. Does not: the network (``fusion``).
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+from torch.nn import functional as F
+
+from encoders.fusion import Features, FusionModel, fuse_items
+
+log = logging.getLogger(__name__)
+
+TRAIN_HISTORY = 20  # most recent items that describe a user in training
+EPOCHS = 20  # passes over the events at most, whatever ``steps`` says
+HELD_OUT = 0.1  # share of items kept out of the cross-modal loss to measure retrieval
+MIN_HELD_OUT = 50
+
+
+@dataclass(frozen=True)
+class AlignerSettings:
+    """Shape and training of the aligner; see ``pipelines.config.Aligner`` for the meaning of each."""
+
+    dim: int = 128
+    layers: int = 1
+    heads: int = 4
+    steps: int = 300
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    modality_dropout: float = 0.3
+    seed: int = 0
+
+
+def info_nce(
+    a: Tensor, b: Tensor, temperature: Tensor, correction: Tensor | None = None, same: Tensor | None = None
+) -> Tensor:
+    """Symmetric InfoNCE (https://arxiv.org/abs/1807.03748) of paired unit vectors.
+
+    Args:
+        a: (b, d).
+        b: (b, d), row i is the positive of row i of ``a``.
+        temperature: scalar.
+        correction: (b,) log sampling probability of each row of ``b`` (https://research.google/pubs/pub48840).
+        same: bool (b, b), pairs off the diagonal that are no negatives.
+    """
+    logits = a @ b.T / temperature
+    if same is not None:
+        logits = logits.masked_fill(same & ~torch.eye(len(a), dtype=torch.bool, device=a.device), float("-inf"))
+    target = torch.arange(len(a), device=a.device)
+    forward = logits if correction is None else logits - correction[None]
+    return (F.cross_entropy(forward, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+class _Batches:
+    """Seeded batches of items and of (history, next item) pairs."""
+
+    def __init__(self, histories: Sequence[np.ndarray], n_items: int, settings: AlignerSettings, trained: np.ndarray):
+        self.rng = np.random.default_rng(settings.seed)
+        self.size, self.trained = settings.batch_size, trained
+        self.histories = [h for h in histories if len(h) > 1]
+        self.pairs = np.array(
+            [(u, t) for u, h in enumerate(self.histories) for t in range(1, len(h))], np.int64
+        ).reshape(-1, 2)
+        counts = np.bincount(
+            np.concatenate([h[1:] for h in self.histories] or [np.zeros(0, np.int64)]), minlength=n_items
+        )
+        self.log_q = np.log((counts + 1) / (counts + 1).sum()).astype(np.float32)
+
+    def items(self) -> np.ndarray:
+        return self.rng.choice(self.trained, min(self.size, len(self.trained)), replace=False)
+
+    def next_items(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows of the history (b, t), its mask, and the next item (b,)."""
+        chosen = self.pairs[self.rng.integers(len(self.pairs), size=min(self.size, len(self.pairs)))]
+        rows = np.zeros((len(chosen), TRAIN_HISTORY), np.int64)
+        mask = np.zeros(rows.shape, bool)
+        for i, (u, t) in enumerate(chosen):
+            past = self.histories[u][max(0, t - TRAIN_HISTORY) : t]
+            rows[i, : len(past)], mask[i, : len(past)] = past, True
+        return rows, mask, np.array([self.histories[u][t] for u, t in chosen])
+
+
+class _Trainer:
+    def __init__(self, features: dict[str, Features], settings: AlignerSettings, device: str):
+        torch.manual_seed(settings.seed)
+        self.settings, self.device = settings, device
+        dims = {m: f.matrix.shape[1] for m, f in features.items()}
+        self.model = FusionModel(dims=dims, dim=settings.dim, layers=settings.layers, heads=settings.heads).to(device)
+        self.x = {m: torch.from_numpy(features[m].matrix).to(device) for m in self.model.modalities}
+        self.present = torch.from_numpy(np.stack([features[m].present for m in self.model.modalities], 1)).to(device)
+        self.dropout = torch.Generator().manual_seed(settings.seed + 1)
+
+    def fused(self, rows: Tensor) -> Tensor:
+        """Fused vectors of items with some of their modalities dropped, never all."""
+        mask = self.present[rows]
+        keep = torch.rand(mask.shape, generator=self.dropout).to(self.device) >= self.settings.modality_dropout
+        kept = mask & keep
+        mask = torch.where(kept.any(1, keepdim=True), kept, mask)
+        tokens = self.model.item_tokens({m: x[rows] for m, x in self.x.items()})
+        return self.model.pool(tokens, mask)[0]
+
+    def cross_modal(self, rows: Tensor) -> Tensor:
+        """Mean InfoNCE over the pairs of modalities that enough items of the batch have."""
+        losses = []
+        for i, j in combinations(range(len(self.model.modalities)), 2):
+            both = rows[self.present[rows, i] & self.present[rows, j]]
+            if len(both) > 1:
+                a, b = (
+                    self.model.aligned(m, self.x[m][both]) for m in (self.model.modalities[i], self.model.modalities[j])
+                )
+                losses.append(info_nce(a, b, self.model.log_temperature.exp()))
+        return torch.stack(losses).mean() if losses else torch.zeros((), device=self.device)
+
+    def interaction(self, rows: np.ndarray, mask: np.ndarray, target: np.ndarray, log_q: np.ndarray) -> Tensor:
+        """InfoNCE of the user (fused from the history) and the next item."""
+        distinct, at = np.unique(np.concatenate([rows[mask], target]), return_inverse=True)
+        vectors = self.fused(torch.from_numpy(distinct).to(self.device))
+        tokens = torch.zeros((*rows.shape, self.model.dim), device=self.device)
+        t_mask = torch.from_numpy(mask).to(self.device)
+        tokens[t_mask] = vectors[torch.from_numpy(at[: mask.sum()])] + self.model.kind["history"]
+        users, _ = self.model.pool(tokens, t_mask)
+        goal = torch.from_numpy(target).to(self.device)
+        positives = vectors[torch.from_numpy(at[mask.sum() :])]
+        correction = torch.from_numpy(log_q[target]).to(self.device)
+        return info_nce(users, positives, self.model.log_temperature.exp(), correction, goal[:, None] == goal[None])
+
+
+def train_aligner(
+    features: dict[str, Features],
+    histories: Sequence[np.ndarray],
+    settings: AlignerSettings,
+    device: str = "cpu",
+) -> tuple[bytes, dict[str, Any]]:
+    """Train the unified space.
+
+    Args:
+        features: modality -> vectors of the same n items.
+        histories: item rows of each user, oldest first.
+        settings: shape and training.
+        device: torch device.
+
+    Returns:
+        Weights as safetensors bytes, and a card: dims, settings, losses, retrieval between modalities.
+    """
+    if not features:
+        raise ValueError("no item has content in any modality; the aligner needs text, images or sounds to start from")
+    n = len(next(iter(features.values())).present)
+    held = np.random.default_rng(settings.seed).permutation(n)[: int(HELD_OUT * n)]
+    held = held if len(held) >= MIN_HELD_OUT else held[:0]
+    trainer = _Trainer(features, settings, device)
+    batches = _Batches(histories, n, settings, np.setdiff1d(np.arange(n), held))
+    steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.pairs), n) // settings.batch_size)))
+    optimizer = torch.optim.AdamW(trainer.model.parameters(), settings.learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    curve = []
+    for step in range(steps):
+        loss_cross = trainer.cross_modal(torch.from_numpy(batches.items()).to(device)) if n > 1 else torch.zeros(())
+        loss_inter = (
+            trainer.interaction(*batches.next_items(), batches.log_q) if len(batches.pairs) else torch.zeros(())
+        )
+        loss = loss_cross + loss_inter
+        if loss.requires_grad:
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+            optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            trainer.model.log_temperature.clamp_(np.log(0.02), np.log(0.5))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"aligner loss is {loss.item()} at step {step}; lower aligner.learning_rate")
+        if step % max(1, steps // 50) == 0 or step == steps - 1:
+            curve.append(
+                {
+                    "step": step,
+                    "cross_modal": round(loss_cross.item(), 4),
+                    "interaction": round(loss_inter.item(), 4),
+                }
+            )
+        if step % max(1, steps // 5) == 0:
+            log.info(
+                "aligner: step %d of %d, cross-modal %.3f, interaction %.3f",
+                step,
+                steps,
+                loss_cross.item(),
+                loss_inter.item(),
+            )
+    card = {
+        "dims": {m: f.matrix.shape[1] for m, f in features.items()},
+        "settings": asdict(settings),
+        "steps": steps,
+        "temperature": round(float(trainer.model.log_temperature.exp()), 4),
+        "curve": curve,
+        "retrieval": _retrieval(trainer.model, features, held if len(held) else np.arange(n), device),
+        "retrieval_held_out": bool(len(held)),
+    }
+    state = {k: v.detach().cpu().contiguous() for k, v in sorted(trainer.model.state_dict().items())}
+    return save_tensors(state), card
+
+
+def _retrieval(model: FusionModel, features: dict[str, Features], rows: np.ndarray, device: str) -> dict[str, Any]:
+    """Recall@10 of finding an item's vector in one modality by its vector in another, among ``rows``."""
+    aligned = fuse_items(model, features, device).aligned
+    out: dict[str, Any] = {}
+    for a, b in combinations(model.modalities, 2):
+        both = rows[features[a].present[rows] & features[b].present[rows]]
+        if len(both) > 1:
+            scores = aligned[a][both] @ aligned[b][both].T
+            rank = (scores > np.diag(scores)[:, None]).sum(1)
+            out[f"{a}_to_{b}"] = {
+                "recall_at_10": round(float((rank < 10).mean()), 4),
+                "items": len(both),
+                "chance": round(min(1.0, 10 / len(both)), 4),
+            }
+    return out
+
+
+def load_aligner(weights: bytes, card: dict[str, Any]) -> FusionModel:
+    """Model of saved weights and their card."""
+    s = card["settings"]
+    model = FusionModel(dims=card["dims"], dim=s["dim"], layers=s["layers"], heads=s["heads"])
+    model.load_state_dict(load_tensors(weights))
+    return model.eval()
+
+
+def card_bytes(card: dict[str, Any]) -> bytes:
+    """A card as it is stored."""
+    return (json.dumps(card, indent=1, sort_keys=True) + "\n").encode()

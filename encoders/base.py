@@ -1,0 +1,265 @@
+"""What an encoder is: its protocol, its identity, and where it runs.
+
+Belongs here: ``EncoderSpec`` and its digest, the ``Encoder`` protocol, ``load``, the choice of device and
+precision (made here, once). Does not: decoding, models, pooling (``text``, ``image``, ``audio``).
+Heavy imports happen inside functions, so that configuration and Dagster can import this module for free.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from encoders.weights import CARRIERS, file_sha256, weights_dir
+
+if TYPE_CHECKING:
+    import torch
+
+Modality = Literal["text", "image", "audio"]
+MODALITIES: tuple[Modality, ...] = ("text", "image", "audio")
+
+# Name in a config file -> (modality, carrier or None). MFCC statistics need no weights.
+BUILTIN: dict[str, tuple[Modality, str | None]] = {
+    "minilm": ("text", "minilm"),
+    "efficientnet-lite0": ("image", "efficientnet-lite0"),
+    "musicnn": ("audio", "musicnn"),
+    "mfcc": ("audio", None),
+}
+
+
+class EncoderError(RuntimeError):
+    """An encoder cannot be loaded or run; the message says which one, and what to do."""
+
+
+class DecodeError(ValueError):
+    """One payload cannot be used; it is quarantined and the rest of the night goes on.
+
+    Args:
+        reason: short code for the quarantine table.
+        detail: what was found.
+    """
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """Everything that decides what vector a payload gets.
+
+    Attributes:
+        modality: text, image or audio.
+        model: built-in name, Hugging Face id or local folder.
+        revision: commit of a hub model; the package version of a carrier.
+        files: sha256 of each weight and preprocessing file.
+        preprocessing: decode and prepare settings, version included.
+        pooling: how token or patch vectors become one.
+        dtype: precision of the forward pass.
+        dim: length of the vector.
+    """
+
+    modality: Modality
+    model: str
+    revision: str
+    files: dict[str, str]
+    preprocessing: dict[str, Any]
+    pooling: str
+    dtype: str
+    dim: int
+
+    def digest(self) -> str:
+        """16 hex characters that change when any stored vector could change."""
+        identity = asdict(self)
+        if self.files:  # the files' hashes say it all: a folder that moves keeps its vectors
+            identity.pop("model")
+        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+class Encoder(Protocol):
+    """Payloads in, unit vectors out."""
+
+    spec: EncoderSpec
+
+    def prepare(self, payload: bytes) -> Any:
+        """Decode one payload.
+
+        Raises:
+            DecodeError: the payload cannot be used.
+        """
+
+    def bucket(self, prepared: Any) -> int:
+        """Payloads of one bucket share a tensor shape, so a vector does not depend on its neighbours."""
+
+    def encode(self, prepared: Sequence[Any]) -> np.ndarray:
+        """Float32 array (n, dim), L2 norm 1, row i for payload i. All from one bucket."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where tensors live and in which precision the forward pass runs.
+
+    Attributes:
+        name: torch device string.
+        dtype: name of a torch dtype.
+        batch_size: fixed batch shape; short batches are padded to it where the kernels need that.
+    """
+
+    name: str = "cpu"
+    dtype: str = "float32"
+    batch_size: int = 32
+
+    def torch_dtype(self) -> "torch.dtype":
+        """The torch dtype object."""
+        import torch
+
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.dtype]
+
+
+def choose_device(name: str = "auto", precision: str = "auto", batch_size: int = 32) -> Device:
+    """Resolve the configured device; never falls back to the CPU in silence.
+
+    Args:
+        name: ``auto`` (CUDA when there, else CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: ``auto`` (bfloat16 on CUDA, float32 on CPU) or a dtype name.
+        batch_size: payloads per forward pass.
+
+    Raises:
+        EncoderError: CUDA was asked for and is not there.
+    """
+    import torch
+
+    torch.set_num_threads(1)  # one stream of work a process: results and timings do not depend on the machine's cores
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise EncoderError(
+            f"compute.device = '{name}', but torch {torch.__version__} sees no CUDA device. "
+            "Install a CUDA build of torch, or set compute.device to 'cpu' or 'auto'."
+        )
+    if precision == "auto":
+        precision = "bfloat16" if name.startswith("cuda") else "float32"
+    return Device(name, precision, batch_size)
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Files of one model on local disk.
+
+    Attributes:
+        folder: where they are.
+        revision: version or commit.
+        sha256: file name -> sha256.
+    """
+
+    folder: Path
+    revision: str
+    sha256: dict[str, str] = field(default_factory=dict)
+
+
+def check_model(modality: Modality, model: str, revision: str | None = None) -> str | None:
+    """Say what is wrong with a configured model, or None. Loads no weights.
+
+    Args:
+        modality: what it should embed.
+        model: built-in name, local folder or Hugging Face id.
+        revision: hub commit, tag or branch.
+    """
+    if model in BUILTIN:
+        expected, carrier = BUILTIN[model]
+        if expected != modality:
+            return f"encoder '{model}' embeds {expected}, not {modality}"
+        try:
+            if carrier:
+                weights_dir(carrier)
+        except RuntimeError as e:
+            return str(e)
+        return None
+    names = ", ".join(sorted(k for k, v in BUILTIN.items() if v[0] == modality))
+    try:
+        _hub_config(model, revision)
+    except Exception as e:  # every way a hub lookup fails is the same configuration error
+        return (
+            f"encoder '{model}' is not a built-in ({names}), not a local folder with config.json, and not a "
+            f"reachable Hugging Face model ({type(e).__name__}: {str(e).splitlines()[0][:200]})"
+        )
+    return None
+
+
+def _hub_config(model: str, revision: str | None) -> Path:
+    folder = Path(model).expanduser()
+    if (folder / "config.json").is_file():
+        return folder / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(model, "config.json", revision=revision))
+
+
+def model_files(model: str, revision: str | None = None) -> ModelFiles:
+    """Find a model's files: pip-carried, local folder or Hugging Face hub (downloaded when not cached).
+
+    Raises:
+        EncoderError: the model cannot be found.
+    """
+    if model in BUILTIN:
+        carrier = BUILTIN[model][1]
+        if carrier is None:
+            return ModelFiles(Path(), "1")
+        c = CARRIERS[carrier]
+        return ModelFiles(weights_dir(carrier), c.requirement.split("==")[1], dict(c.members))
+    folder = Path(model).expanduser()
+    found = revision or "local"
+    if not (folder / "config.json").is_file():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(
+                snapshot_download(
+                    model, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]
+                )
+            )
+        except Exception as e:
+            raise EncoderError(f"cannot load encoder '{model}' (revision {revision}): {e}") from e
+        found = folder.name
+    names = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".txt", ".safetensors", ".model"})
+    return ModelFiles(folder, found, {str(p.relative_to(folder)): file_sha256(p) for p in names})
+
+
+def load(modality: Modality, model: str, device: Device, revision: str | None = None) -> Encoder:
+    """Load the encoder of a configured model.
+
+    Args:
+        modality: text, image or audio.
+        model: built-in name, local folder or Hugging Face id.
+        device: where it runs.
+        revision: hub commit, tag or branch.
+
+    Raises:
+        EncoderError: it cannot be loaded.
+    """
+    if modality == "text":
+        from encoders.text import load_text
+
+        return load_text(model, device, revision)
+    if modality == "image":
+        from encoders.image import load_image
+
+        return load_image(model, device, revision)
+    from encoders.audio import load_audio
+
+    return load_audio(model, device, revision)
+
+
+def unit_rows(x: np.ndarray) -> np.ndarray:
+    """Rows scaled to L2 norm 1, float32. A zero row (nothing to say) becomes the first axis."""
+    x = np.asarray(x, np.float64)
+    norm = np.linalg.norm(x, axis=1, keepdims=True)
+    zero = norm[:, 0] < 1e-12
+    x = x / np.where(norm < 1e-12, 1.0, norm)
+    x[zero, 0] = 1.0
+    return x.astype(np.float32)

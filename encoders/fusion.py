@@ -1,0 +1,171 @@
+"""Modality tokens to one unit vector: projection, Transformer encoder with presence mask, attention pooling.
+
+A missing modality is masked, never zero-filled. Belongs here: the network and running it over items and users.
+Does not: its training (``alignment``), where vectors come from (``pipelines``).
+
+Notation used for tensor shapes: b batch, t tokens, d dimension of the space, d_m dimension of modality m.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BATCH = 512  # rows of one pass; short batches are padded, so a vector does not depend on its neighbours
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors of n items in one modality.
+
+    Attributes:
+        matrix: float32 (n, d_m), unit rows; rows that are absent are ignored.
+        present: bool (n,).
+    """
+
+    matrix: np.ndarray
+    present: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Items in the unified space.
+
+    Attributes:
+        vector: float32 (n, d), unit rows.
+        aligned: modality -> float32 (n, d), unit rows, meaningful where present.
+        attention: modality -> float32 (n,), shares of the fused vector, sum 1 over present modalities.
+    """
+
+    vector: np.ndarray
+    aligned: dict[str, np.ndarray]
+    attention: dict[str, np.ndarray]
+
+
+class FusionModel(nn.Module):
+    """Items and users as sets of tokens in one space.
+
+    A token is a projected modality vector plus the embedding of its kind; a user's tokens are the fused vectors of
+    the history and the projected vectors of uploads. Attention pooling follows https://arxiv.org/abs/1703.03130.
+
+    Args:
+        dims: modality -> length of its vectors.
+        dim: length of the unified vector.
+        layers: Transformer encoder layers.
+        heads: attention heads.
+    """
+
+    def __init__(self, *, dims: dict[str, int], dim: int, layers: int, heads: int):
+        super().__init__()
+        self.modalities, self.dim = sorted(dims), dim
+        self.project = nn.ModuleDict({m: nn.Linear(dims[m], dim) for m in self.modalities})
+        self.kind = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(dim)) for m in [*self.modalities, "history"]})
+        self.empty = nn.Parameter(torch.randn(dim))  # stands in for an item or user without any token
+        layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.query = nn.Parameter(torch.zeros(dim))
+        self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+
+    def aligned(self, modality: str, x: Tensor) -> Tensor:
+        """Unit vectors (b, d) of one modality's inputs (b, d_m) in the shared space."""
+        return F.normalize(self.project[modality](x), dim=-1)
+
+    def item_tokens(self, x: dict[str, Tensor]) -> Tensor:
+        """Tokens (b, t, d), one a modality in order of name."""
+        return torch.stack([self.aligned(m, x[m]) + self.kind[m] for m in self.modalities], 1)
+
+    def pool(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Fuse sets of tokens.
+
+        Args:
+            tokens: (b, t, d).
+            mask: bool (b, t), True where there is a token.
+
+        Returns:
+            Unit vectors (b, d) and attention weights (b, t) that sum to 1 where there is any token.
+        """
+        none = ~mask.any(1)
+        first = torch.where(none[:, None], self.empty, tokens[:, 0])
+        tokens = torch.cat([first[:, None], tokens[:, 1:]], 1)
+        mask = torch.cat([(mask[:, 0] | none)[:, None], mask[:, 1:]], 1)
+        hidden = self.encoder(tokens, src_key_padding_mask=~mask)  # (b, t, d)
+        logits = (hidden @ self.query) / self.dim**0.5
+        weights = logits.masked_fill(~mask, float("-inf")).softmax(1)  # (b, t)
+        return F.normalize((weights[..., None] * hidden).sum(1), dim=-1), weights * ~none[:, None]
+
+
+def _batches(n: int) -> list[tuple[int, int]]:
+    return [(start, min(start + BATCH, n)) for start in range(0, n, BATCH)]
+
+
+def _padded(x: np.ndarray, device: str) -> Tensor:
+    out = np.zeros((BATCH, *x.shape[1:]), x.dtype)
+    out[: len(x)] = x
+    return torch.from_numpy(out).to(device)
+
+
+def fuse_items(model: FusionModel, features: dict[str, Features], device: str = "cpu") -> Fused:
+    """Put items into the unified space.
+
+    Args:
+        model: a trained model.
+        features: modality -> vectors of the same n items.
+        device: torch device.
+    """
+    model = model.eval().to(device)
+    n = len(next(iter(features.values())).present)
+    vector = np.zeros((n, model.dim), np.float32)
+    aligned = {m: np.zeros((n, model.dim), np.float32) for m in model.modalities}
+    attention = {m: np.zeros(n, np.float32) for m in model.modalities}
+    with torch.inference_mode():
+        for a, b in _batches(n):
+            x = {m: _padded(features[m].matrix[a:b], device) for m in model.modalities}
+            mask = _padded(np.stack([features[m].present[a:b] for m in model.modalities], 1), device)
+            fused, weights = model.pool(model.item_tokens(x), mask)
+            vector[a:b] = fused[: b - a].cpu().numpy()
+            for i, m in enumerate(model.modalities):
+                aligned[m][a:b] = model.aligned(m, x[m])[: b - a].cpu().numpy()
+                attention[m][a:b] = weights[: b - a, i].cpu().numpy()
+    return Fused(vector, aligned, attention)
+
+
+def fuse_users(
+    model: FusionModel,
+    items: np.ndarray,
+    histories: Sequence[np.ndarray],
+    uploads: Sequence[Sequence[tuple[str, np.ndarray]]],
+    length: int,
+    device: str = "cpu",
+) -> np.ndarray:
+    """Put users into the unified space.
+
+    Args:
+        model: a trained model.
+        items: fused item vectors (n_items, d).
+        histories: item rows of each user, oldest first; the last ``length`` are used.
+        uploads: (modality, vector (d_m,)) of each user, oldest first; the last ``length`` are used.
+        length: see above.
+        device: torch device.
+
+    Returns:
+        Float32 (n_users, d), unit rows.
+    """
+    model = model.eval().to(device)
+    out = np.zeros((len(histories), model.dim), np.float32)
+    with torch.inference_mode():
+        for a, b in _batches(len(histories)):
+            tokens = np.zeros((BATCH, 2 * length, model.dim), np.float32)
+            mask = np.zeros((BATCH, 2 * length), bool)
+            for row in range(a, b):
+                recent = histories[row][-length:]
+                tokens[row - a, : len(recent)] = items[recent] + model.kind["history"].detach().cpu().numpy()
+                mask[row - a, : len(recent)] = True
+                for i, (m, vector) in enumerate(uploads[row][-length:]):
+                    projected = model.aligned(m, torch.from_numpy(vector)[None].to(device)) + model.kind[m]
+                    tokens[row - a, length + i], mask[row - a, length + i] = projected[0].cpu().numpy(), True
+            fused, _ = model.pool(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
+            out[a:b] = fused[: b - a].cpu().numpy()
+    return out

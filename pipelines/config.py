@@ -1,0 +1,258 @@
+"""The one configuration file: frozen settings, every problem reported at once.
+
+Belongs here: what a user may set, its defaults and its checks. Does not: anything that reads data.
+Stages receive the values that they need as arguments, not this object's internals.
+"""
+
+import hashlib
+import os
+import tomllib
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from encoders.base import MODALITIES, Modality, check_model
+
+ENV_CONFIG = "NIGHTLOOM_CONFIG"
+MODEL_NAMES = ("popularity", "user_cf", "item_cf", "content", "multimodal", "hybrid")
+
+
+class ConfigError(ValueError):
+    """Every problem of a configuration, one a line.
+
+    Args:
+        source: the file they were found in.
+        problems: what is wrong and what to do.
+    """
+
+    def __init__(self, source: str, problems: list[str]):
+        self.problems = problems
+        lines = "\n".join(f"  - {p}" for p in problems)
+        super().__init__(f"{source}: {len(problems)} configuration problem(s)\n{lines}")
+
+
+class Settings(BaseModel):
+    """Base of all sections: frozen, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Paths(Settings):
+    """Where raw data is read and tables are written. Relative paths start at the config file's folder."""
+
+    raw: str = Field(description="folder or fsspec URI (s3://, gs://) with interactions/, items/, user_content/")
+    data: Path = Field(description="local folder for the lake, caches and the Dagster home")
+    allowed_uris: tuple[str, ...] = Field((), description="URI prefixes that media references outside raw may have")
+
+
+class Source(Settings):
+    """How one kind of raw file names its columns."""
+
+    path: str = Field(description="folder or file below paths.raw")
+    columns: dict[str, str] = Field({}, description="our column -> column in the files; unmapped ones keep our name")
+    defaults: dict[str, str] = Field({}, description="our column -> value where the files have none")
+    time_unit: Literal["auto", "iso", "s", "ms", "us"] = Field("auto", description="unit of numeric timestamps")
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    list_separator: str = Field("|", min_length=1, description="splits lists in CSV cells (categories, tags, media)")
+
+
+class Encoder(Settings):
+    """Which model embeds a modality."""
+
+    model: str
+    revision: str | None = None
+
+
+class Aligner(Settings):
+    """The shared space and its training."""
+
+    dim: int = Field(128, ge=8, le=1024, description="length of fused vectors")
+    layers: int = Field(1, ge=1, le=8)
+    heads: int = Field(4, ge=1, le=16)
+    steps: int = Field(300, ge=1, description="optimizer steps a night")
+    batch_size: int = Field(256, ge=4)
+    learning_rate: float = Field(1e-3, gt=0)
+    modality_dropout: float = Field(0.3, ge=0, lt=1)
+    history: int = Field(50, ge=1, description="most recent items that describe a user")
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Aligner":
+        if self.dim % self.heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
+        return self
+
+
+class Recommend(Settings):
+    """What is served."""
+
+    k: int = Field(20, ge=1, le=1000, description="list length")
+    filter_seen: bool = True
+    serve: Literal["popularity", "user_cf", "item_cf", "content", "multimodal", "hybrid"] = "hybrid"
+    half_life_days: float = Field(30.0, gt=0, description="an event's weight halves in this time")
+    neighbours: int = Field(100, ge=1, description="neighbours kept by user-CF and item-CF")
+    rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
+    event_weights: dict[str, float] = Field(
+        {
+            "view": 1.0,
+            "click": 1.0,
+            "play": 1.0,
+            "rating": 1.0,
+            "share": 2.0,
+            "favorite": 3.0,
+            "cart": 3.0,
+            "purchase": 5.0,
+            "skip": -1.0,
+        },
+        description="strength of each event; unlisted events count 1, negative ones are no positive feedback",
+    )
+
+
+class Compute(Settings):
+    """Where the work runs."""
+
+    runner: str = Field("FnApiRunner", description="Beam runner, by the name that Beam knows it")
+    runner_options: tuple[str, ...] = Field((), description="pipeline options passed to Beam as they are")
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch_size: int = Field(32, ge=1)
+    shard_rows: int = Field(2048, ge=1, description="payloads or users of one Beam element")
+
+
+class Config(Settings):
+    """A whole configuration file."""
+
+    paths: Paths
+    start_date: date = Field(description="day of the first partition; earlier events are quarantined")
+    end_date: date | None = Field(None, description="last day of a finished data set; leave out for a living one")
+    timezone: str = "UTC"
+    interactions: Source = Source(path="interactions")
+    items: Source = Source(path="items")
+    user_content: Source = Source(path="user_content")
+    encoders: dict[Modality, Encoder] = {
+        "text": Encoder(model="minilm"),
+        "image": Encoder(model="efficientnet-lite0"),
+        "audio": Encoder(model="musicnn"),
+    }
+    aligner: Aligner = Aligner()
+    recommend: Recommend = Recommend()
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Config":
+        try:
+            ZoneInfo(self.timezone)
+        except (KeyError, ValueError, OSError) as e:
+            raise ValueError(f"timezone '{self.timezone}' is not an IANA name such as Europe/Paris") from e
+        if self.end_date and self.end_date < self.start_date:
+            raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}")
+        if not self.encoders:
+            raise ValueError(f"encoders is empty; name a model for at least one of {', '.join(MODALITIES)}")
+        return self
+
+    def digest(self, *sections: str) -> str:
+        """16 hex characters of the named sections (all but paths and compute when none is named)."""
+        dump = self.model_dump(mode="json")
+        chosen = sections or tuple(k for k in sorted(dump) if k not in ("paths", "compute"))
+        return digest_of({k: dump[k] for k in chosen})
+
+
+def digest_of(value: Any) -> str:
+    """16 hex characters of a JSON-able value, independent of dict order."""
+    import orjson
+
+    return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+
+ConfigFile = Annotated[Path, "TOML file"]
+
+
+def config_path() -> ConfigFile:
+    """File named by ``NIGHTLOOM_CONFIG``, else the demo configuration of this checkout."""
+    return Path(os.environ.get(ENV_CONFIG) or Path(__file__).resolve().parent.parent / "nightloom.toml")
+
+
+def load_config(path: ConfigFile) -> Config:
+    """Read and check a configuration file's keys, types and ranges. Touches no data.
+
+    Raises:
+        ConfigError: with every problem.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise ConfigError(str(path), ["file does not exist; pass --config FILE or set NIGHTLOOM_CONFIG"]) from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
+        raise ConfigError(str(path), [f"cannot be read as TOML: {e}"]) from e
+    for name in ("interactions", "items", "user_content"):
+        if isinstance(raw.get(name), dict):
+            raw[name].setdefault("path", name)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as e:
+        raise ConfigError(str(path), [_explain(x, raw) for x in e.errors()]) from e
+    return _absolute(config, path.resolve().parent)
+
+
+def _explain(error: Any, raw: dict[str, Any]) -> str:
+    where = ".".join(str(x) for x in error["loc"]) or "file"
+    if error["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in error["loc"][:-1]:
+            field = getattr(section, "model_fields", {}).get(part)
+            section = field.annotation if field else section
+        known = ", ".join(sorted(getattr(section, "model_fields", {})))
+        return f"{where}: unknown key; known here: {known}"
+    if error["type"] == "missing":
+        return f"{where}: required, but not set"
+    return f"{where} = {error['input']!r}: {error['msg']}" if error["loc"] else error["msg"]
+
+
+def _absolute(config: Config, base: Path) -> Config:
+    paths = config.paths
+    raw = paths.raw if "://" in paths.raw else str((base / Path(paths.raw).expanduser()).resolve())
+    data = (base / paths.data.expanduser()).resolve()
+    encoders = {
+        m: e.model_copy(update={"model": str((base / e.model).resolve())}) if e.model.startswith((".", "/")) else e
+        for m, e in config.encoders.items()
+    }
+    return config.model_copy(
+        update={"paths": paths.model_copy(update={"raw": raw, "data": data}), "encoders": encoders}
+    )
+
+
+def verify(config: Config, source: str = "configuration") -> None:
+    """Check what the configuration points at: raw folders, mapped columns, encoders, runner, device.
+
+    Raises:
+        ConfigError: with every problem, before any work is done.
+    """
+    import fsspec
+
+    from pipelines import runtime, schemas
+
+    problems = []
+    try:
+        fs, root = fsspec.core.url_to_fs(config.paths.raw)
+        missing = [p for p in (config.interactions.path, config.items.path) if not fs.exists(f"{root}/{p}")]
+        problems += [
+            f"paths.raw: no '{p}' in {config.paths.raw}; put the raw files there (`make demo` makes the demo's)"
+            for p in missing
+        ]
+    except Exception as e:  # an unknown protocol or refused credentials: every kind is a wrong path here
+        problems.append(f"paths.raw: cannot open {config.paths.raw}: {type(e).__name__}: {e}")
+    for name in ("interactions", "items", "user_content"):
+        known = set(schemas.RAW_COLUMNS[name])
+        settings = getattr(config, name)
+        for key in sorted({*settings.columns, *settings.defaults} - known):
+            problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
+    for modality, encoder in config.encoders.items():
+        problem = check_model(modality, encoder.model, encoder.revision)
+        if problem:
+            problems.append(f"encoders.{modality}: {problem}")
+    problems += runtime.check(config.compute.runner, config.compute.device)
+    if problems:
+        raise ConfigError(source, problems)

@@ -1,0 +1,1 @@
+"""Recommenders behind one protocol: arrays in, scores out. No storage, no Beam, no ids."""

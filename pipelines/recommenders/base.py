@@ -1,0 +1,126 @@
+"""The protocol of all recommenders, what they are fitted on, and exact top-K.
+
+Belongs here: what every model shares. Does not: any model.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, Self
+
+import numpy as np
+from scipy import sparse
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a recommender may see. Rows are users and items of one night.
+
+    Attributes:
+        positives: decayed weights of positive feedback (users, items).
+        content: modality -> unit vectors (items, d_m), zero rows where the item has none.
+        uploads: modality -> mean unit vector of a user's uploads (users, d_m), zero rows where there are none.
+        fused: unit vectors of items in the unified space (items, d).
+        user_vectors: unit vectors of users in the same space (users, d).
+        has_signal: bool (users,), False for users without positive history and uploads.
+    """
+
+    positives: sparse.csr_matrix
+    content: dict[str, np.ndarray] = field(default_factory=dict)
+    uploads: dict[str, np.ndarray] = field(default_factory=dict)
+    fused: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    user_vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    has_signal: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+
+class Recommender(Protocol):
+    """Learns from ``Inputs``, scores every item for some users, and can be stored as arrays."""
+
+    name: str
+
+    def fit(self, inputs: Inputs) -> Self:
+        """Learn; returns itself."""
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        """Float32 scores (len(users), items); higher is better, 0 where the model has nothing to say."""
+
+    def state(self) -> Arrays:
+        """What ``restore`` needs."""
+
+    def restore(self, state: Arrays) -> Self:
+        """Take up a stored state; returns itself."""
+
+
+def top_k(scores: np.ndarray, k: int, forbidden: sparse.csr_matrix | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Exact top-K of each row; ties go to the lower item row, so the result is unique.
+
+    Args:
+        scores: float32 (users, items).
+        k: list length; the lists are shorter where fewer items are allowed.
+        forbidden: nonzero (users, items) are never returned.
+
+    Returns:
+        Item rows int64 (users, min(k, items)), -1 behind the end of a short list, and their scores.
+    """
+    scores = np.array(scores, np.float32)
+    if forbidden is not None:
+        rows = np.repeat(np.arange(forbidden.shape[0]), np.diff(forbidden.indptr))
+        scores[rows, forbidden.indices] = -np.inf
+    k = min(k, scores.shape[1])
+    if k == 0:
+        return np.zeros((len(scores), 0), np.int64), np.zeros((len(scores), 0), np.float32)
+    threshold = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
+    out = np.full((len(scores), k), -1, np.int64)
+    values = np.full((len(scores), k), -np.inf, np.float32)
+    for row in range(len(scores)):
+        candidates = np.flatnonzero(scores[row] >= threshold[row])
+        best = candidates[np.lexsort((candidates, -scores[row, candidates]))][:k]
+        best = best[np.isfinite(scores[row, best])]
+        out[row, : len(best)], values[row, : len(best)] = best, scores[row, best]
+    return out, values
+
+
+def standard_scores(scores: np.ndarray) -> np.ndarray:
+    """Each row to mean 0 and standard deviation 1; rows without any difference to 0."""
+    mean = scores.mean(1, keepdims=True)
+    deviation = scores.std(1, keepdims=True)
+    flat = deviation < 1e-9
+    return np.where(flat, 0.0, (scores - mean) / np.where(flat, 1.0, deviation)).astype(np.float32)
+
+
+def keep_largest(matrix: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
+    """The ``k`` largest entries of each row; ties go to the lower column."""
+    matrix = matrix.tocsr()
+    data, indices, indptr = [], [], [0]
+    for row in range(matrix.shape[0]):
+        a, b = matrix.indptr[row], matrix.indptr[row + 1]
+        values, columns = matrix.data[a:b], matrix.indices[a:b]
+        if len(values) > k:
+            best = np.lexsort((columns, -values))[:k]
+            values, columns = values[best], columns[best]
+        order = np.argsort(columns, kind="stable")
+        data.append(values[order])
+        indices.append(columns[order])
+        indptr.append(indptr[-1] + len(values))
+    flat: Sequence[np.ndarray] = data or [np.zeros(0, np.float32)]
+    return sparse.csr_matrix(
+        (np.concatenate(flat), np.concatenate(indices or [np.zeros(0, np.int32)]), indptr), shape=matrix.shape
+    )
+
+
+def pack(name: str, matrix: sparse.csr_matrix) -> Arrays:
+    """A sparse matrix as arrays."""
+    shape = np.array(matrix.shape, np.int64)
+    return {
+        f"{name}.data": matrix.data.astype(np.float32),
+        f"{name}.indices": matrix.indices.astype(np.int64),
+        f"{name}.indptr": matrix.indptr.astype(np.int64),
+        f"{name}.shape": shape,
+    }
+
+
+def unpack(name: str, state: Arrays) -> sparse.csr_matrix:
+    """The sparse matrix of ``pack``."""
+    parts = (state[f"{name}.data"], state[f"{name}.indices"], state[f"{name}.indptr"])
+    return sparse.csr_matrix(parts, shape=tuple(state[f"{name}.shape"]))

@@ -1,0 +1,112 @@
+"""Recommenders that look at what items are: raw modality vectors, and the unified space."""
+
+from typing import Self
+
+import numpy as np
+from scipy import sparse
+
+from pipelines.recommenders.base import Arrays, Inputs, keep_largest, pack, unpack
+from pipelines.recommenders.neighbours import unit_rows
+
+GRAPH_NEIGHBOURS = 10
+BLOCK = 4096  # items of one similarity block
+
+
+def centred(matrix: np.ndarray) -> np.ndarray:
+    """Unit rows after taking off the mean of the rows that are there; zero rows stay zero.
+
+    Pretrained vectors share a large common direction that says nothing about taste (https://arxiv.org/abs/1702.01417).
+    """
+    there = np.linalg.norm(matrix, axis=1) > 0
+    if not there.any():
+        return matrix
+    out = np.where(there[:, None], matrix - matrix[there].mean(0), 0).astype(np.float32)
+    norm = np.linalg.norm(out, axis=1, keepdims=True)
+    return out / np.where(norm < 1e-9, 1, norm)
+
+
+def nearest_graph(vectors: np.ndarray, k: int) -> sparse.csr_matrix:
+    """Symmetric k-nearest-neighbour graph of unit rows by positive cosine (items, items), zero diagonal."""
+    n, rows = len(vectors), []
+    for start in range(0, n, BLOCK):
+        similarity = vectors[start : start + BLOCK] @ vectors.T
+        at = np.arange(len(similarity))
+        similarity[at, start + at] = 0
+        keep = min(k, n - 1)
+        if keep > 0:
+            threshold = -np.partition(-similarity, keep - 1, axis=1)[:, keep - 1 : keep]
+            similarity[similarity < threshold] = 0
+        rows.append(keep_largest(sparse.csr_matrix(np.maximum(similarity, 0)), max(keep, 0)))
+    graph = sparse.vstack(rows).tocsr() if rows else sparse.csr_matrix((0, 0), dtype=np.float32)
+    return graph.maximum(graph.T).tocsr().astype(np.float32)
+
+
+class Content:
+    """Items like those of the history, by the cosine of raw modality vectors, averaged over modalities."""
+
+    name = "content"
+
+    def fit(self, inputs: Inputs) -> Self:
+        """Centre each modality and lay them side by side, so that a dot product is the mean of cosines."""
+        self.parts = {m: centred(v) for m, v in sorted(inputs.content.items())}
+        self.means = {m: _mean_of_present(v) for m, v in sorted(inputs.content.items())}
+        return self
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        """(users, items); a user's uploads count like items of the history."""
+        history = unit_rows(inputs.positives[users])
+        total = np.zeros((len(users), history.shape[1]), np.float32)
+        for m, vectors in self.parts.items():
+            profile = history @ vectors
+            if m in inputs.uploads:
+                own = inputs.uploads[m][users]
+                profile = profile + np.where(np.linalg.norm(own, axis=1, keepdims=True) > 0, own - self.means[m], 0)
+            total += profile.astype(np.float32) @ vectors.T
+        return total / max(len(self.parts), 1)
+
+    def state(self) -> Arrays:
+        """Arrays to store."""
+        return {f"parts.{m}": v for m, v in self.parts.items()} | {f"means.{m}": v for m, v in self.means.items()}
+
+    def restore(self, state: Arrays) -> Self:
+        """Stored arrays."""
+        self.parts = {k.removeprefix("parts."): v for k, v in sorted(state.items()) if k.startswith("parts.")}
+        self.means = {k.removeprefix("means."): v for k, v in sorted(state.items()) if k.startswith("means.")}
+        return self
+
+
+def _mean_of_present(matrix: np.ndarray) -> np.ndarray:
+    there = np.linalg.norm(matrix, axis=1) > 0
+    return (matrix[there].mean(0) if there.any() else np.zeros(matrix.shape[1])).astype(np.float32)
+
+
+class Multimodal:
+    """R(U, I) in the unified space, plus the history spread over a graph of items alike in it.
+
+    The graph carries interactions to items that have none (https://arxiv.org/abs/2104.09036, frozen item graph).
+    """
+
+    name = "multimodal"
+
+    def fit(self, inputs: Inputs) -> Self:
+        """Build the graph of the centred fused vectors."""
+        self.items = centred(inputs.fused)
+        self.mean = _mean_of_present(inputs.fused)
+        self.graph = nearest_graph(self.items, GRAPH_NEIGHBOURS)
+        return self
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        """(users, items)."""
+        known = inputs.has_signal[users][:, None]
+        direct = np.where(known, (inputs.user_vectors[users] - self.mean) @ self.items.T, 0)
+        spread = unit_rows(inputs.positives[users]) @ self.graph
+        return (direct + np.asarray(spread.todense())).astype(np.float32)
+
+    def state(self) -> Arrays:
+        """Arrays to store."""
+        return {"items": self.items, "mean": self.mean} | pack("graph", self.graph)
+
+    def restore(self, state: Arrays) -> Self:
+        """Stored arrays."""
+        self.items, self.mean, self.graph = state["items"], state["mean"], unpack("graph", state)
+        return self

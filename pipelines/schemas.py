@@ -1,0 +1,364 @@
+"""Every table: columns with units, key, order. Writer, checks, docs and UI metadata all derive from here.
+
+Belongs here: the shape of tables and the rules a table must keep. Does not: where a table lives (``storage``).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+VECTOR = "fixed_size_list<float32>[d]"
+# A nullable vector is a plain list: pyarrow cannot read back a Parquet fixed_size_list column that holds nulls.
+OPTIONAL_VECTOR = pa.list_(pa.float32())
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+STRINGS = pa.list_(pa.string())
+EVERYONE = "*"  # user_id of the list for users who have none of their own
+
+
+class SchemaError(ValueError):
+    """A table breaks its contract; the message lists every rule that was broken."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: name; carries the unit where there is one.
+        type: Arrow type; ``VECTOR`` and ``OPTIONAL_VECTOR`` hold float32 vectors of L2 norm 1, length of the model.
+        description: what it holds.
+        nullable: may be missing.
+    """
+
+    name: str
+    type: Any
+    description: str
+    nullable: bool = False
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether the column holds unit vectors."""
+        return self.type in (VECTOR, OPTIONAL_VECTOR)
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, partitioned by day (``date=YYYY-MM-DD`` in the path), sorted by its key."""
+
+    name: str
+    description: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    def schema(self, vector_types: dict[str, pa.DataType]) -> pa.Schema:
+        """Arrow schema with the key and descriptions in its metadata."""
+        fields = [
+            pa.field(
+                c.name,
+                vector_types[c.name] if c.type == VECTOR else c.type,
+                nullable=c.nullable,
+                metadata={"description": c.description},
+            )
+            for c in self.columns
+        ]
+        return pa.schema(
+            fields, metadata={"table": self.name, "description": self.description, "key": ",".join(self.key)}
+        )
+
+    def conform(self, data: pa.Table) -> pa.Table:
+        """The same rows in this table's columns, types and order.
+
+        Raises:
+            SchemaError: a column is missing, unknown or of another type.
+        """
+        names = [c.name for c in self.columns]
+        if set(data.column_names) != set(names):
+            missing, extra = set(names) - set(data.column_names), set(data.column_names) - set(names)
+            raise SchemaError(f"{self.name}: missing columns {sorted(missing)}, unknown columns {sorted(extra)}")
+        vectors = {c.name: data.schema.field(c.name).type for c in self.columns if c.type == VECTOR}
+        for name, kind in vectors.items():
+            if not (pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()):
+                raise SchemaError(f"{self.name}.{name}: type is {kind}, expected {VECTOR}")
+        try:
+            data = data.select(names).cast(self.schema(vectors))
+        except (pa.ArrowInvalid, ValueError) as e:
+            raise SchemaError(f"{self.name}: {e}") from e
+        return data.sort_by([(k, "ascending") for k in self.key]) if self.key else data
+
+    def problems(self, data: pa.Table) -> dict[str, list[str]]:
+        """Broken rules of a conforming table: rule name -> what was found. Empty lists are kept promises."""
+        found: dict[str, list[str]] = {
+            "keys_unique": [],
+            "required_present": [],
+            "numbers_finite": [],
+            "norms_one": [],
+        }
+        if self.key and data.num_rows:
+            duplicates = data.num_rows - data.group_by(list(self.key)).aggregate([]).num_rows
+            if duplicates:
+                found["keys_unique"].append(f"{duplicates} rows repeat a key ({', '.join(self.key)})")
+        for c in self.columns:
+            column = data.column(c.name)
+            if not c.nullable and column.null_count:
+                found["required_present"].append(f"{c.name}: {column.null_count} nulls")
+            if c.is_vector:
+                _check_vectors(c.name, column, found)
+            elif pa.types.is_floating(column.type):
+                bad = pc.sum(pc.invert(pc.is_finite(column))).as_py() or 0
+                if bad:
+                    found["numbers_finite"].append(f"{c.name}: {bad} values are NaN or infinite")
+        return found
+
+    def validate(self, data: pa.Table) -> None:
+        """Raise when any rule is broken.
+
+        Raises:
+            SchemaError: listing every broken rule.
+        """
+        broken = [f"{rule}: {text}" for rule, texts in self.problems(data).items() for text in texts]
+        if broken:
+            raise SchemaError(f"{self.name}: " + "; ".join(broken))
+
+
+def _check_vectors(name: str, column: pa.ChunkedArray, found: dict[str, list[str]]) -> None:
+    matrix = vectors_to_numpy(column.drop_null())
+    bad = int((~np.isfinite(matrix)).any(1).sum())
+    if bad:
+        found["numbers_finite"].append(f"{name}: {bad} vectors hold NaN or infinity")
+        return
+    off = int((np.abs(np.linalg.norm(matrix, axis=1) - 1) > 1e-3).sum())
+    if off:
+        found["norms_one"].append(f"{name}: {off} vectors are not of L2 norm 1")
+
+
+def vectors_to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """Float32 matrix (n, d) of a vector column without nulls; d is 0 for an empty list column.
+
+    Raises:
+        SchemaError: the vectors differ in length.
+    """
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    flat = np.asarray(array.flatten(), np.float32)
+    if pa.types.is_fixed_size_list(array.type):
+        return flat.reshape(len(array), array.type.list_size)
+    lengths = np.unique(np.asarray(pc.list_value_length(array)))
+    if len(lengths) > 1:
+        raise SchemaError(f"vectors of one column differ in length: {lengths.tolist()[:5]}")
+    return flat.reshape(len(array), int(lengths[0]) if len(lengths) else 0)
+
+
+def vectors_to_arrow(matrix: np.ndarray) -> pa.FixedSizeListArray:
+    """``VECTOR`` column of a matrix (n, d)."""
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(np.ascontiguousarray(matrix, np.float32).ravel()), matrix.shape[1]
+    )
+
+
+def optional_vectors_to_arrow(matrix: np.ndarray, present: np.ndarray) -> pa.ListArray:
+    """``OPTIONAL_VECTOR`` column of a matrix (n, d), null where ``present`` is False."""
+    ends = np.concatenate([[0], np.cumsum(np.where(present, matrix.shape[1], 0))]).astype(np.int32)
+    mask = pa.array(~np.asarray(present, bool))
+    flat = pa.array(np.ascontiguousarray(matrix[present], np.float32).ravel())
+    return pa.ListArray.from_arrays(pa.array(ends), flat, mask=mask)
+
+
+def _c(name: str, kind: Any, description: str, nullable: bool = False) -> Column:
+    return Column(name, kind, description, nullable)
+
+
+def _per_modality(columns: Iterable[str]) -> tuple[Column, ...]:
+    kinds: dict[str, tuple[Any, str, bool]] = {
+        "vector": (OPTIONAL_VECTOR, "aligned {m} vector, null where the item has none", True)
+    }
+    kinds |= {"has": (pa.bool_(), "whether the item has {m}", False)}
+    kinds |= {"attention": (pa.float32(), "share of the fused vector that came from {m}, 0..1", False)}
+    return tuple(
+        _c(f"{c}_{m}", kinds[c][0], kinds[c][1].format(m=m), kinds[c][2])
+        for c in columns
+        for m in ("text", "image", "audio")
+    )
+
+
+RAW_COLUMNS: dict[str, dict[str, Any]] = {
+    "interactions": {
+        "user_id": pa.string(), "item_id": pa.string(), "event": pa.string(), "value": pa.float64(),
+        "event_at": TIMESTAMP, "session_id": pa.string(), "recommendation_id": pa.string(),
+    },
+    "items": {
+        "item_id": pa.string(), "title": pa.string(), "description": pa.string(),
+        "categories": STRINGS, "tags": STRINGS,
+        "domain": pa.string(), "price": pa.float64(), "created_at": TIMESTAMP, "updated_at": TIMESTAMP,
+        "images": STRINGS, "audios": STRINGS,
+    },
+    "user_content": {
+        "user_id": pa.string(), "item_id": pa.string(), "text": pa.string(), "image": pa.string(), "audio": pa.string(),
+        "created_at": TIMESTAMP,
+    },
+}  # fmt: skip
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "interactions": ("user_id", "item_id", "event", "event_at"),
+    "items": ("item_id",),
+    "user_content": ("user_id", "created_at"),
+}
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        Table(
+            "std_interactions", "Typed, deduplicated events of the day.", ("user_id", "item_id", "event", "event_at"),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("item_id", pa.string(), "item; may be unknown to the catalogue yet"),
+                _c("event", pa.string(), "view, click, favorite, cart, purchase, play, skip, share, rating, ..."),
+                _c("value", pa.float64(), "rating, seconds played, amount; in the source's unit", True),
+                _c("event_at", TIMESTAMP, "when it happened, UTC"),
+                _c("session_id", pa.string(), "session", True),
+                _c("recommendation_id", pa.string(), "recommendation that led to it", True),
+                _c("source", pa.string(), "raw file, relative to the raw folder"),
+            ),
+        ),
+        Table(
+            "std_items", "The catalogue as known at the end of the day.", ("item_id",),
+            (
+                _c("item_id", pa.string(), "item"),
+                _c("title", pa.string(), "title, NFC", True),
+                _c("description", pa.string(), "description, NFC", True),
+                _c("categories", STRINGS, "categories"),
+                _c("tags", STRINGS, "tags"),
+                _c("domain", pa.string(), "kind of item or shop section", True),
+                _c("price", pa.float64(), "price in the source's currency", True),
+                _c("created_at", TIMESTAMP, "when the item appeared, UTC", True),
+                _c("updated_at", TIMESTAMP, "when this version of it appeared, UTC", True),
+                _c("text", pa.string(), "the text that is embedded: title, description, categories, tags", True),
+                _c("text_sha256", pa.string(), "sha256 of text", True),
+                _c("image_sha256s", STRINGS, "sha256 of each usable image"),
+                _c("audio_sha256s", STRINGS, "sha256 of each usable sound"),
+                _c("source", pa.string(), "raw file of this version"),
+            ),
+        ),
+        Table(
+            "std_user_content", "What users uploaded up to the day, one row a piece.",
+            ("user_id", "content_sha256", "created_at"),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("content_sha256", pa.string(), "sha256 of the text or file"),
+                _c("modality", pa.string(), "text, image or audio"),
+                _c("item_id", pa.string(), "item it is about", True),
+                _c("text", pa.string(), "the text, NFC", True),
+                _c("uri", pa.string(), "the file", True),
+                _c("created_at", TIMESTAMP, "when it was uploaded, UTC"),
+                _c("source", pa.string(), "raw file"),
+            ),
+        ),
+        Table(
+            "std_media", "One row a distinct media file that decodes.", ("sha256",),
+            (
+                _c("sha256", pa.string(), "sha256 of the file's bytes"),
+                _c("kind", pa.string(), "image or audio"),
+                _c("format", pa.string(), "jpeg, png, flac, ..."),
+                _c("size_bytes", pa.int64(), "file size in bytes"),
+                _c("width_px", pa.int32(), "width after EXIF rotation", True),
+                _c("height_px", pa.int32(), "height after EXIF rotation", True),
+                _c("sample_rate_hz", pa.int32(), "sample rate", True),
+                _c("channels", pa.int32(), "channels", True),
+                _c("duration_s", pa.float64(), "duration in seconds, at most 180", True),
+                _c("uri", pa.string(), "first reference to it, in order of name"),
+            ),
+        ),
+        Table(
+            "quarantine", "Every rejected row or file.", ("stage", "source", "position", "reason", "detail"),
+            (
+                _c("stage", pa.string(), "stage that rejected it"),
+                _c("source", pa.string(), "raw or media file"),
+                _c("position", pa.int64(), "row of the file, 1 is the first after a header; 0 is the whole file"),
+                _c("reason", pa.string(), "reason code"),
+                _c("detail", pa.string(), "what was expected and what was found"),
+            ),
+        ),
+        Table(
+            "ingest_files", "Row account of each raw file, for the rows of this day.", ("source",),
+            (
+                _c("source", pa.string(), "raw file"),
+                _c("kind", pa.string(), "interactions, items or user_content"),
+                _c("rows_in", pa.int64(), "rows that belong to this day (items: known by its end)"),
+                _c("rows_out", pa.int64(), "rows in the std table"),
+                _c("rows_superseded", pa.int64(), "older versions of an item or upload that a newer row replaced"),
+                _c("rows_quarantined", pa.int64(), "rejected rows"),
+            ),
+        ),
+        *(
+            Table(
+                f"emb_{m}", f"Vectors of {m} that the day needed and no earlier day had.",
+                ("content_sha256", "encoder_digest"),
+                (
+                    _c("content_sha256", pa.string(), "sha256 of the content"),
+                    _c("encoder_digest", pa.string(), "identity of weights and preprocessing"),
+                    _c("vector", VECTOR, "unit vector"),
+                ),
+            )
+            for m in ("text", "image", "audio")
+        ),
+        Table(
+            "feat_items", "Items in the unified space.", ("item_id",),
+            (
+                _c("item_id", pa.string(), "item"),
+                _c("vector", VECTOR, "fused vector"),
+                *_per_modality(("vector", "has", "attention")),
+                _c("aligner_digest", pa.string(), "identity of the aligner"),
+            ),
+        ),
+        Table(
+            "feat_users", "Users in the same space, from history and uploads up to the day.", ("user_id",),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("vector", VECTOR, "unit vector; compare it with feat_items.vector by dot product"),
+                _c("n_events", pa.int64(), "events with catalogue items"),
+                _c("n_items", pa.int64(), "distinct items"),
+                _c("n_uploads", pa.int64(), "uploaded pieces"),
+                _c("last_event_at", TIMESTAMP, "latest event, UTC", True),
+                _c("recency_days", pa.float64(), "days from the latest event to the end of the day", True),
+                _c("aligner_digest", pa.string(), "identity of the aligner"),
+            ),
+        ),
+        Table(
+            "reco_candidates", "Top K of every recommender for the next day.", ("model", "user_id", "rank"),
+            (
+                _c("model", pa.string(), "recommender"),
+                _c("user_id", pa.string(), "user; * is the list for anyone else"),
+                _c("rank", pa.int32(), "1 is best"),
+                _c("item_id", pa.string(), "item"),
+                _c("score", pa.float32(), "higher is better; comparable within one model"),
+            ),
+        ),
+        Table(
+            "recommendations", "What to show tomorrow: top K a user, with the reason.", ("user_id", "rank"),
+            (
+                _c("user_id", pa.string(), "user; * is the list for anyone else"),
+                _c("rank", pa.int32(), "1 is best"),
+                _c("item_id", pa.string(), "item"),
+                _c("score", pa.float32(), "higher is better"),
+                _c("model", pa.string(), "recommender that served it"),
+                _c("arm", pa.string(), "experiment arm"),
+                _c("recommendation_id", pa.string(), "log it with the user's reaction"),
+                _c("reason_code", pa.string(), "similar_to_history, similar_to_uploads, popular or new"),
+                _c("reason_item_ids", STRINGS, "items of the user's history that speak for it"),
+                _c("reason_modality", pa.string(), "modality in which they are most alike", True),
+            ),
+        ),
+        Table(
+            "eval_offline", "Yesterday's lists judged by what users did today.", ("model", "metric", "k", "slice"),
+            (
+                _c("model", pa.string(), "recommender"),
+                _c("metric", pa.string(), "recall, ndcg, map, mrr, hit_rate, coverage, novelty"),
+                _c("k", pa.int32(), "list length"),
+                _c("slice", pa.string(), "all, user_warm, user_cold, item_warm, item_cold"),
+                _c("value", pa.float64(), "mean over users"),
+                _c("n_users", pa.int64(), "users in the slice"),
+            ),
+        ),
+    )
+}  # fmt: skip

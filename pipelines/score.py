@@ -1,0 +1,206 @@
+"""Top K of every recommender for every user, and the served list with its reasons, in blocks of users through Beam.
+
+Writes ``reco_candidates``, ``recommendations``. Belongs here: blocks, lists, reasons, ids. Does not: fitting.
+"""
+
+import hashlib
+import logging
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.utils.shared import Shared
+
+from encoders.base import MODALITIES
+from pipelines import runtime
+from pipelines.config import MODEL_NAMES, Config, Recommend
+from pipelines.dataset import Dataset, item_features, load_dataset, user_uploads
+from pipelines.models import build_inputs, feature_vectors, load_card, load_recommenders
+from pipelines.recommenders.base import Inputs, Recommender, top_k
+from pipelines.recommenders.content import centred
+from pipelines.recommenders.hybrid import route
+from pipelines.schemas import STRINGS, vectors_to_numpy
+from pipelines.storage import Lake, Manifest, write_parquet
+
+log = logging.getLogger(__name__)
+
+SCORES_PER_BLOCK = 20_000_000  # users x items of one block and model
+REASON_ITEMS = 3
+REASON_HISTORY = 50  # most recent items that can be a reason
+REASON_SIMILARITY = 0.1  # centred cosine below which a history item is no reason
+
+
+def score(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
+    """Publish ``reco_candidates`` and ``recommendations`` of the night."""
+    users = load_dataset(lake, day, config.recommend, config.timezone, everyone=True).users
+    items = lake.require("std_items", day).rows
+    size = max(1, min(config.compute.shard_rows, SCORES_PER_BLOCK // max(items, 1)))
+    blocks = [(a, min(a + size, len(users)), len(users)) for a in range(0, len(users), size)]
+    staging = config.paths.data / "cache" / f".score-{uuid.uuid4().hex}"
+    staging.mkdir(parents=True)
+
+    def build(p: beam.Pipeline) -> None:
+        (p | beam.Create(blocks, reshuffle=False) | beam.ParDo(ScoreBlock(config, lake.root, day, str(staging))))
+
+    provenance: dict[str, Any] = {
+        "config_digest": config.digest("recommend"),
+        "inputs": {f"model_{n}": lake.require(f"model_{n}", day).content_digest for n in MODEL_NAMES},
+    }
+    try:
+        runtime.run(build, config.compute.runner, config.compute.runner_options, "score")
+        candidates = [staging / f"{n}-{a:09d}.parquet" for n in sorted(MODEL_NAMES) for a, _, _ in blocks]
+        served = [staging / f"served-{a:09d}.parquet" for a, _, _ in blocks]
+        made = (
+            lake.publish("reco_candidates", day, (pq.read_table(p) for p in candidates), **provenance),
+            lake.publish("recommendations", day, (pq.read_table(p) for p in served), **provenance),
+        )
+    finally:
+        for path in staging.glob("*"):
+            path.unlink()
+        staging.rmdir()
+    log.info("recommendations %s: %d rows for %d users", day, made[1].rows, len(users))
+    return made
+
+
+@dataclass(frozen=True)
+class _Night:
+    """Everything that a worker needs to score any user of a night."""
+
+    data: Dataset
+    inputs: Inputs
+    models: list[Recommender]
+    weights: dict[str, dict[str, float]]
+    aligned: dict[str, np.ndarray]
+    has_uploads: np.ndarray
+    histories: list[np.ndarray]
+
+
+def load_night(config: Config, lake: Lake, day: date) -> _Night:
+    """Load the night's models, features and events."""
+    data = load_dataset(lake, day, config.recommend, config.timezone, everyone=True)
+    features, _ = item_features(config, lake, day)
+    uploads = user_uploads(lake, day, data, list(features))
+    fused, vectors = feature_vectors(lake, day, data)
+    table = lake.read("feat_items", day, [f"{c}_{m}" for m in MODALITIES for c in ("has", "vector")])
+    aligned: dict[str, np.ndarray] = {}
+    for m in MODALITIES:
+        has = np.asarray(table[f"has_{m}"].to_numpy(), bool)
+        aligned[m] = np.zeros_like(fused)
+        if has.any():
+            aligned[m][has] = vectors_to_numpy(table[f"vector_{m}"].drop_null())
+    return _Night(
+        data=data,
+        inputs=build_inputs(data, features, uploads, fused, vectors),
+        models=load_recommenders(lake, day, config.recommend),
+        weights=load_card(lake, "hybrid", day)["weights"],
+        aligned=aligned,
+        has_uploads=np.array([bool(u) for u in uploads], bool),
+        histories=data.histories(),
+    )
+
+
+class ScoreBlock(beam.DoFn):
+    """(first user, end, total) -> paths of Parquet shards: one a recommender, one of the served lists."""
+
+    def __init__(self, config: Config, lake: Path, day: date, out: str):
+        self.config, self.lake, self.day, self.out = config, lake, day, out
+        self.shared = Shared()
+
+    def setup(self) -> None:
+        """Load the night once a process."""
+        self.night: _Night = self.shared.acquire(lambda: load_night(self.config, Lake(self.lake), self.day))
+
+    def process(self, element: tuple[int, int, int]) -> Iterator[str]:
+        """Score one block of users."""
+        start, stop, total = element
+        night, settings = self.night, self.config.recommend
+        users = np.arange(start, stop)
+        scores = {m.name: m.score(night.inputs, users) for m in night.models}
+        warm = np.diff(night.inputs.positives.indptr)[users] > 0
+        scores["hybrid"] = route(scores, night.weights, warm)
+        forbidden = night.data.seen()[users] if settings.filter_seen else None
+        for name in MODEL_NAMES:
+            lists = top_k(scores[name], settings.k, forbidden)
+            yield self._write(f"{name}-{start:09d}", _candidates(night.data, users, name, *lists))
+            if name == settings.serve:
+                yield self._write(f"served-{start:09d}", served_table(night, users, settings, self.day, *lists))
+        log.info("score: %d of %d users", stop, total)
+
+    def _write(self, name: str, table: pa.Table) -> str:
+        path = Path(self.out) / f"{name}.parquet"
+        write_parquet(table, path)
+        return str(path)
+
+
+def _candidates(data: Dataset, users: np.ndarray, name: str, items: np.ndarray, scores: np.ndarray) -> pa.Table:
+    row, rank = np.nonzero(items >= 0)
+    return pa.table(
+        {
+            "model": pa.array([name] * len(row), pa.string()),
+            "user_id": pa.array(data.users[users[row]], pa.string()),
+            "rank": pa.array(rank + 1, pa.int32()),
+            "item_id": pa.array(data.items[items[row, rank]], pa.string()),
+            "score": pa.array(scores[row, rank], pa.float32()),
+        }
+    )
+
+
+def served_table(
+    night: _Night, users: np.ndarray, settings: Recommend, day: date, items: np.ndarray, scores: np.ndarray
+) -> pa.Table:
+    """Rows of ``recommendations`` for some users."""
+    base = _candidates(night.data, users, settings.serve, items, scores)
+    reasons = [r for at, user in enumerate(users) for r in explain(night, user, items[at][items[at] >= 0])]
+    ids = [
+        hashlib.sha256(f"{day}|{settings.serve}|{u}|{i}".encode()).hexdigest()[:20]
+        for u, i in zip(base["user_id"].to_pylist(), base["item_id"].to_pylist(), strict=True)
+    ]
+    return (
+        base.append_column("arm", pa.array(["default"] * len(ids)))
+        .append_column("recommendation_id", pa.array(ids, pa.string()))
+        .append_column("reason_code", pa.array([r[0] for r in reasons], pa.string()))
+        .append_column("reason_item_ids", pa.array([r[1] for r in reasons], STRINGS))
+        .append_column("reason_modality", pa.array([r[2] for r in reasons], pa.string()))
+    )
+
+
+def explain(night: _Night, user: int, items: np.ndarray) -> list[tuple[str, list[str], str | None]]:
+    """(reason code, history items, modality) of each recommended item row.
+
+    History items speak for an item by centred cosine in the unified space; the modality is the one in which the
+    strongest of them is most alike.
+    """
+    history = night.histories[user][-REASON_HISTORY:]
+    popular = np.asarray(night.inputs.positives.sum(0)).ravel() if not len(history) else None
+    space = _centred_items(night)
+    out: list[tuple[str, list[str], str | None]] = []
+    for item in items:
+        similarity = space[history] @ space[item] if len(history) else np.zeros(0)
+        best = np.lexsort((history, -similarity))[:REASON_ITEMS] if len(history) else np.zeros(0, int)
+        best = best[similarity[best] >= REASON_SIMILARITY]
+        if len(best):
+            names = [str(night.data.items[history[b]]) for b in best]
+            out.append(("similar_to_history", names, _modality(night, history[best[0]], item)))
+        elif night.has_uploads[user] and not len(history):
+            out.append(("similar_to_uploads", [], None))
+        else:
+            liked = popular is None or popular[item] > 0
+            out.append(("popular" if liked else "new", [], None))
+    return out
+
+
+def _centred_items(night: _Night) -> np.ndarray:
+    multimodal = next(m for m in night.models if m.name == "multimodal")
+    return getattr(multimodal, "items", centred(night.inputs.fused))
+
+
+def _modality(night: _Night, a: int, b: int) -> str | None:
+    alike = {m: float(v[a] @ v[b]) for m, v in night.aligned.items() if v[a].any() and v[b].any()}
+    return max(sorted(alike), key=lambda m: alike[m]) if alike else None

@@ -1,0 +1,332 @@
+"""Where a partition lives and how it becomes visible: all at once or not at all.
+
+A table partition is ``<root>/<table>/date=YYYY-MM-DD/`` with Parquet parts and a ``_SUCCESS`` manifest; a model
+partition holds safetensors and a card. Parts are written to a hidden staging folder, fsynced, and swapped in by
+one rename. Belongs here: layout, publish, read, manifest. Does not: what the columns mean (``schemas``).
+"""
+
+import ctypes
+import ctypes.util
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.schemas import TABLES, Table
+
+MANIFEST = "_SUCCESS"
+ROW_GROUP = 64_000
+PART_ROWS = 1_000_000
+
+
+class StorageError(RuntimeError):
+    """A partition is missing or damaged; the message says which, and what to run."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a published partition holds and what it was made from.
+
+    Attributes:
+        table: name.
+        partition: ISO day.
+        rows: rows of all parts.
+        files: file name -> sha256.
+        content_digest: identity of all files.
+        config_digest: the settings it depends on.
+        code_digest: the code that made it.
+        inputs: name of each input -> its digest.
+        counters: facts of the run that made it (encoded, reused, ...).
+    """
+
+    table: str
+    partition: str
+    rows: int
+    files: dict[str, str]
+    content_digest: str
+    config_digest: str = ""
+    code_digest: str = ""
+    inputs: dict[str, str] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+@cache
+def code_digest() -> str:
+    """16 hex characters of the sources of ``encoders`` and ``pipelines``."""
+    root = Path(__file__).resolve().parent.parent
+    sha = hashlib.sha256()
+    for path in sorted(p for package in ("encoders", "pipelines") for p in (root / package).rglob("*.py")):
+        sha.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+class Lake:
+    """The tables and models below one local folder.
+
+    Args:
+        root: the folder; made when the first partition is published.
+    """
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+
+    def folder(self, table: str, day: date) -> Path:
+        """Folder of a partition, published or not."""
+        return self.root / table / f"date={day.isoformat()}"
+
+    def days(self, table: str, upto: date | None = None) -> list[date]:
+        """Published days of a table in order, none after ``upto``."""
+        found = []
+        for path in (self.root / table).glob(f"date=*/{MANIFEST}"):
+            match = re.fullmatch(r"date=(\d{4}-\d\d-\d\d)", path.parent.name)
+            if match:
+                found.append(date.fromisoformat(match[1]))
+        return sorted(d for d in found if upto is None or d <= upto)
+
+    def manifest(self, table: str, day: date) -> Manifest | None:
+        """Manifest of a partition, or None where it was never published."""
+        try:
+            return Manifest(**json.loads((self.folder(table, day) / MANIFEST).read_text()))
+        except FileNotFoundError:
+            return None
+
+    def require(self, table: str, day: date) -> Manifest:
+        """Manifest of a partition that must be there.
+
+        Raises:
+            StorageError: it is not.
+        """
+        manifest = self.manifest(table, day)
+        if manifest is None:
+            raise StorageError(
+                f"{table} has no partition {day} in {self.root}; materialize it first (nightloom run --date {day})"
+            )
+        return manifest
+
+    def paths(self, table: str, day: date) -> list[Path]:
+        """Parquet parts of a partition.
+
+        Raises:
+            StorageError: the partition is missing.
+        """
+        folder = self.folder(table, day)
+        return [folder / name for name in sorted(self.require(table, day).files) if name.endswith(".parquet")]
+
+    def read(self, table: str, day: date, columns: list[str] | None = None) -> pa.Table:
+        """All rows of a partition; page checksums are verified.
+
+        Raises:
+            StorageError: the partition is missing or damaged.
+        """
+        return pa.concat_tables(list(self.scan(table, [day], columns)))
+
+    def scan(self, table: str, days: Iterable[date], columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """Parts of several partitions one by one, in order of day and part."""
+        for day in days:
+            for path in self.paths(table, day):
+                try:
+                    yield pq.ParquetFile(path, page_checksum_verification=True).read(columns)
+                except (pa.ArrowException, OSError) as e:
+                    raise StorageError(f"{path} is damaged ({e}); delete the partition and materialize it again") from e
+
+    def read_days(self, table: str, days: Iterable[date], columns: list[str] | None = None) -> pa.Table:
+        """All rows of several partitions.
+
+        Raises:
+            StorageError: there is none, or one is missing or damaged.
+        """
+        parts = list(self.scan(table, days, columns))
+        if not parts:
+            raise StorageError(f"{table} has no partition in the asked range in {self.root}")
+        return pa.concat_tables(parts)
+
+    def publish(self, table: str, day: date, data: pa.Table | Iterable[pa.Table], **provenance: Any) -> Manifest:
+        """Write a partition and make it visible in one step.
+
+        Args:
+            table: name in ``schemas.TABLES``.
+            day: partition.
+            data: rows, or parts in key order that are written one by one.
+            provenance: ``config_digest``, ``inputs``, ``counters`` of the manifest.
+
+        Raises:
+            SchemaError: the rows break the table's contract; nothing is published.
+        """
+        return self.publish_days(table, {day: data}, {day: provenance})[day]
+
+    def publish_days(
+        self,
+        table: str,
+        data: Mapping[date, pa.Table | Iterable[pa.Table]],
+        provenance: Mapping[date, Mapping[str, Any]],
+    ) -> dict[date, Manifest]:
+        """Like ``publish`` for several days, all of which become visible in the same step."""
+        with self._staging(table) as staging:
+            made = {}
+            for day, rows in data.items():
+                target = staging / f"date={day.isoformat()}"
+                target.mkdir()
+                count = _write_parts(TABLES[table], target, rows)
+                made[day] = _write_manifest(target, table, day, count, provenance.get(day, {}))
+            self._reveal(table, staging, list(data))
+        return made
+
+    def publish_files(self, table: str, day: date, files: Mapping[str, bytes], **provenance: Any) -> Manifest:
+        """Publish a model partition made of named files."""
+        with self._staging(table) as staging:
+            target = staging / f"date={day.isoformat()}"
+            target.mkdir()
+            for name, content in files.items():
+                (target / name).write_bytes(content)
+            manifest = _write_manifest(target, table, day, 0, provenance)
+            self._reveal(table, staging, [day])
+        return manifest
+
+    @contextmanager
+    def _staging(self, table: str) -> Iterator[Path]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        for stale in self.root.glob(f".staging-{table}-*"):
+            self._remove_if_abandoned(stale)
+        folder = self.root / f".staging-{table}-{uuid.uuid4().hex}"
+        with self.lock(folder.name):
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+                (self.root / ".locks" / folder.name).unlink(missing_ok=True)
+
+    def _remove_if_abandoned(self, staging: Path) -> None:
+        """Remove what a crash left; the lock of a living owner, on any process of this machine, protects its folder."""
+        lock = self.root / ".locks" / staging.name
+        with lock.open("a") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            shutil.rmtree(staging, ignore_errors=True)
+            lock.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Hold a lock that a crash releases; two runs never publish one table at the same time."""
+        folder = self.root / ".locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / name).open("w") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            yield
+
+    def _reveal(self, table: str, staging: Path, days: list[date]) -> None:
+        for folder in staging.iterdir():
+            _fsync_tree(folder)
+        with self.lock(f"publish-{table}"):
+            if len(days) == 1:
+                name = f"date={days[0].isoformat()}"
+                (self.root / table).mkdir(exist_ok=True)
+                _swap(staging / name, self.root / table / name)
+                return
+            for folder in (self.root / table).glob("date=*"):  # untouched days join the new table folder as hard links
+                if not (staging / folder.name).exists():
+                    shutil.copytree(folder, staging / folder.name, copy_function=os.link)
+            _fsync(staging)
+            _swap(staging, self.root / table)
+
+
+def _write_parts(table: Table, folder: Path, data: pa.Table | Iterable[pa.Table]) -> int:
+    if isinstance(data, pa.Table):
+        whole = table.conform(data)
+        table.validate(whole)
+        count = max(1, -(-whole.num_rows // PART_ROWS))
+        parts: list[pa.Table] = [whole.slice(i * PART_ROWS, PART_ROWS) for i in range(count)]
+        for i, part in enumerate(parts):
+            write_parquet(part, folder / f"part-{i:05d}-of-{count:05d}.parquet")
+        return whole.num_rows
+    rows = 0
+    written: list[Path] = []
+    for part in data:
+        conformed = table.conform(part)
+        table.validate(conformed)
+        rows += conformed.num_rows
+        written.append(folder / f".part-{len(written):05d}")
+        write_parquet(conformed, written[-1])
+    for i, path in enumerate(written):
+        path.rename(folder / f"part-{i:05d}-of-{len(written):05d}.parquet")
+    return rows
+
+
+def write_parquet(data: pa.Table, path: Path) -> None:
+    """Write one file the way all our files are written: zstd, statistics, page checksums."""
+    pq.write_table(
+        data,
+        path,
+        compression="zstd",
+        row_group_size=ROW_GROUP,
+        write_page_checksum=True,
+        write_statistics=True,
+    )
+
+
+def _write_manifest(folder: Path, table: str, day: date, rows: int, provenance: Mapping[str, Any]) -> Manifest:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        with path.open("rb") as f:
+            files[path.name] = hashlib.file_digest(f, "sha256").hexdigest()
+    content = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
+    manifest = Manifest(table, day.isoformat(), rows, files, content, code_digest=code_digest(), **provenance)
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
+    return manifest
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _fsync_tree(folder: Path) -> None:
+    for path in folder.iterdir():
+        _fsync(path)
+    _fsync(folder)
+
+
+def _swap(new: Path, target: Path) -> None:
+    """Put ``new`` where ``target`` is. An old target ends up at ``new``, to be removed with the staging folder."""
+    try:
+        new.rename(target)  # succeeds when target is missing or an empty folder
+    except OSError as e:
+        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        _exchange(new, target)
+    _fsync(target.parent)
+
+
+def _exchange(a: Path, b: Path) -> None:
+    """Exchange two folders atomically (renameat2 with RENAME_EXCHANGE); two renames where the system has none."""
+    libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+    if hasattr(libc, "renameat2"):
+        at_fdcwd, rename_exchange = -100, 2
+        if libc.renameat2(at_fdcwd, os.fsencode(a), at_fdcwd, os.fsencode(b), rename_exchange) == 0:
+            return
+        code = ctypes.get_errno()
+        if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(code, os.strerror(code), str(b))
+    aside = a.with_name(a.name + ".old")
+    b.rename(aside)
+    a.rename(b)
+    aside.rename(a)

@@ -1,0 +1,197 @@
+"""Raw files: names mapped, types found, each bad row rejected alone with its place and reason."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.config import Source
+from pipelines.ingest import Ingest, file_day, read_file
+from pipelines.raw import RawError, RawStore
+from tests.conftest import real_data
+
+COLUMNS = {"user_id": "uid", "event_at": "timestamp"}
+
+
+def read(
+    tmp_path: Path, name: str, content: str | bytes, kind: str = "interactions", **source: object
+) -> tuple[list[dict], list[dict]]:
+    path = tmp_path / "raw" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    settings = Source(path=kind, columns=source.pop("columns", COLUMNS), **source)  # type: ignore[arg-type]
+    ingest = Ingest(kind, str(tmp_path / "raw"), tmp_path / "cache", settings, "UTC")
+    rows, rejects = read_file(ingest, RawStore(str(tmp_path / "raw")), name)
+    return rows.to_pylist(), rejects.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("cell", "unit", "expected"),
+    [
+        ("1700000000", "auto", datetime(2023, 11, 14, 22, 13, 20)),
+        ("1700000000123", "auto", datetime(2023, 11, 14, 22, 13, 20, 123000)),
+        ("1700000000", "s", datetime(2023, 11, 14, 22, 13, 20)),
+        ("1700000000.5", "auto", datetime(2023, 11, 14, 22, 13, 20, 500000)),
+        ("2023-11-14T22:13:20Z", "auto", datetime(2023, 11, 14, 22, 13, 20)),
+        ("2023-11-15 00:13:20+02:00", "iso", datetime(2023, 11, 14, 22, 13, 20)),
+        ("2023-11-14", "auto", datetime(2023, 11, 14)),
+    ],
+)
+def test_times_in_every_usual_form(tmp_path: Path, cell: str, unit: str, expected: datetime) -> None:
+    rows, rejects = read(tmp_path, "a.csv", f"uid,item_id,event,timestamp\nu,i,view,{cell}\n", time_unit=unit)
+    assert not rejects
+    assert rows[0]["event_at"] == expected.replace(tzinfo=UTC)
+    assert rows[0]["_day"] == expected.date()
+
+
+@pytest.mark.parametrize(
+    "cell", ["soon", "2023-13-01", "-5", "99999999999999999999", "nan", "infinity", "1e400", "2400-01-01"]
+)
+def test_impossible_times_are_rejected(tmp_path: Path, cell: str) -> None:
+    rows, rejects = read(tmp_path, "a.csv", f"uid,item_id,event,timestamp\nu,i,view,{cell}\n")
+    assert not rows
+    assert [(r["position"], r["reason"]) for r in rejects] == [(2, "bad_timestamp")]
+    assert cell in rejects[0]["detail"]
+
+
+def test_ids_stay_what_they_are(tmp_path: Path) -> None:
+    text = "uid,item_id,event,timestamp\n00123,1e5,view,1700000000\n 7 ,e\u0301,view,1700000000\n"
+    rows, _ = read(tmp_path, "a.csv", text)
+    assert [(r["user_id"], r["item_id"]) for r in rows] == [("00123", "1e5"), ("7", "\u00e9")]
+    rows, _ = read(
+        tmp_path, "b.jsonl", '{"uid": 12, "item_id": 12345678901234567, "event": "view", "timestamp": 1700000000}\n'
+    )
+    assert (rows[0]["user_id"], rows[0]["item_id"]) == ("12", "12345678901234567")
+
+
+def test_each_bad_csv_row_is_rejected_alone(tmp_path: Path) -> None:
+    text = (
+        "uid,item_id,event,timestamp\n"  # 1
+        "a,1,view,1700000000\n"  # 2
+        ",1,view,1700000000\n"  # 3 no user
+        "b,1,view\n"  # 4 short
+        'c,"1,view,1700000000\n'  # 5 stray quote
+        "d,1,view,1700000000\n"  # 6
+        "*,1,view,1700000000\n"  # 7 reserved
+        '"e","1,2",view,1700000000\n'  # 8 quoted delimiter
+    )
+    rows, rejects = read(tmp_path, "a.csv", text)
+    assert [(r["_position"], r["user_id"], r["item_id"]) for r in rows] == [
+        (2, "a", "1"),
+        (6, "d", "1"),
+        (8, "e", "1,2"),
+    ]
+    assert [(r["position"], r["reason"]) for r in rejects] == [
+        (3, "missing_user_id"), (4, "wrong_column_count"), (5, "unbalanced_quote"), (7, "reserved_user_id"),
+    ]  # fmt: skip
+    assert all(r["day"] == date(2023, 11, 14) for r in rejects), "a reject counts on the day of its neighbours"
+
+
+def test_a_pair_of_stray_quotes_swallows_nothing(tmp_path: Path) -> None:
+    lines = [f"u{i},i,view,1700000000" for i in range(3000)]
+    lines[10], lines[2000] = 'u10,"i,view,1700000000', 'u2000,i",view,1700000000'
+    rows, rejects = read(tmp_path, "a.csv", "uid,item_id,event,timestamp\n" + "\n".join(lines) + "\n")
+    assert len(rows) + len(rejects) == 3000
+    assert len(rows) >= 2998
+
+
+def test_a_quoted_description_may_span_lines(tmp_path: Path) -> None:
+    rows, rejects = read(
+        tmp_path, "a.csv", 'item_id,title,description\n1,x,"two\nlines, ""quoted"""\n2,y,z\n', "items", columns={}
+    )
+    assert not rejects
+    assert [r["description"] for r in rows] == ['two\nlines, "quoted"', "z"]
+
+
+def test_json_lines_that_are_not_objects(tmp_path: Path) -> None:
+    good = '{"uid": "a", "item_id": "1", "event": "view", "timestamp": 1700000000}'
+    text = f'null\n{good}\n[1]\n{{"uid": \n{good.replace(chr(34) + "1" + chr(34), "[1]")}\n\n' + "[" * 5000 + "\n"
+    rows, rejects = read(tmp_path, "a.jsonl", text)
+    assert len(rows) == 1
+    assert [(r["position"], r["reason"]) for r in rejects] == [
+        (1, "bad_json"),
+        (3, "bad_json"),
+        (4, "bad_json"),
+        (5, "bad_type"),
+        (7, "bad_json"),
+    ]
+
+
+def test_parquet_types_become_ours(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "uid": pa.array([1, 2], pa.int32()),
+            "item_id": ["a", "b"],
+            "event": pa.array(["view", "view"]).dictionary_encode(),
+            "timestamp": pa.array([datetime(2026, 1, 1, 23), None], pa.timestamp("ms", "UTC")),
+        }
+    )
+    (tmp_path / "raw").mkdir()
+    pq.write_table(table, tmp_path / "x.parquet")
+    rows, rejects = read(tmp_path, "a.parquet", (tmp_path / "x.parquet").read_bytes())
+    assert [(r["user_id"], r["event"], r["_day"]) for r in rows] == [("1", "view", date(2026, 1, 1))]
+    assert [(r["position"], r["reason"]) for r in rejects] == [(2, "missing_event_at")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.parquet", b"PAR1 nothing", "unreadable_parquet"),
+        ("a.xlsx", b"PK", "unsupported_format"),
+        ("a.csv", b"a,b\n1,2\n", "missing_column"),
+        ("a.csv", b"uid,uid\n1,2\n", "duplicate_column"),
+        ("a.csv", b"\xff\xfe\n1\n", "bad_header"),
+    ],
+)
+def test_whole_files_are_refused_with_a_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    rows, rejects = read(tmp_path, name, content)
+    assert not rows
+    assert [(r["position"], r["reason"]) for r in rejects] == [(0, reason)]
+
+
+@pytest.mark.parametrize(
+    "reference", ["../secret", "/etc/passwd", "a/../../b", "s3://bucket/x", "file:///etc/passwd", "c:\\x", "\0"]
+)
+def test_references_stay_below_the_root(tmp_path: Path, reference: str) -> None:
+    with pytest.raises(RawError):
+        RawStore(str(tmp_path)).locate(reference)
+
+
+def test_links_out_of_the_root_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "secret.jpg").write_text("x")
+    (tmp_path / "raw" / "link.jpg").symlink_to(tmp_path / "secret.jpg")
+    with pytest.raises(RawError, match="path_escapes_root"):
+        RawStore(str(tmp_path / "raw")).locate("link.jpg")
+
+
+def test_buckets_are_read_like_folders(tmp_path: Path) -> None:
+    import fsspec
+
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/bucket/interactions/2026-01-01.csv", b"user_id,item_id,event,event_at\nu,i,view,1767225600\n")
+    store = RawStore("memory://bucket")
+    assert store.files("interactions") == ["interactions/2026-01-01.csv"]
+    ingest = Ingest("interactions", "memory://bucket", tmp_path, Source(path="interactions"), "UTC")
+    assert read_file(ingest, store, "interactions/2026-01-01.csv")[0].num_rows == 1
+
+
+def test_dates_in_file_names() -> None:
+    assert file_day("interactions/2026-01-31/part-2026-02-01.csv") == date(2026, 2, 1)
+    assert file_day("interactions/2026-13-01.csv") is None
+    assert file_day("items/x120260101.csv") is None
+
+
+def test_hostile_tables_never_stop_the_reader(tmp_path: Path) -> None:
+    for kind, limit in (("csv", 150), ("json", 150)):
+        files = sorted(
+            p for p in (real_data("hostile") / kind).rglob("*") if p.is_file() and p.stat().st_size < 2_000_000
+        )[:limit]
+        assert files
+        for path in files:
+            suffix = ".csv" if kind == "csv" else ".jsonl"
+            rows, rejects = read(tmp_path, f"x{suffix}", path.read_bytes(), "items", columns={})
+            assert all(r["reason"] and r["detail"] for r in rejects), path.name
+            assert len(rows) + len(rejects) <= path.read_bytes().count(b"\n") + 1
