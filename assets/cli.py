@@ -222,7 +222,19 @@ def end_orphans(instance: "dg.DagsterInstance", everything: bool = False) -> int
                 run, "the process that ran it is gone; nothing of it is half-published, run the night again"
             )
             ended += 1
+    _free_pools(instance)
     return ended
+
+
+def _free_pools(instance: "dg.DagsterInstance") -> None:
+    """Give back pool slots that finished runs still hold; a run killed inside a step would keep the device for ever."""
+    storage = instance.event_log_storage
+    for pool in storage.get_concurrency_keys():
+        info = storage.get_concurrency_info(pool)
+        for run_id in {*info.active_run_ids, *info.pending_run_ids}:
+            run = instance.get_run_by_id(run_id)
+            if run is None or run.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)
 
 
 def _ui(args: argparse.Namespace, config: Config, path: Path) -> int:

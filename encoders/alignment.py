@@ -199,7 +199,7 @@ def train_aligner(
         "dims": {m: f.matrix.shape[1] for m, f in features.items()},
         "settings": asdict(settings),
         "steps": steps,
-        "temperature": round(float(trainer.model.log_temperature.exp()), 4),
+        "temperature": round(trainer.model.log_temperature.exp().item(), 4),
         "curve": curve,
         "retrieval": _retrieval(trainer.model, features, held if len(held) else np.arange(n), device),
         "retrieval_held_out": bool(len(held)),

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import DecodeError, Device, EncoderError, EncoderSpec, model_files, unit_rows
+from encoders.base import (
+    DecodeError,
+    Device,
+    EncoderError,
+    EncoderSpec,
+    cause_of,
+    model_files,
+    quiet_transformers,
+    unit_rows,
+)
 from encoders.checkpoint import read_tensor_bundle
 
 if TYPE_CHECKING:
@@ -104,7 +113,7 @@ def decode_audio(data: bytes) -> tuple[np.ndarray, int, int, str]:
     except DecodeError:
         raise
     except Exception as e:  # libsndfile and FFmpeg bindings raise many unrelated kinds
-        raise DecodeError("undecodable_audio", f"{type(e).__name__}: {str(e)[:200]}") from e
+        raise DecodeError("undecodable_audio", cause_of(e)) from e
     wave = np.concatenate(blocks)[: MAX_SECONDS * rate] if blocks else np.zeros(0, np.float32)
     if not len(wave):
         raise DecodeError("empty_audio", "no samples")
@@ -330,6 +339,7 @@ class HubAudioEncoder:
     def __init__(self, model: str, device: Device, revision: str | None = None):
         from transformers import AutoFeatureExtractor, AutoModel
 
+        quiet_transformers()
         files = model_files(model, revision)
         try:
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(files.folder)

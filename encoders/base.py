@@ -7,6 +7,7 @@ Heavy imports happen inside functions, so that configuration and Dagster can imp
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -46,6 +47,19 @@ class DecodeError(ValueError):
     def __init__(self, reason: str, detail: str):
         super().__init__(f"{reason}: {detail}")
         self.reason, self.detail = reason, detail
+
+
+def cause_of(error: Exception) -> str:
+    """An error of a decoder in one line, without memory addresses: the same file gives the same text every night."""
+    text = re.sub(r"<?_io\.BytesIO object at 0x[0-9a-f]+>?", "the file", str(error))
+    return f"{type(error).__name__}: {re.sub(r'0x[0-9a-f]{6,}', '0x...', text)[:200]}"
+
+
+def quiet_transformers() -> None:
+    """No progress bars of model loading between our own."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def fuse_users(
                 tokens[row - a, : len(recent)] = items[recent] + model.kind["history"].detach().cpu().numpy()
                 mask[row - a, : len(recent)] = True
                 for i, (m, vector) in enumerate(uploads[row][-length:]):
-                    projected = model.aligned(m, torch.from_numpy(vector)[None].to(device)) + model.kind[m]
+                    projected = model.aligned(m, torch.tensor(vector)[None].to(device)) + model.kind[m]
                     tokens[row - a, length + i], mask[row - a, length + i] = projected[0].cpu().numpy(), True
             fused, _ = model.pool(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
             out[a:b] = fused[: b - a].cpu().numpy()

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import DecodeError, Device, EncoderError, EncoderSpec, model_files, unit_rows
+from encoders.base import (
+    DecodeError,
+    Device,
+    EncoderError,
+    EncoderSpec,
+    cause_of,
+    model_files,
+    quiet_transformers,
+    unit_rows,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +58,10 @@ def decode_image(data: bytes) -> "Image.Image":
             return upright.convert("RGB")
         except DecodeError:
             raise
+        except Image.DecompressionBombError as e:
+            raise DecodeError("image_too_large", f"limit {MAX_PIXELS} px: {cause_of(e)}") from e
         except Exception as e:  # Pillow raises 90 kinds beyond OSError on damaged files
-            raise DecodeError("undecodable_image", f"{type(e).__name__}: {str(e)[:200]}") from e
+            raise DecodeError("undecodable_image", cause_of(e)) from e
 
 
 def probe_image(data: bytes) -> dict[str, Any]:
@@ -237,6 +248,7 @@ class HubImageEncoder:
     def __init__(self, model: str, device: Device, revision: str | None = None):
         from transformers import AutoImageProcessor, AutoModel
 
+        quiet_transformers()
         files = model_files(model, revision)
         try:
             self.processor: Any = AutoImageProcessor.from_pretrained(files.folder, use_fast=False)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.base import DecodeError, Device, EncoderError, EncoderSpec, model_files, unit_rows
+from encoders.base import DecodeError, Device, EncoderError, EncoderSpec, model_files, quiet_transformers, unit_rows
 
 LENGTH_STEP = 16  # tokens; a text is padded to the next multiple of its own length, whatever its neighbours are
 
@@ -27,6 +27,7 @@ class TextEncoder:
     def __init__(self, model: str, device: Device, revision: str | None = None):
         from transformers import AutoModel, AutoTokenizer
 
+        quiet_transformers()
         files = model_files(model, revision)
         try:
             self.tokenizer: Any = AutoTokenizer.from_pretrained(files.folder)

@@ -1,0 +1,343 @@
+"""Whole nights over a real folder: what is promised to users, through the Dagster job and the command line."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from assets.cli import end_orphans, main
+from assets.definitions import build_defs
+from assets.resources import lake_of
+from pipelines.config import load_config
+from pipelines.storage import Lake
+from tests.conftest import DAYS, FIRST, REPO, parquet_bytes, real_data, write_config, write_jsonl
+
+LAST = FIRST + timedelta(days=DAYS - 1)
+
+
+def run_job(config_file: Path, day: date) -> dg.ExecuteInProcessResult:
+    job = build_defs(config_file).resolve_job_def("nightly")
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(
+            partition_key=day.isoformat(), instance=instance, raise_on_error=False, run_config=quiet
+        )
+
+
+def lake_at(config_file: Path) -> Lake:
+    return lake_of(load_config(config_file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, shop_raw: Path, tiny_models: dict[str, Path]) -> Path:
+    """Configuration of a project whose last three nights were made by `nightloom backfill`. Do not modify it."""
+    folder = tmp_path_factory.mktemp("finished")
+    models = {"text": str(tiny_models["text"]), "image": str(tiny_models["image"]), "audio": "mfcc"}
+    config = write_config(folder, models, raw=shop_raw)
+    code = main(["backfill", "--config", str(config), "--from", str(LAST - timedelta(days=2)), "--to", str(LAST)])
+    assert code == 0
+    return config
+
+
+def test_backfill_makes_every_table_of_every_day(finished: Path) -> None:
+    lake = lake_at(finished)
+    three = [LAST - timedelta(days=n) for n in (2, 1, 0)]
+    for table in (
+        "std_items",
+        "emb_text",
+        "emb_image",
+        "emb_audio",
+        "feat_items",
+        "feat_users",
+        "recommendations",
+        "eval_offline",
+        "model_hybrid",
+    ):
+        assert lake.days(table) == three, table
+    assert lake.days("std_interactions") == [FIRST + timedelta(days=n) for n in range(DAYS)], "earlier days came along"
+    assert lake.require("eval_offline", LAST).rows > 0
+    assert lake.require("recommendations", LAST).rows > 0
+
+
+def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) -> None:
+    result = run_job(shop, LAST)
+    assert result.success
+    mats = {
+        e.asset_key.to_user_string(): e.step_materialization_data.materialization
+        for e in result.get_asset_materialization_events()
+        if e.asset_key
+    }
+    assert len(mats) == 21
+    for name, m in mats.items():
+        assert "path" in m.metadata, name
+        if not name.startswith("model_"):
+            assert {"dagster/row_count", "dagster/column_schema", "sample"} <= set(m.metadata), name
+    for name in ("std_interactions", "quarantine", "feat_items", "recommendations", "model_aligner"):
+        assert "plot" in mats[name].metadata, name
+    checks = result.get_asset_check_evaluations()
+    assert len(checks) > 40
+    assert all(c.passed for c in checks)
+    assert {"rows_accounted", "references_embedded", "lists_keep_their_word", "nothing_after_the_day"} <= {
+        c.check_name for c in checks
+    }
+
+
+def test_a_broken_promise_blocks_what_comes_after(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import contracts
+
+    monkeypatch.setattr(contracts, "rows_accounted", lambda config, lake, day: ["one row is lost"])
+    result = run_job(shop, LAST)
+    assert not result.success
+    assert not result.get_step_success_events() or all(
+        e.step_key == "standardize" for e in result.get_step_success_events()
+    )
+    assert not lake_at(shop).days("emb_text")
+
+
+def test_rows_in_are_rows_out_and_quarantined(finished: Path, shop_raw: Path) -> None:
+    lake = lake_at(finished)
+    day = FIRST + timedelta(days=3)  # the generator breaks rows on days 0 and 3
+    ledger = {r["source"]: r for r in lake.read("ingest_files", day).to_pylist()}
+    name = f"interactions/{day}.csv"
+    lines = [line for line in (shop_raw / name).read_text().splitlines()[1:] if line]
+    entry = ledger[name]
+    assert entry["rows_in"] == len(lines)
+    assert entry["rows_out"] + entry["rows_quarantined"] == len(lines)
+    rejects = [r for r in lake.read("quarantine", day).to_pylist() if r["source"] == name]
+    assert {r["reason"] for r in rejects} == {"duplicate", "bad_timestamp", "missing_user_id", "unbalanced_quote"}
+    assert all(r["position"] > 1 and r["detail"] for r in rejects)
+    items = ledger["items/catalogue.jsonl"]
+    assert items["rows_in"] == items["rows_out"] + items["rows_superseded"] + items["rows_quarantined"]
+    media = {(r["source"], r["reason"]) for r in lake.read("quarantine", day).to_pylist() if r["stage"] == "media"}
+    assert {("media/torn.jpg", "undecodable_image"), ("media/note.png", "undecodable_image")} <= media
+    assert ("items/catalogue.jsonl", "path_escapes_root") in media
+
+
+def test_second_run_encodes_nothing_and_changes_no_byte(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished.parent, tmp_path / "copy", symlinks=True)
+    config = tmp_path / "copy" / finished.name
+    before = parquet_bytes(lake_at(config).root)
+    assert main(["run", "--config", str(config), "--date", str(LAST)]) == 0
+    assert parquet_bytes(lake_at(config).root) == before
+    for m in ("text", "image", "audio"):
+        counters = lake_at(config).require(f"emb_{m}", LAST).counters
+        assert counters["encoded"] == 0
+        assert counters["needed"] > 0
+
+
+def test_nights_in_any_order_give_the_same_features(finished: Path, tmp_path: Path) -> None:
+    config = tmp_path / "nightloom.toml"
+    config.write_text(finished.read_text())
+    for day in (LAST, LAST - timedelta(days=1)):  # backwards, from nothing
+        assert main(["run", "--config", str(config), "--date", str(day)]) == 0
+    for table in (
+        "std_items",
+        "std_interactions",
+        "feat_items",
+        "feat_users",
+        "recommendations",
+        "model_aligner",
+        "model_hybrid",
+    ):
+        a, b = (lake_at(c).require(table, LAST - timedelta(days=1)).content_digest for c in (config, finished))
+        assert a == b, table
+
+
+def test_nothing_for_a_day_reads_the_future(finished: Path, shop_raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop_raw, tmp_path / "raw")
+    future = LAST + timedelta(days=1)
+    with (tmp_path / "raw" / "interactions" / f"{LAST}.csv").open("a") as f:
+        f.write(f"U0001,I0001,purchase,9.99,{future}T00:00:00Z\n")
+    (tmp_path / "raw" / "interactions" / f"{future}.csv").write_text(
+        f"uid,item_id,event,amount,ts\nU0002,I0003,view,,{future}T10:00:00Z\nbroken\n"
+    )
+    write_jsonl(
+        tmp_path / "raw" / "items" / f"{future}.jsonl",
+        [{"item_id": "I0001", "name": "renamed later"}, {"item_id": "I9999", "name": "new"}],
+    )
+    write_jsonl(
+        tmp_path / "raw" / "user_content" / "more.jsonl",
+        [{"user_id": "U0001", "text": "later", "created_at": f"{future}T01:00:00Z"}],
+    )
+    config = tmp_path / "nightloom.toml"
+    config.write_text(finished.read_text().replace(f'raw = "{shop_raw}"', 'raw = "raw"'))
+    first = LAST - timedelta(days=2)
+    assert main(["backfill", "--config", str(config), "--from", str(first), "--to", str(LAST)]) == 0
+    mine, theirs = (parquet_bytes(lake_at(c).root) for c in (config, finished))
+    assert mine == theirs
+
+
+def test_one_percent_new_items_encode_one_percent(shop: Path, shop_raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop_raw, tmp_path / "raw")
+    shop.write_text(shop.read_text().replace(str(shop_raw), "raw"))
+    rows = [{"item_id": f"B{i:03d}", "name": f"bulk item {i}", "created_at": f"{FIRST}T00:00:00Z"} for i in range(400)]
+    write_jsonl(tmp_path / "raw" / "items" / "bulk.jsonl", rows)
+    before = LAST - timedelta(days=1)
+    assert main(["run", "--config", str(shop), "--date", str(before)]) == 0
+    write_jsonl(
+        tmp_path / "raw" / "items" / "late.jsonl",
+        [{"item_id": f"L{i}", "name": f"late {i}", "created_at": f"{LAST}T01:00:00Z"} for i in range(4)],
+    )
+    shutil.move(tmp_path / "raw" / "items" / "bulk.jsonl", tmp_path / "raw" / "items" / "renamed.jsonl")
+    items = (tmp_path / "raw" / "items" / "catalogue.jsonl").read_text().splitlines()
+    old_new = sum(f"{LAST}T" in line for line in items)
+    assert main(["run", "--config", str(shop), "--date", str(LAST)]) == 0
+    counters = lake_at(shop).require("emb_text", LAST).counters
+    uploads = lake_at(shop).read("std_user_content", LAST)
+    fresh_uploads = sum(u["modality"] == "text" and u["created_at"].date() == LAST for u in uploads.to_pylist())
+    assert 4 <= counters["encoded"] <= 4 + old_new + fresh_uploads
+    assert counters["earlier"] > 400
+
+
+@pytest.mark.parametrize("killed_after", ["std_items", "emb_image", "feat_users"])
+def test_kill_and_run_again_gives_the_same_tables(
+    finished: Path, shop_raw: Path, tmp_path: Path, killed_after: str
+) -> None:
+    config = tmp_path / "nightloom.toml"
+    config.write_text(finished.read_text())
+    command = [
+        sys.executable,
+        "-m",
+        "assets.cli",
+        "run",
+        "--config",
+        str(config),
+        "--date",
+        str(LAST - timedelta(days=2)),
+    ]
+    process = subprocess.Popen(
+        command, cwd=REPO, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not lake_at(config).days(killed_after) and process.poll() is None:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for path in lake_at(config).root.rglob("part-*.parquet"):
+        if "/." not in str(path.relative_to(config.parent)):
+            pq.ParquetFile(path, page_checksum_verification=True).read()
+    assert main(["run", "--config", str(config), "--date", str(LAST - timedelta(days=2))]) == 0
+    mine, theirs = (parquet_bytes(lake_at(c).root) for c in (config, finished))
+    same_day = {
+        k: v
+        for k, v in theirs.items()
+        if f"date={LAST - timedelta(days=2)}" in k or "std_interactions" in k and k in mine
+    }
+    assert {k: v for k, v in mine.items() if k in same_day} == same_day
+    assert not list(lake_at(config).root.glob(".staging-*"))
+
+
+def test_run_left_open_by_a_crash_is_ended(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for tags in ({"nightloom/pid": "999999999", "nightloom/process_started": "1"}, {}):
+            instance.create_run_for_job(job_def=_trivial_job(), tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert end_orphans(instance) == 1, "a run of the UI may still be alive"
+        assert end_orphans(instance, everything=True) == 1
+        assert not instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
+
+
+def _trivial_job() -> dg.JobDefinition:
+    @dg.op
+    def nothing() -> None: ...
+
+    @dg.job
+    def trivial() -> None:
+        nothing()
+
+    return trivial
+
+
+def test_late_events_are_added_to_their_day(shop: Path, shop_raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(shop_raw, tmp_path / "raw")
+    shop.write_text(shop.read_text().replace(str(shop_raw), "raw"))
+    early = FIRST + timedelta(days=1)
+    assert main(["run", "--config", str(shop), "--date", str(early)]) == 0
+    rows = lake_at(shop).require("std_interactions", early).rows
+    (tmp_path / "raw" / "interactions" / "late.csv").write_text(
+        f"uid,item_id,event,amount,ts\nU0001,I0001,share,,{early}T10:00:00Z\n"
+    )
+    assert main(["run", "--config", str(shop), "--date", str(early + timedelta(days=1))]) == 0
+    assert lake_at(shop).require("std_interactions", early).rows == rows + 1
+
+
+def test_command_line_refuses_before_work(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--config", str(shop), "--date", str(FIRST - timedelta(days=1))]) == 2
+    assert "no partition" in capsys.readouterr().err
+    shop.write_text(shop.read_text().replace("k = 20", "k = 20\nspeed = 9"))
+    assert main(["check", "--config", str(shop)]) == 2
+    assert "recommend.speed: unknown key" in capsys.readouterr().err
+    assert not (shop.parent / "data").exists()
+
+
+def test_failed_night_says_why_and_exits_with_one(
+    shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipelines import standardize
+
+    def full_disk(*args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(standardize, "standardize", full_disk)
+    assert main(["run", "--config", str(shop), "--date", str(LAST)]) == 1
+    error = capsys.readouterr().err
+    assert "standardize" in error
+    assert "No space left on device" in error
+
+
+def test_everyone_is_served(finished: Path) -> None:
+    lake = lake_at(finished)
+    rows = lake.read("recommendations", LAST).to_pylist()
+    users = {r["user_id"] for r in rows}
+    assert "*" in users
+    newcomers = {u for u in users if u.startswith("N")}
+    assert newcomers, "users with uploads and no events"
+    assert {r["reason_code"] for r in rows if r["user_id"] in newcomers} == {"similar_to_uploads"}
+    seen = {
+        r["item_id"] for d in lake.days("std_interactions", LAST) for r in lake.read("std_interactions", d).to_pylist()
+    }
+    assert any(r["item_id"] not in seen for r in rows), "items without interactions are recommended too"
+    assert {"similar_to_history", "popular"} <= {r["reason_code"] for r in rows}
+
+
+def test_other_engines_read_the_tables(finished: Path) -> None:
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+    lake = lake_at(finished)
+    rows = sum(lake.require("feat_items", d).rows for d in lake.days("feat_items"))
+    glob = f"{lake.root}/feat_items/*/*.parquet"
+    assert len(pd.read_parquet(lake.root / "feat_items")) == rows
+    assert pl.read_parquet(glob).height == rows
+    assert duckdb.sql(f"SELECT count(*), count(DISTINCT date) FROM '{glob}'").fetchall() == [(rows, 3)]
+    frame = pd.read_parquet(lake.root / "recommendations")
+    assert {"user_id", "rank", "item_id", "score", "model", "reason_code", "date"} <= set(frame.columns)
+
+
+def test_real_users_items_and_posters(tmp_path: Path, tiny_models: dict[str, Path], day: Callable[[int], date]) -> None:
+    raw = real_data("ml100k_posters")
+    config = tmp_path / "nightloom.toml"
+    text = (REPO / "examples" / "ml100k_posters.toml").read_text()
+    text = text.replace("../../shared/data/ml100k_posters", str(raw)).replace("../data/ml100k", "data")
+    small = "".join(f'\n[encoders.{m}]\nmodel = "{tiny_models[m]}"' for m in ("text", "image"))
+    small += "\n[aligner]\nsteps = 10\ndim = 16\n"
+    config.write_text(text.split("[encoders")[0] + small)
+    assert main(["backfill", "--config", str(config), "--from", "1998-04-20", "--to", "1998-04-21"]) == 0
+    lake = lake_at(config)
+    assert sum(lake.require("std_interactions", d).rows for d in lake.days("std_interactions")) == 99_464
+    assert lake.require("std_items", date(1998, 4, 21)).rows == 1682
+    assert lake.require("quarantine", date(1998, 4, 21)).rows == 0
+    assert lake.require("recommendations", date(1998, 4, 21)).rows == 20 * 941
+    card = json.loads((lake.folder("model_hybrid", date(1998, 4, 21)) / "card.json").read_text())
+    alone = card["validation"]["warm"]["ndcg_alone"]
+    assert card["validation"]["warm"]["ndcg_blend"] > max(alone.values()), "the blend beats every part on real users"
