@@ -15,8 +15,8 @@ STD_TABLES = {
     "std_items": ["raw_items", "raw_media"],
     "std_user_content": ["raw_user_content", "raw_media"],
     "std_media": ["raw_media"],
-    "quarantine": ["raw_interactions", "raw_items", "raw_user_content", "raw_media"],
-    "ingest_files": ["raw_interactions", "raw_items", "raw_user_content"],
+    "quarantine": ["std_interactions", "std_items", "std_user_content", "std_media"],
+    "ingest_files": ["quarantine"],
 }
 RAW = {
     "raw_interactions": "Event logs as the user drops them: CSV, JSON Lines or Parquet. Never modified.",
@@ -29,7 +29,7 @@ PLOTS = {"std_interactions": plots.events_by_day, "quarantine": plots.rejects_by
 
 def raw_specs() -> list[dg.AssetSpec]:
     """External assets: nightloom reads them and never writes them."""
-    return [dg.AssetSpec(n, description=d, group_name="raw", owners=OWNERS, kinds={"file"}) for n, d in RAW.items()]
+    return [dg.AssetSpec(n, description=d, group_name="data", owners=OWNERS, kinds={"file"}) for n, d in RAW.items()]
 
 
 def build(partitions: dg.PartitionsDefinition) -> list[Any]:
@@ -37,7 +37,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[Any]:
 
     @dg.multi_asset(
         name="standardize",
-        specs=[table_spec(name, "standardized", partitions, list(deps)) for name, deps in STD_TABLES.items()],
+        specs=[table_spec(name, "data", partitions, list(deps)) for name, deps in STD_TABLES.items()],
         check_specs=[c for name in STD_TABLES for c in check_specs(name)],
     )
     def standardize(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:

@@ -83,10 +83,7 @@ def _aligner(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:
 
 
 def _fusion(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:
-    deps = {
-        "feat_items": ["model_aligner", *tables, "std_items"],
-        "feat_users": ["model_aligner", *tables, "std_interactions", "std_user_content"],
-    }
+    deps = {"feat_items": ["model_aligner"], "feat_users": ["model_aligner"]}
 
     @dg.multi_asset(
         name="fuse",

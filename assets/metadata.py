@@ -24,7 +24,10 @@ def table_spec(
     deps: list[Any],
     code_version: str | None = None,
 ) -> dg.AssetSpec:
-    """Spec of a table asset; description, schema and kinds come from its contract."""
+    """Spec of a table asset; description, schema and kinds come from its contract.
+
+    ``deps`` are nearest parents: what a table also reads through them is not drawn again, so the graph stays legible.
+    """
     table = TABLES[name]
     lines = [f"- `{c.name}`: {c.description}" for c in table.columns]
     description = (

@@ -28,7 +28,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[Any]:
 
 
 def _models(partitions: dg.PartitionsDefinition) -> Any:
-    deps = ["std_interactions", "feat_items", "feat_users"]
+    deps = ["feat_items", "feat_users"]
     specs = [model_spec(f"model_{n}", "models", partitions, list(deps), MODELS[n]) for n in MODEL_NAMES]
 
     @dg.multi_asset(name="train_recommenders", specs=specs)
@@ -50,12 +50,11 @@ def _models(partitions: dg.PartitionsDefinition) -> Any:
 
 
 def _lists(partitions: dg.PartitionsDefinition) -> Any:
-    deps = [f"model_{n}" for n in MODEL_NAMES]
-    tables = ("reco_candidates", "recommendations")
+    tables = {"reco_candidates": [f"model_{n}" for n in MODEL_NAMES], "recommendations": ["reco_candidates"]}
 
     @dg.multi_asset(
         name="score",
-        specs=[table_spec(name, "recommendations", partitions, list(deps)) for name in tables],
+        specs=[table_spec(name, "recommendations", partitions, list(deps)) for name, deps in tables.items()],
         check_specs=[c for name in tables for c in check_specs(name)],
     )
     def score(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:

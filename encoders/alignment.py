@@ -34,7 +34,7 @@ class AlignerSettings:
     dim: int = 128
     layers: int = 1
     heads: int = 4
-    steps: int = 300
+    steps: int = 200
     batch_size: int = 256
     learning_rate: float = 1e-3
     modality_dropout: float = 0.3

@@ -6,7 +6,7 @@ FLAC, Ogg and MP3, PyAV (FFmpeg) for MP4/M4A, WebM and the rest; the two disagre
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,7 @@ from encoders.base import (
     unit_rows,
 )
 from encoders.checkpoint import read_tensor_bundle
-
-if TYPE_CHECKING:
-    import torch
+from encoders.networks import build_musicnn
 
 MAX_SECONDS = 180  # a longer sound is described by its first three minutes
 MAX_CHANNELS = 32
@@ -169,7 +167,7 @@ class Musicnn:
     def __init__(self, device: Device):
         files = model_files("musicnn")
         variables = read_tensor_bundle(files.folder / ".index", files.folder / ".data-00000-of-00001")
-        self.net = _build_musicnn(variables).eval().requires_grad_(False).to(device.name)
+        self.net = build_musicnn(variables).eval().requires_grad_(False).to(device.name)
         self.device = device
         self.spec = EncoderSpec(
             modality="audio",
@@ -214,68 +212,6 @@ class Musicnn:
                 peak = torch.stack([p[1][0] for p in parts]).amax(0)
             out.append(torch.cat([mean, peak]).cpu().numpy())
         return unit_rows(np.stack(out))
-
-
-def _build_musicnn(variables: dict[str, np.ndarray]) -> "torch.nn.Module":  # noqa: C901 - one network, told top to bottom
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    def tensor(name: str) -> torch.Tensor:
-        return torch.from_numpy(variables[name].copy())
-
-    class ConvNorm(nn.Module):
-        """Convolution -> ReLU -> batch norm (TensorFlow epsilon 1e-3); ``index`` names the checkpoint variables."""
-
-        def __init__(self, index: int):
-            super().__init__()
-            suffix = f"_{index}" if index else ""
-            self.weight = nn.Parameter(tensor(f"conv2d{suffix}/kernel").permute(3, 2, 0, 1).contiguous())
-            self.bias = nn.Parameter(tensor(f"conv2d{suffix}/bias"))
-            self.norm = _norm(index + 1)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.norm(F.relu(F.conv2d(x, self.weight, self.bias)))
-
-    def _norm(index: int) -> nn.BatchNorm2d:
-        name = f"batch_normalization_{index}" if index else "batch_normalization"
-        norm = nn.BatchNorm2d(len(variables[f"{name}/beta"]), eps=1e-3)
-        state = {
-            "weight": "gamma",
-            "bias": "beta",
-            "running_mean": "moving_mean",
-            "running_var": "moving_variance",
-        }
-        norm.load_state_dict({k: tensor(f"{name}/{v}") for k, v in state.items()}, strict=False)
-        return norm
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm = _norm(0)
-            self.timbral = nn.ModuleList([ConvNorm(0), ConvNorm(1)])
-            self.temporal = nn.ModuleList([ConvNorm(2), ConvNorm(3), ConvNorm(4)])
-            self.middle = nn.ModuleList([ConvNorm(5), ConvNorm(6), ConvNorm(7)])
-
-        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            """Log-mel (b, 187, 96) -> mean-pooled and max-pooled features (b, 753) each."""
-            x = self.norm(x[:, None])
-            padded = F.pad(x, (0, 0, 3, 3))
-            parts = [conv(padded).amax(3) for conv in self.timbral]
-            for conv in self.temporal:
-                k = int(conv.state_dict()["weight"].shape[2])
-                parts.append(conv(F.pad(x, (0, 0, (k - 1) // 2, k // 2))).amax(3))
-            front = torch.cat(parts, 1)  # (b, 561, time)
-            layers, y = [front], front
-            for depth, conv in enumerate(self.middle):
-                image = F.pad(y.transpose(1, 2)[:, None], (0, 0, 3, 3))  # (b, 1, time + 6, channels)
-                z = conv(image).squeeze(3)  # (b, 64, time)
-                y = z if depth == 0 else z + y
-                layers.append(y)
-            features = torch.cat(layers, 1)  # (b, 753, time)
-            return features.mean(2), features.amax(2)
-
-    return Net()
 
 
 class MfccStatistics:

@@ -4,7 +4,6 @@ Every image of the project is decoded by ``decode_image``; nothing else may open
 """
 
 import io
-import re
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from encoders.base import (
     quiet_transformers,
     unit_rows,
 )
+from encoders.networks import build_lite0, lite0_module_name
 
 if TYPE_CHECKING:
     import torch
@@ -90,8 +90,8 @@ class EfficientNetLite0:
 
         files = model_files("efficientnet-lite0")
         state = torch.load(files.folder / "efficientnet-lite0-57934424.pth", weights_only=True, map_location="cpu")
-        self.net = _build_lite0()
-        self.net.load_state_dict({_module_name(k): v for k, v in state.items() if not k.startswith("_fc")})
+        self.net = build_lite0()
+        self.net.load_state_dict({lite0_module_name(k): v for k, v in state.items() if not k.startswith("_fc")})
         self.net.eval().requires_grad_(False).to(device.name, device.torch_dtype())
         self.device = device
         self.spec = EncoderSpec(
@@ -144,96 +144,6 @@ def _forward(net: Any, prepared: Sequence[np.ndarray], device: Device) -> np.nda
             pixels = torch.from_numpy(batch).to(device.name, device.torch_dtype())
             out.append(net(pixels).float()[: len(chunk)].cpu().numpy())
     return unit_rows(np.concatenate(out))
-
-
-# (repeats, kernel, stride, expansion, out channels) of each stage; Lite keeps the stem at 32 and has no squeeze-excite.
-_LITE0_STAGES = [
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-]
-
-
-def _module_name(key: str) -> str:
-    """Name in the published checkpoint -> name in our module tree."""
-    key = re.sub(r"^_blocks\.(\d+)\.", r"blocks.\1.", key)
-    for old, new in {
-        "_conv_stem.": "stem.",
-        "_bn0.": "stem_bn.",
-        "_conv_head.": "head.",
-        "_bn1.": "head_bn.",
-    }.items():
-        if key.startswith(old):
-            return new + key.removeprefix(old)
-    parts = {"_expand_conv": "expand", "_bn0": "expand_bn", "_depthwise_conv": "depthwise"}
-    parts |= {"_bn1": "depthwise_bn", "_project_conv": "project", "_bn2": "project_bn"}
-    head, block, name, rest = key.split(".", 3)
-    return f"{head}.{block}.{parts[name]}.{rest}"
-
-
-def _build_lite0() -> "torch.nn.Module":  # noqa: C901 - one small network, told top to bottom
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-
-    class SameConv(nn.Conv2d):
-        """Convolution with TensorFlow "SAME" padding (more on the right and bottom)."""
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            pads = []
-            for axis in (3, 2):
-                size, k, s = x.shape[axis], self.kernel_size[axis - 2], self.stride[axis - 2]
-                total = max((-(-size // s) - 1) * s + k - size, 0)
-                pads += [total // 2, total - total // 2]
-            return super().forward(F.pad(x, pads))
-
-    def norm(channels: int) -> nn.BatchNorm2d:
-        return nn.BatchNorm2d(channels, eps=1e-3)
-
-    class Block(nn.Module):
-        def __init__(self, cin: int, cout: int, kernel: int, stride: int, expansion: int):
-            super().__init__()
-            mid = cin * expansion
-            self.expand = SameConv(cin, mid, 1, bias=False) if expansion > 1 else None
-            self.expand_bn = norm(mid) if expansion > 1 else None
-            self.depthwise = SameConv(mid, mid, kernel, stride, groups=mid, bias=False)
-            self.depthwise_bn = norm(mid)
-            self.project = SameConv(mid, cout, 1, bias=False)
-            self.project_bn = norm(cout)
-            self.skip = stride == 1 and cin == cout
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = x
-            if self.expand is not None and self.expand_bn is not None:
-                y = F.relu6(self.expand_bn(self.expand(y)))
-            y = F.relu6(self.depthwise_bn(self.depthwise(y)))
-            y = self.project_bn(self.project(y))
-            return x + y if self.skip else y
-
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.stem_bn = SameConv(3, 32, 3, 2, bias=False), norm(32)
-            blocks, cin = [], 32
-            for repeats, kernel, stride, expansion, cout in _LITE0_STAGES:
-                for i in range(repeats):
-                    blocks.append(Block(cin, cout, kernel, stride if i == 0 else 1, expansion))
-                    cin = cout
-            self.blocks = nn.ModuleList(blocks)
-            self.head, self.head_bn = SameConv(320, 1280, 1, bias=False), norm(1280)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """Pixels (b, 3, 224, 224) -> features (b, 1280)."""
-            x = F.relu6(self.stem_bn(self.stem(x)))
-            for block in self.blocks:
-                x = block(x)
-            return F.relu6(self.head_bn(self.head(x))).mean((2, 3))
-
-    return Net()
 
 
 class HubImageEncoder:

@@ -72,7 +72,7 @@ class Aligner(Settings):
     dim: int = Field(128, ge=8, le=1024, description="length of fused vectors")
     layers: int = Field(1, ge=1, le=8)
     heads: int = Field(4, ge=1, le=16)
-    steps: int = Field(300, ge=1, description="optimizer steps a night")
+    steps: int = Field(200, ge=1, description="optimizer steps a night")
     batch_size: int = Field(256, ge=4)
     learning_rate: float = Field(1e-3, gt=0)
     modality_dropout: float = Field(0.3, ge=0, lt=1)
