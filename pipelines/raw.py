@@ -11,14 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 BATCH_ROWS = 50_000
 MAX_LINE_BYTES = 16_000_000
 MAX_RECORD_LINES = 1_000  # lines of one quoted CSV record; a stray quote must not swallow the file
 MAX_ROW_GROUP_BYTES = 1 << 30
+MAX_DECODED_BYTES = 2 << 30  # of one file
+PARQUET_ROWS = 8_192
 READERS = {
     ".csv": "csv",
     ".tsv": "csv",
@@ -327,31 +331,50 @@ def _read_json_lines(f: IO[bytes], columns: dict[str, str]) -> Iterator[Batch]:
 
 def _read_parquet(f: IO[bytes], columns: dict[str, str], required: set[str]) -> Iterator[Batch]:
     try:
-        file = pq.ParquetFile(f, page_checksum_verification=True)
+        schema = pq.read_schema(f)
+        at = {ours: theirs for ours, theirs in columns.items() if theirs in schema.names}
+        _require(at, columns, required, schema.names)
+        # text stays dictionary-encoded: a file of 1 kB can repeat a value of 1 MB a million times
+        texts = [
+            n
+            for n in set(at.values())
+            if pa.types.is_string(schema.field(n).type) or pa.types.is_binary(schema.field(n).type)
+        ]
+        file = pq.ParquetFile(f, page_checksum_verification=True, read_dictionary=sorted(texts))
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
         if any(g.total_byte_size > MAX_ROW_GROUP_BYTES or g.total_byte_size < 0 for g in groups):
             raise RawError("row_group_too_large", f"a row group holds more than {MAX_ROW_GROUP_BYTES} bytes")
-        names = file.schema_arrow.names
-        at = {ours: theirs for ours, theirs in columns.items() if theirs in names}
-        _require(at, columns, required, names)
-        position = 0
-        for rows in file.iter_batches(BATCH_ROWS, columns=sorted(set(at.values()))):
+        position = decoded = 0
+        for rows in file.iter_batches(PARQUET_ROWS, columns=sorted(set(at.values()))):
+            decoded += sum(_decoded_bytes(c) for c in rows.columns)
+            if decoded > MAX_DECODED_BYTES:
+                raise RawError("decodes_too_large", f"more than {MAX_DECODED_BYTES} bytes when decoded")
             cells: dict[str, list[Cell]] = {
                 o: _arrow_cells(rows.column(at[o])) if o in at else [None] * len(rows) for o in columns
             }
             yield Batch(list(range(position + 1, position + 1 + len(rows))), cells)
             position += len(rows)
-    except (pa.ArrowException, OSError, ValueError) as e:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as e:
         if isinstance(e, RawError):
             raise
         raise RawError("unreadable_parquet", f"{type(e).__name__}: {str(e)[:200]}") from e
 
 
+def _decoded_bytes(column: pa.Array) -> int:
+    """Memory of a column without dictionary encoding."""
+    if not pa.types.is_dictionary(column.type):
+        return int(column.nbytes)
+    lengths = np.asarray(pc.fill_null(pc.binary_length(column.dictionary), 0), np.int64)
+    used = np.asarray(column.indices.drop_null(), np.int64)
+    return int(lengths[used].sum()) + 8 * len(column)
+
+
 def _arrow_cells(column: pa.Array) -> list[Cell]:
     """Cells of a Parquet column: numbers and times as text, lists as lists of text."""
+    if pa.types.is_dictionary(column.type):
+        values = _arrow_cells(column.dictionary)
+        return [None if i is None else values[i] for i in column.indices.to_pylist()]
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        return [
-            None if v is None else v.isoformat()
-            for v in column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False).to_pylist()
-        ]
+        times = column.cast(pa.timestamp("us", getattr(column.type, "tz", None)), safe=False).to_pylist()
+        return [None if v is None else v.isoformat() for v in times]
     return [_json_cell(v.decode("utf-8") if isinstance(v, bytes) else v) for v in column.to_pylist()]
