@@ -1,5 +1,6 @@
 """Assets of the recommendation layer: fitted recommenders, ranked lists, and how last night's lists did."""
 
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,9 +74,11 @@ def _lists(partitions: dg.PartitionsDefinition) -> Any:
 
 
 def _evaluation(partitions: dg.PartitionsDefinition) -> Any:
-    yesterday = dg.TimeWindowPartitionMapping(
-        start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the first day has no yesterday; no stable option says so
+        yesterday = dg.TimeWindowPartitionMapping(
+            start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
+        )
     deps = [dg.AssetDep("reco_candidates", partition_mapping=yesterday), "std_interactions"]
 
     @dg.multi_asset(

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
-from encoders.base import DecodeError, Device, Encoder, Modality, choose_device, load, model_files
+from encoders.base import DecodeError, Device, Encoder, Modality, cause_of, choose_device, load, model_files
 from pipelines import runtime
 from pipelines.config import Compute, Config, digest_of
 from pipelines.media import read_media
@@ -258,33 +258,58 @@ class EncodeBlock(beam.DoFn):
         """Encode one block."""
         start, shard = element
         rows = pq.read_table(shard).to_pylist()
-        failures: list[dict[str, str]] = []
+        failures: dict[int, tuple[str, str]] = {}
         buckets: dict[int, list[tuple[int, Any]]] = {}
-        vectors = np.zeros((len(rows), self.encoder.spec.dim), np.float32)
-        done = np.zeros(len(rows), bool)
+        vectors = np.full((len(rows), self.encoder.spec.dim), np.nan, np.float32)
         for i, row in enumerate(rows):
             try:
-                payload = row["text"].encode() if row["text"] is not None else read_media(self.store, row["uri"])
-                prepared = self.encoder.prepare(payload)
+                prepared = self._prepare(row)
             except (DecodeError, RawError) as e:
-                failures.append({"source": row["uri"] or row["content_sha256"], "reason": e.reason, "detail": e.detail})
+                failures[i] = (e.reason, e.detail)
                 continue
             bucket = buckets.setdefault(self.encoder.bucket(prepared), [])
             bucket.append((i, prepared))
             if len(bucket) >= self.job.device.batch_size:
-                self._flush(bucket, vectors, done)
+                self._flush(bucket, vectors, failures)
                 self._progress(start + i + 1)
         for bucket in buckets.values():
-            self._flush(bucket, vectors, done)
+            self._flush(bucket, vectors, failures)
         self._progress(start + len(rows))
-        yield self._write(start, rows, vectors, done, failures)
+        yield self._write(start, rows, vectors, failures)
 
-    def _flush(self, bucket: list[tuple[int, Any]], vectors: np.ndarray, done: np.ndarray) -> None:
-        if bucket:
-            at = [i for i, _ in bucket]
+    def _prepare(self, row: dict[str, Any]) -> Any:
+        payload = row["text"].encode() if row["text"] is not None else read_media(self.store, row["uri"])
+        try:
+            return self.encoder.prepare(payload)
+        except DecodeError:
+            raise
+        except Exception as e:  # whatever a payload makes a processor do, it must not stop its neighbours
+            raise DecodeError("prepare_failed", cause_of(e)) from e
+
+    def _flush(self, bucket: list[tuple[int, Any]], vectors: np.ndarray, failures: dict[int, tuple[str, str]]) -> None:
+        """Encode a batch; when it fails, each payload alone. A batch in which every payload fails is no bad input."""
+        at = [i for i, _ in bucket]
+        try:
             vectors[at] = self.encoder.encode([p for _, p in bucket])
-            done[at] = True
-            bucket.clear()
+        except Exception:
+            alone = {i: self._encode_alone(i, p, vectors) for i, p in bucket}
+            if len(bucket) > 1 and all(alone.values()):
+                raise
+            failures.update({i: ("encode_failed", why) for i, why in alone.items() if why})
+        for i in at:
+            if i not in failures and not np.isfinite(vectors[i]).all():
+                failures[i] = (
+                    "non_finite_vector",
+                    f"{self.job.model} gives NaN or infinity; the content is out of its range",
+                )
+        bucket.clear()
+
+    def _encode_alone(self, i: int, prepared: Any, vectors: np.ndarray) -> str:
+        try:
+            vectors[i] = self.encoder.encode([prepared])[0]
+        except Exception as e:
+            return cause_of(e)
+        return ""
 
     def _progress(self, reached: int) -> None:
         now = time.monotonic()
@@ -296,19 +321,17 @@ class EncodeBlock(beam.DoFn):
         log.info("emb_%s: %d of %d, %.0f/s, %.0f s left", self.job.modality, reached, self.job.total, rate, left)
 
     def _write(
-        self,
-        start: int,
-        rows: list[dict[str, Any]],
-        vectors: np.ndarray,
-        done: np.ndarray,
-        failures: list[dict[str, str]],
+        self, start: int, rows: list[dict[str, Any]], vectors: np.ndarray, failures: dict[int, tuple[str, str]]
     ) -> str:
-        out = Path(self.job.out)
-        shas = [r["content_sha256"] for r, ok in zip(rows, done, strict=True) if ok]
+        out, good = Path(self.job.out), [i for i in range(len(rows)) if i not in failures]
         path = out / f"vectors-{start:09d}.parquet"
-        write_parquet(_vectors(shas, self.digest, vectors[done]), path)
+        write_parquet(_vectors([rows[i]["content_sha256"] for i in good], self.digest, vectors[good]), path)
         if failures:
-            write_parquet(pa.Table.from_pylist(failures, schema=FAILURES), out / f"failures-{start:09d}.parquet")
-        beam.metrics.Metrics.counter("embed", "encoded").inc(len(shas))
+            found = [
+                {"source": rows[i]["uri"] or rows[i]["content_sha256"], "reason": reason, "detail": detail}
+                for i, (reason, detail) in sorted(failures.items())
+            ]
+            write_parquet(pa.Table.from_pylist(found, schema=FAILURES), out / f"failures-{start:09d}.parquet")
+        beam.metrics.Metrics.counter("embed", "encoded").inc(len(good))
         beam.metrics.Metrics.counter("embed", "failed").inc(len(failures))
         return str(path)
