@@ -47,7 +47,16 @@ def build(partitions: dg.PartitionsDefinition) -> list[Any]:
         with failures_explained():
             config = nightloom.verified()
             lake, day = lake_of(config), day_of(context)
-            made = run(config, lake, day)
+            made, earlier = run(config, lake, day)
+            for manifest in earlier:
+                context.log_event(
+                    dg.AssetMaterialization(
+                        "std_interactions",
+                        partition=manifest.partition,
+                        description=f"made by night {day}: its raw events were new or had changed",
+                        metadata={"dagster/row_count": manifest.rows},
+                    )
+                )
             for name in STD_TABLES:
                 plot = PLOTS[name](lake, day) if name in PLOTS else None
                 yield dg.MaterializeResult(asset_key=name, metadata=table_metadata(lake, made[name], plot))

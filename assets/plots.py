@@ -77,11 +77,12 @@ def learning_curve(card: dict[str, Any]) -> bytes | None:
 
 
 def item_map(lake: Lake, day: date) -> bytes | None:
-    """Fused item vectors on their first two principal components, coloured by first category."""
+    """Fused item vectors on their first two principal components, coloured by first category, else by domain."""
     vectors = vectors_to_numpy(lake.read("feat_items", day, ["vector"])["vector"])
     if len(vectors) < 3:
         return None
-    categories = [c[0] if c else "none" for c in lake.read("std_items", day, ["categories"])["categories"].to_pylist()]
+    items = lake.read("std_items", day, ["categories", "domain"]).to_pylist()
+    categories = [r["categories"][0] if r["categories"] else r["domain"] or "none" for r in items]
     centred = vectors - vectors.mean(0)
     _, _, axes_of = np.linalg.svd(centred[:MAX_POINTS], full_matrices=False)
     points = centred @ axes_of[:2].T

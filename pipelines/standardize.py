@@ -72,7 +72,7 @@ class Account:
                 self.count(kind, piece.source, **{"in": 1, "quarantined": 1})
 
 
-def standardize(config: Config, lake: Lake, day: date) -> dict[str, Manifest]:
+def standardize(config: Config, lake: Lake, day: date) -> tuple[dict[str, Manifest], list[Manifest]]:
     """Make every std table of a night; earlier days whose raw events changed or were never made are made too.
 
     Args:
@@ -81,13 +81,14 @@ def standardize(config: Config, lake: Lake, day: date) -> dict[str, Manifest]:
         day: the night's day D.
 
     Returns:
-        Manifest of each table's partition D.
+        Manifest of each table's partition D, and those of earlier days of ``std_interactions`` that were made too.
     """
     store = RawStore(config.paths.raw, config.paths.allowed_uris)
     pieces = {kind: for_kind(kind, config).pieces(store, config) for kind in ("interactions", "items", "user_content")}
     account = Account()
     provenance = {"config_digest": config.digest(*SECTIONS)}
-    made = {"std_interactions": _interactions(config, lake, day, pieces["interactions"], account, provenance)}
+    events = _interactions(config, lake, day, pieces["interactions"], account, provenance)
+    made = {"std_interactions": events.pop(day)}
     items, refs = _current_items(day, pieces["items"], account)
     uploads = _uploads(day, pieces["user_content"], account)
     refs += [(m, r["uri"], r["source"], r["position"]) for r in uploads for m in [r["modality"]] if m != "text"]
@@ -104,7 +105,7 @@ def standardize(config: Config, lake: Lake, day: date) -> dict[str, Manifest]:
     ledger = pa.Table.from_pylist(list(account.files.values()), schema=_plain_schema("ingest_files"))
     made["ingest_files"] = lake.publish("ingest_files", day, ledger, **provenance)
     log.info("std %s: %s", day, ", ".join(f"{t} {m.rows}" for t, m in made.items()))
-    return made
+    return made, [events[d] for d in sorted(events)]
 
 
 def _plain_schema(table: str) -> pa.Schema:
@@ -120,7 +121,7 @@ def _distinct(rejects: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _interactions(
     config: Config, lake: Lake, day: date, pieces: list[Piece], account: Account, provenance: dict[str, Any]
-) -> Manifest:
+) -> dict[date, Manifest]:
     events = _read_events(pieces, config.start_date, day)
     inputs = _slice_digests(events)
     stale = []
@@ -136,7 +137,7 @@ def _interactions(
     data = {d: kept for d, (kept, _) in tables.items()}
     made = lake.publish_days("std_interactions", data, {d: {**provenance, "inputs": inputs.get(d, {})} for d in stale})
     _account_events(pieces, events, day, tables[day], config.start_date, account)
-    return made[day]
+    return made
 
 
 def _read_events(pieces: list[Piece], start: date, day: date) -> pa.Table:

@@ -99,7 +99,9 @@ def fit_hybrid(
             continue
         scores = {m.name: m.score(inputs, users) for m in fitted}
         forbidden = seen[users] if config.recommend.filter_seen else None
-        weights[segment], report[segment] = hybrid.fit_weights(scores, relevant[users], forbidden, config.recommend.k)
+        weights[segment], report[segment] = hybrid.fit_weights(
+            scores, relevant[users], forbidden, config.recommend.k, weights[segment]
+        )
     return weights, report
 
 

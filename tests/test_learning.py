@@ -176,7 +176,7 @@ def test_hybrid_finds_the_part_that_is_right() -> None:
     relevant = relevant[keep]
     scores = {n: rng.normal(size=relevant.shape).astype(np.float32) for n in hybrid.PARTS}
     scores["content"] = relevant.toarray() + 0.1 * scores["content"]
-    weights, report = hybrid.fit_weights(scores, relevant, None, 10)
+    weights, report = hybrid.fit_weights(scores, relevant, None, 10, hybrid.DEFAULT["warm"])
     assert weights["content"] > max(w for n, w in weights.items() if n != "content")
     assert report["ndcg_blend"] >= max(report["ndcg_alone"].values()) - 1e-9
 

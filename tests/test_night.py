@@ -84,6 +84,9 @@ def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) 
             assert {"dagster/row_count", "dagster/column_schema", "sample"} <= set(m.metadata), name
     for name in ("std_interactions", "quarantine", "feat_items", "recommendations", "model_aligner"):
         assert "plot" in mats[name].metadata, name
+    materialized = [e.step_materialization_data.materialization for e in result.get_asset_materialization_events()]
+    days = {m.partition for m in materialized if m.asset_key == dg.AssetKey("std_interactions")}
+    assert days == {str(FIRST + timedelta(days=n)) for n in range(DAYS)}, "earlier days that came along are recorded"
     checks = result.get_asset_check_evaluations()
     assert len(checks) > 40
     assert all(c.passed for c in checks)

@@ -41,7 +41,11 @@ def route(scores: Mapping[str, np.ndarray], weights: Mapping[str, Mapping[str, f
 
 
 def fit_weights(
-    scores: Mapping[str, np.ndarray], relevant: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int
+    scores: Mapping[str, np.ndarray],
+    relevant: sparse.csr_matrix,
+    seen: sparse.csr_matrix | None,
+    k: int,
+    start: Mapping[str, float],
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Weights that maximise NDCG@K on validation users by a coordinate search over ``GRID``.
 
@@ -50,6 +54,7 @@ def fit_weights(
         relevant: nonzero (users, items) that the users came to like in the validation time.
         seen: items to leave out, or None.
         k: list length.
+        start: weights to begin with; one that makes no difference keeps its value.
 
     Returns:
         Weights, and what was found: NDCG@K of each part alone and of the blend.
@@ -64,7 +69,7 @@ def fit_weights(
         return mean_ndcg(items, relevant)
 
     alone = {n: quality({n: 1.0}) for n in PARTS}
-    weights, best = dict(DEFAULT["warm"]), quality(DEFAULT["warm"])
+    weights, best = dict(start), quality(start)
     for _ in range(ROUNDS):
         for name in PARTS:
             for value in GRID:
