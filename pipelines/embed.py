@@ -27,7 +27,7 @@ from pipelines.config import Compute, Config, digest_of
 from pipelines.media import read_media
 from pipelines.raw import RawError, RawStore
 from pipelines.schemas import vectors_to_arrow
-from pipelines.storage import Lake, Manifest, code_digest, write_parquet
+from pipelines.storage import Lake, Manifest, code_digest, locked, scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,6 @@ def embed(config: Config, lake: Lake, modality: Modality, day: date) -> Manifest
     todo = content.filter(pc.invert(pc.is_in(content["content_sha256"], earlier["content_sha256"])))
     copied = _known(lake, table, [d for d in lake.days(table) if d >= day], digest, dim, todo)
     todo = todo.filter(pc.invert(pc.is_in(todo["content_sha256"], copied["content_sha256"])))
-    staging = config.paths.data / "cache" / f".embed-{modality}-{uuid.uuid4().hex}"
     counters = {
         "needed": content.num_rows,
         "earlier": earlier.num_rows,
@@ -134,23 +133,15 @@ def embed(config: Config, lake: Lake, modality: Modality, day: date) -> Manifest
         "encoded": 0,
         "failed": 0,
     }
-    failures: list[dict[str, Any]] = []
-    try:
-        parts = [copied]
-        if todo.num_rows:
-            staging.mkdir(parents=True)
+    parts, failures = [copied], []
+    if todo.num_rows:
+        with scratch(config.paths.data / "cache", f"embed-{modality}") as staging:
             counters |= _encode(config, modality, todo, digest, staging)
             parts += [pq.read_table(p) for p in sorted(staging.glob("vectors-*.parquet"))]
             failures = [r for p in sorted(staging.glob("failures-*.parquet")) for r in pq.read_table(p).to_pylist()]
-        rows = pa.concat_tables(parts)
-        if failures:
-            _quarantine(lake, day, f"embed_{modality}", failures)
-        manifest = lake.publish(table, day, rows, config_digest=digest, counters=counters)
-    finally:
-        for path in staging.glob("*") if staging.is_dir() else ():
-            path.unlink()
-        if staging.is_dir():
-            staging.rmdir()
+    if failures:
+        _quarantine(lake, day, f"embed_{modality}", failures)
+    manifest = lake.publish(table, day, pa.concat_tables(parts), config_digest=digest, counters=counters)
     log.info("%s %s: %s", table, day, ", ".join(f"{k} {v}" for k, v in counters.items()))
     return manifest
 
@@ -211,7 +202,7 @@ def _encode(config: Config, modality: Modality, todo: pa.Table, digest: str, sta
 
 def _quarantine(lake: Lake, day: date, stage: str, failures: list[dict[str, Any]]) -> None:
     """Put a later stage's rejects into the night's quarantine beside those of standardization."""
-    with lake.lock(f"quarantine-{day}"):
+    with locked(lake.root, f"quarantine-{day}"):
         old = lake.read("quarantine", day)
         rows = [
             {

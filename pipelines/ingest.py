@@ -6,12 +6,9 @@ mean together (dedupe, catalogue versions), which is ``standardize``.
 """
 
 import hashlib
-import json
 import logging
 import re
-import shutil
 import unicodedata
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -27,7 +24,7 @@ from pipelines import runtime
 from pipelines.config import Config, Source, digest_of
 from pipelines.raw import Batch, RawError, RawStore, Reject, read_rows
 from pipelines.schemas import EVERYONE, RAW_COLUMNS, REQUIRED, STRINGS, TIMESTAMP
-from pipelines.storage import write_parquet
+from pipelines.storage import fsync_tree, scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -137,17 +134,14 @@ class ReadFile(beam.DoFn):
         """Read one file and publish its piece."""
         name, target = element[0], Path(element[1])
         rows, rejects = read_file(self.ingest, RawStore(self.ingest.raw_root), name)
-        staging = target.with_name(f".{target.name}-{uuid.uuid4().hex[:8]}")
-        staging.mkdir(parents=True)
-        write_parquet(rows, staging / "rows.parquet")
-        write_parquet(rejects, staging / "rejects.parquet")
-        (staging / "piece.json").write_text(
-            json.dumps({"source": name, "rows": rows.num_rows, "rejects": rejects.num_rows})
-        )
-        try:
-            staging.rename(target)
-        except OSError:  # another worker was faster with the same content
-            shutil.rmtree(staging)
+        with scratch(target.parent, target.name) as staging:
+            piece = staging / "piece"
+            piece.mkdir()
+            write_parquet(rows, piece / "rows.parquet")
+            write_parquet(rejects, piece / "rejects.parquet")
+            fsync_tree(piece)
+            if not target.is_dir():  # another worker may have been faster with the same content
+                piece.rename(target)
         beam.metrics.Metrics.counter("ingest", "rows").inc(rows.num_rows)
         beam.metrics.Metrics.counter("ingest", "rejects").inc(rejects.num_rows)
         yield name

@@ -7,7 +7,6 @@ new. Belongs here: reference -> sha256 or reject. Does not: whose it is (``stand
 import hashlib
 import json
 import logging
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from encoders.image import probe_image
 from pipelines import runtime
 from pipelines.config import Compute
 from pipelines.raw import RawError, RawStore
-from pipelines.storage import write_parquet
+from pipelines.storage import scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -86,22 +85,19 @@ class MediaIndex:
     def _probe(
         self, new: list[tuple[str, str, str]], raw_root: str, allowed: tuple[str, ...], compute: Compute
     ) -> None:
-        staging = self.path.parent / f".media-{uuid.uuid4().hex}"
-        staging.mkdir(parents=True)
-        blocks = [(i, new[i : i + BLOCK], len(new)) for i in range(0, len(new), BLOCK)]
+        with scratch(self.path.parent, "media") as staging:
+            blocks = [(i, new[i : i + BLOCK], len(new)) for i in range(0, len(new), BLOCK)]
 
-        def build(p: beam.Pipeline) -> None:
-            p | beam.Create(blocks, reshuffle=False) | beam.ParDo(ProbeBlock(raw_root, allowed, str(staging)))
+            def build(p: beam.Pipeline) -> None:
+                p | beam.Create(blocks, reshuffle=False) | beam.ParDo(ProbeBlock(raw_root, allowed, str(staging)))
 
-        runtime.run(build, compute.runner, compute.runner_options, "probe_media")
-        for part in sorted(staging.glob("*.parquet")):
-            for row in pq.read_table(part).to_pylist():
-                self.known[(row["kind"], row["uri"])] = MediaFile(**row)
-            part.unlink()
-        rows = [asdict(self.known[key]) for key in sorted(self.known)]
-        write_parquet(pa.Table.from_pylist(rows, schema=SCHEMA), staging / "index")
-        (staging / "index").replace(self.path)
-        staging.rmdir()
+            runtime.run(build, compute.runner, compute.runner_options, "probe_media")
+            for part in sorted(staging.glob("*.parquet")):
+                for row in pq.read_table(part).to_pylist():
+                    self.known[(row["kind"], row["uri"])] = MediaFile(**row)
+            rows = [asdict(self.known[key]) for key in sorted(self.known)]
+            write_parquet(pa.Table.from_pylist(rows, schema=SCHEMA), staging / "index")
+            (staging / "index").replace(self.path)
 
 
 class ProbeBlock(beam.DoFn):

@@ -5,7 +5,6 @@ Writes ``reco_candidates``, ``recommendations``. Belongs here: blocks, lists, re
 
 import hashlib
 import logging
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -27,7 +26,7 @@ from pipelines.recommenders.base import Inputs, Recommender, top_k
 from pipelines.recommenders.content import centred
 from pipelines.recommenders.hybrid import route
 from pipelines.schemas import STRINGS, vectors_to_numpy
-from pipelines.storage import Lake, Manifest, write_parquet
+from pipelines.storage import Lake, Manifest, scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +42,16 @@ def score(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
     items = lake.require("std_items", day).rows
     size = max(1, min(config.compute.shard_rows, SCORES_PER_BLOCK // max(items, 1)))
     blocks = [(a, min(a + size, len(users)), len(users)) for a in range(0, len(users), size)]
-    staging = config.paths.data / "cache" / f".score-{uuid.uuid4().hex}"
-    staging.mkdir(parents=True)
-
-    def build(p: beam.Pipeline) -> None:
-        (p | beam.Create(blocks, reshuffle=False) | beam.ParDo(ScoreBlock(config, lake.root, day, str(staging))))
-
     provenance: dict[str, Any] = {
         "config_digest": config.digest("recommend"),
         "inputs": {f"model_{n}": lake.require(f"model_{n}", day).content_digest for n in MODEL_NAMES},
     }
-    try:
+    with scratch(config.paths.data / "cache", "score") as staging:
+
+        def build(p: beam.Pipeline) -> None:
+            score_block = beam.ParDo(ScoreBlock(config, lake.root, day, str(staging)))
+            p | beam.Create(blocks, reshuffle=False) | score_block
+
         runtime.run(build, config.compute.runner, config.compute.runner_options, "score")
         candidates = [staging / f"{n}-{a:09d}.parquet" for n in sorted(MODEL_NAMES) for a, _, _ in blocks]
         served = [staging / f"served-{a:09d}.parquet" for a, _, _ in blocks]
@@ -61,10 +59,6 @@ def score(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
             lake.publish("reco_candidates", day, (pq.read_table(p) for p in candidates), **provenance),
             lake.publish("recommendations", day, (pq.read_table(p) for p in served), **provenance),
         )
-    finally:
-        for path in staging.glob("*"):
-            path.unlink()
-        staging.rmdir()
     log.info("recommendations %s: %d rows for %d users", day, made[1].rows, len(users))
     return made
 

@@ -74,6 +74,48 @@ def code_digest() -> str:
     return sha.hexdigest()[:16]
 
 
+def _lock_folder(parent: Path) -> Path:
+    folder = parent.with_name(f".{parent.name}-locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def locked(parent: Path, name: str) -> Iterator[None]:
+    """Hold a lock on something in ``parent``; a crash releases it. The lock file lies beside ``parent``, not in it."""
+    with (_lock_folder(parent) / name).open("w") as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def scratch(parent: Path, name: str) -> Iterator[Path]:
+    """A hidden folder in ``parent`` that is removed at the end, or by the next call after a crash.
+
+    Args:
+        parent: made when missing.
+        name: says what it is for; the folder is ``.<name>-<random>``.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    locks = _lock_folder(parent)
+    for stale in parent.glob(f".{name}-*"):
+        with (locks / stale.name).open("a") as f:
+            try:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # its owner is alive
+                continue
+            shutil.rmtree(stale, ignore_errors=True)
+            (locks / stale.name).unlink(missing_ok=True)
+    folder = parent / f".{name}-{uuid.uuid4().hex}"
+    with locked(parent, folder.name):
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            (locks / folder.name).unlink(missing_ok=True)
+
+
 class Lake:
     """The tables and models below one local folder.
 
@@ -175,7 +217,7 @@ class Lake:
         provenance: Mapping[date, Mapping[str, Any]],
     ) -> dict[date, Manifest]:
         """Like ``publish`` for several days, all of which become visible in the same step."""
-        with self._staging(table) as staging:
+        with scratch(self.root, f"staging-{table}") as staging:
             made = {}
             for day, rows in data.items():
                 target = staging / f"date={day.isoformat()}"
@@ -187,7 +229,7 @@ class Lake:
 
     def publish_files(self, table: str, day: date, files: Mapping[str, bytes], **provenance: Any) -> Manifest:
         """Publish a model partition made of named files."""
-        with self._staging(table) as staging:
+        with scratch(self.root, f"staging-{table}") as staging:
             target = staging / f"date={day.isoformat()}"
             target.mkdir()
             for name, content in files.items():
@@ -196,44 +238,10 @@ class Lake:
             self._reveal(table, staging, [day])
         return manifest
 
-    @contextmanager
-    def _staging(self, table: str) -> Iterator[Path]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        for stale in self.root.glob(f".staging-{table}-*"):
-            self._remove_if_abandoned(stale)
-        folder = self.root / f".staging-{table}-{uuid.uuid4().hex}"
-        with self.lock(folder.name):
-            folder.mkdir()
-            try:
-                yield folder
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-                (self.root / ".locks" / folder.name).unlink(missing_ok=True)
-
-    def _remove_if_abandoned(self, staging: Path) -> None:
-        """Remove what a crash left; the lock of a living owner, on any process of this machine, protects its folder."""
-        lock = self.root / ".locks" / staging.name
-        with lock.open("a") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return
-            shutil.rmtree(staging, ignore_errors=True)
-            lock.unlink(missing_ok=True)
-
-    @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold a lock that a crash releases; two runs never publish one table at the same time."""
-        folder = self.root / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / name).open("w") as f:
-            fcntl.flock(f, fcntl.LOCK_EX)
-            yield
-
     def _reveal(self, table: str, staging: Path, days: list[date]) -> None:
         for folder in staging.iterdir():
-            _fsync_tree(folder)
-        with self.lock(f"publish-{table}"):
+            fsync_tree(folder)
+        with locked(self.root, f"publish-{table}"):
             if len(days) == 1:
                 name = f"date={days[0].isoformat()}"
                 (self.root / table).mkdir(exist_ok=True)
@@ -299,7 +307,8 @@ def _fsync(path: Path) -> None:
         os.close(fd)
 
 
-def _fsync_tree(folder: Path) -> None:
+def fsync_tree(folder: Path) -> None:
+    """Make a folder's files survive a power loss before it is renamed to where readers look."""
     for path in folder.iterdir():
         _fsync(path)
     _fsync(folder)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.schemas import TABLES, SchemaError, optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
-from pipelines.storage import Lake, StorageError
+from pipelines.storage import Lake, StorageError, scratch
 
 D = date(2026, 1, 2)
 
@@ -103,6 +103,16 @@ def test_readers_and_kills_never_see_a_mixture(tmp_path: Path) -> None:
         assert len({s[0] for s in shas}) == 1
     lake.publish("emb_text", D, vectors(3))
     assert not list(tmp_path.glob(".staging-*")), "the next run removes what a crash left"
+
+
+def test_scratch_folders_of_the_living_are_left_alone(tmp_path: Path) -> None:
+    with scratch(tmp_path / "cache", "work") as mine:
+        (tmp_path / "cache" / ".work-dead").mkdir()
+        with scratch(tmp_path / "cache", "work") as other:
+            assert mine.is_dir()
+            assert other.is_dir()
+            assert not (tmp_path / "cache" / ".work-dead").exists()
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_manifest_lists_every_file_with_its_hash(tmp_path: Path) -> None:
