@@ -6,19 +6,26 @@ not: networks and losses (``encoders.alignment``, ``encoders.fusion``).
 
 import json
 import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
+import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from apache_beam.utils.shared import Shared
 
 from encoders.alignment import AlignerSettings, card_bytes, load_aligner, train_aligner
 from encoders.base import MODALITIES, choose_device
-from encoders.fusion import fuse_items, fuse_users
+from encoders.fusion import Features, FusionModel, fuse_items, fuse_users
+from pipelines import runtime
 from pipelines.config import Config
 from pipelines.dataset import Dataset, end_of_day, item_features, load_dataset, user_uploads
-from pipelines.schemas import optional_vectors_to_arrow, vectors_to_arrow
-from pipelines.storage import Lake, Manifest
+from pipelines.schemas import optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
+from pipelines.storage import Lake, Manifest, scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -42,58 +49,129 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
     return lake.publish_files("model_aligner", day, files, config_digest=config.digest("aligner", "encoders"))
 
 
-def fuse(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
-    """Publish ``feat_items`` and ``feat_users`` of the night."""
-    manifest = lake.require("model_aligner", day)
-    folder = lake.folder("model_aligner", day)
+@dataclass(frozen=True)
+class _Space:
+    """What a worker needs to put any item or user of a night into the unified space."""
+
+    model: FusionModel
+    digest: str
+    features: dict[str, Features]
+    data: Dataset
+    uploads: list[list[tuple[str, np.ndarray]]]
+    seen: np.ndarray
+    day: date
+    timezone: str
+    history: int
+    device: str
+
+
+def load_space(config: Config, lake: Lake, day: date) -> _Space:
+    """Load the night's aligner, item vectors, events and uploads."""
+    folder, manifest = lake.folder("model_aligner", day), lake.require("model_aligner", day)
     card = json.loads((folder / "card.json").read_text())
-    model = load_aligner((folder / "aligner.safetensors").read_bytes(), card)
     features, _ = item_features(config, lake, day)
-    device = choose_device(config.compute.device, config.compute.precision).name
-    fused = fuse_items(model, features, device)
     data = load_dataset(lake, day, config.recommend, config.timezone)
-    provenance: dict[str, Any] = {
-        "config_digest": config.digest("aligner", "encoders", "recommend"),
-        "inputs": {"model_aligner": manifest.content_digest},
-    }
-    columns: dict[str, Any] = {
-        "item_id": pa.array(data.items, pa.string()),
-        "vector": vectors_to_arrow(fused.vector),
-    }
-    n = len(data.items)
-    for m in MODALITIES:
-        has = features[m].present if m in features else np.zeros(n, bool)
-        aligned = fused.aligned[m] if m in features else np.zeros_like(fused.vector)
-        columns |= {f"has_{m}": has, f"vector_{m}": optional_vectors_to_arrow(aligned, has)}
-        columns[f"attention_{m}"] = fused.attention[m] if m in features else np.zeros(n, np.float32)
-    columns["aligner_digest"] = pa.array([manifest.content_digest] * n, pa.string())
-    items = lake.publish("feat_items", day, pa.table(columns), **provenance)
-    uploads = user_uploads(lake, day, data, list(features))
-    vectors = fuse_users(model, fused.vector, data.histories(), uploads, config.aligner.history, device)
-    rows = _users_table(data, vectors, uploads, manifest.content_digest, day, config.timezone)
-    users = lake.publish("feat_users", day, rows, **provenance)
+    return _Space(
+        model=load_aligner((folder / "aligner.safetensors").read_bytes(), card),
+        digest=manifest.content_digest,
+        features=features,
+        data=data,
+        uploads=user_uploads(lake, day, data, list(features)),
+        seen=np.diff(data.seen().indptr).astype(np.int64),
+        day=day,
+        timezone=config.timezone,
+        history=config.aligner.history,
+        device=choose_device(config.compute.device, config.compute.precision).name,
+    )
+
+
+def fuse(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
+    """Publish ``feat_items``, then ``feat_users``, of the night; blocks of rows go through Beam."""
+    data = load_dataset(lake, day, config.recommend, config.timezone)
+    items = _fuse_table(config, lake, day, "feat_items", len(data.items))
+    users = _fuse_table(config, lake, day, "feat_users", len(data.users))
     log.info("features %s: %d items, %d users", day, items.rows, users.rows)
     return items, users
 
 
-def _users_table(
-    data: Dataset, vectors: np.ndarray, uploads: list[list[Any]], digest: str, day: date, timezone: str
-) -> pa.Table:
-    n = len(data.users)
-    youngest = np.full(n, np.inf)
+def _fuse_table(config: Config, lake: Lake, day: date, table: str, rows: int) -> Manifest:
+    size = config.compute.shard_rows
+    blocks = [(a, min(a + size, rows)) for a in range(0, max(rows, 1), size)]
+    with scratch(config.paths.data / "cache", table) as staging:
+
+        def build(p: beam.Pipeline) -> None:
+            fuse_block = beam.ParDo(FuseBlock(config, lake.root, day, str(staging), table))
+            p | beam.Create(blocks, reshuffle=False) | fuse_block
+
+        runtime.run(build, config.compute.runner, config.compute.runner_options, table)
+        return lake.publish(
+            table,
+            day,
+            (pq.read_table(staging / f"{a:09d}.parquet") for a, _ in blocks),
+            config_digest=config.digest("aligner", "encoders", "recommend"),
+            inputs={"model_aligner": lake.require("model_aligner", day).content_digest},
+        )
+
+
+class FuseBlock(beam.DoFn):
+    """(first row, end) of the night's sorted items or users -> path of a Parquet shard of ``table``."""
+
+    def __init__(self, config: Config, lake: Path, day: date, out: str, table: str):
+        self.config, self.lake, self.day, self.out, self.table = config, lake, day, out, table
+        self.shared = Shared()
+
+    def setup(self) -> None:
+        """Load the night once a process."""
+        self.space: _Space = self.shared.acquire(lambda: load_space(self.config, Lake(self.lake), self.day))
+
+    def process(self, element: tuple[int, int]) -> Iterator[str]:
+        """Fuse one block."""
+        rows = slice(*element)
+        if self.table == "feat_items":
+            table = item_rows(self.space, rows)
+        else:
+            fused = vectors_to_numpy(Lake(self.lake).read("feat_items", self.day, ["vector"])["vector"])
+            table = user_rows(self.space, fused, rows)
+        path = Path(self.out) / f"{element[0]:09d}.parquet"
+        write_parquet(table, path)
+        yield str(path)
+
+
+def item_rows(space: _Space, rows: slice) -> pa.Table:
+    """Rows of ``feat_items`` for a block of items."""
+    ids = space.data.items[rows]
+    features = {m: Features(f.matrix[rows], f.present[rows]) for m, f in space.features.items()}
+    fused = fuse_items(space.model, features, space.device)
+    columns: dict[str, Any] = {"item_id": pa.array(ids, pa.string()), "vector": vectors_to_arrow(fused.vector)}
+    for m in MODALITIES:
+        has = features[m].present if m in features else np.zeros(len(ids), bool)
+        aligned = fused.aligned[m] if m in features else np.zeros_like(fused.vector)
+        columns |= {f"has_{m}": has, f"vector_{m}": optional_vectors_to_arrow(aligned, has)}
+        columns[f"attention_{m}"] = fused.attention[m] if m in features else np.zeros(len(ids), np.float32)
+    columns["aligner_digest"] = pa.array([space.digest] * len(ids), pa.string())
+    return pa.table(columns)
+
+
+def user_rows(space: _Space, fused: np.ndarray, rows: slice) -> pa.Table:
+    """Rows of ``feat_users`` for a block of users; ``fused`` are the vectors of all items."""
+    data, ids = space.data, space.data.users[rows]
+    uploads = space.uploads[rows]
+    vectors = fuse_users(space.model, fused, data.histories()[rows], uploads, space.history, space.device)
+    youngest = np.full(len(data.users), np.inf)
     np.minimum.at(youngest, data.user, data.age_days)
+    youngest = youngest[rows]
     has = np.isfinite(youngest)
-    end = int(end_of_day(day, timezone).timestamp() * 1e6)
+    end = int(end_of_day(space.day, space.timezone).timestamp() * 1e6)
     last = np.where(has, end - np.round(np.where(has, youngest, 0) * 86_400e6), 0).astype(np.int64)
     return pa.table(
         {
-            "user_id": pa.array(data.users, pa.string()),
+            "user_id": pa.array(ids, pa.string()),
             "vector": vectors_to_arrow(vectors),
-            "n_events": np.bincount(data.user, minlength=n),
-            "n_items": np.diff(data.seen().indptr).astype(np.int64),
+            "n_events": np.bincount(data.user, minlength=len(data.users))[rows],
+            "n_items": space.seen[rows],
             "n_uploads": np.array([len(u) for u in uploads], np.int64),
             "last_event_at": pa.array(last, pa.timestamp("us", tz="UTC"), mask=~has),
             "recency_days": pa.array(np.where(has, youngest, 0.0), mask=~has),
-            "aligner_digest": pa.array([digest] * n, pa.string()),
+            "aligner_digest": pa.array([space.digest] * len(ids), pa.string()),
         }
     )
