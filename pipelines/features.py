@@ -58,7 +58,10 @@ class _Space:
     features: dict[str, Features]
     data: Dataset
     uploads: list[list[tuple[str, np.ndarray]]]
-    seen: np.ndarray
+    histories: list[np.ndarray]
+    n_events: np.ndarray
+    n_items: np.ndarray
+    youngest_days: np.ndarray
     day: date
     timezone: str
     history: int
@@ -71,13 +74,18 @@ def load_space(config: Config, lake: Lake, day: date) -> _Space:
     card = json.loads((folder / "card.json").read_text())
     features, _ = item_features(config, lake, day)
     data = load_dataset(lake, day, config.recommend, config.timezone)
+    youngest = np.full(len(data.users), np.inf)
+    np.minimum.at(youngest, data.user, data.age_days)
     return _Space(
         model=load_aligner((folder / "aligner.safetensors").read_bytes(), card),
         digest=manifest.content_digest,
         features=features,
         data=data,
         uploads=user_uploads(lake, day, data, list(features)),
-        seen=np.diff(data.seen().indptr).astype(np.int64),
+        histories=data.histories(),
+        n_events=np.bincount(data.user, minlength=len(data.users)),
+        n_items=np.diff(data.seen().indptr).astype(np.int64),
+        youngest_days=youngest,
         day=day,
         timezone=config.timezone,
         history=config.aligner.history,
@@ -122,16 +130,16 @@ class FuseBlock(beam.DoFn):
 
     def setup(self) -> None:
         """Load the night once a process."""
-        self.space: _Space = self.shared.acquire(lambda: load_space(self.config, Lake(self.lake), self.day))
+        lake = Lake(self.lake)
+        self.space: _Space = self.shared.acquire(lambda: load_space(self.config, lake, self.day))
+        if self.table == "feat_users":
+            self.fused = vectors_to_numpy(lake.read("feat_items", self.day, ["vector"])["vector"])
 
     def process(self, element: tuple[int, int]) -> Iterator[str]:
         """Fuse one block."""
         rows = slice(*element)
-        if self.table == "feat_items":
-            table = item_rows(self.space, rows)
-        else:
-            fused = vectors_to_numpy(Lake(self.lake).read("feat_items", self.day, ["vector"])["vector"])
-            table = user_rows(self.space, fused, rows)
+        is_items = self.table == "feat_items"
+        table = item_rows(self.space, rows) if is_items else user_rows(self.space, self.fused, rows)
         path = Path(self.out) / f"{element[0]:09d}.parquet"
         write_parquet(table, path)
         yield str(path)
@@ -154,12 +162,9 @@ def item_rows(space: _Space, rows: slice) -> pa.Table:
 
 def user_rows(space: _Space, fused: np.ndarray, rows: slice) -> pa.Table:
     """Rows of ``feat_users`` for a block of users; ``fused`` are the vectors of all items."""
-    data, ids = space.data, space.data.users[rows]
-    uploads = space.uploads[rows]
-    vectors = fuse_users(space.model, fused, data.histories()[rows], uploads, space.history, space.device)
-    youngest = np.full(len(data.users), np.inf)
-    np.minimum.at(youngest, data.user, data.age_days)
-    youngest = youngest[rows]
+    ids, uploads = space.data.users[rows], space.uploads[rows]
+    vectors = fuse_users(space.model, fused, space.histories[rows], uploads, space.history, space.device)
+    youngest = space.youngest_days[rows]
     has = np.isfinite(youngest)
     end = int(end_of_day(space.day, space.timezone).timestamp() * 1e6)
     last = np.where(has, end - np.round(np.where(has, youngest, 0) * 86_400e6), 0).astype(np.int64)
@@ -167,8 +172,8 @@ def user_rows(space: _Space, fused: np.ndarray, rows: slice) -> pa.Table:
         {
             "user_id": pa.array(ids, pa.string()),
             "vector": vectors_to_arrow(vectors),
-            "n_events": np.bincount(data.user, minlength=len(data.users))[rows],
-            "n_items": space.seen[rows],
+            "n_events": space.n_events[rows],
+            "n_items": space.n_items[rows],
             "n_uploads": np.array([len(u) for u in uploads], np.int64),
             "last_event_at": pa.array(last, pa.timestamp("us", tz="UTC"), mask=~has),
             "recency_days": pa.array(np.where(has, youngest, 0.0), mask=~has),

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
+from scipy import sparse
 
 from encoders.base import MODALITIES
 from pipelines import runtime
@@ -74,6 +75,8 @@ class _Night:
     aligned: dict[str, np.ndarray]
     has_uploads: np.ndarray
     histories: list[np.ndarray]
+    seen: sparse.csr_matrix
+    liked: np.ndarray
 
 
 def load_night(config: Config, lake: Lake, day: date) -> _Night:
@@ -89,14 +92,17 @@ def load_night(config: Config, lake: Lake, day: date) -> _Night:
         aligned[m] = np.zeros_like(fused)
         if has.any():
             aligned[m][has] = vectors_to_numpy(table[f"vector_{m}"].drop_null())
+    inputs = build_inputs(data, features, uploads, fused, vectors)
     return _Night(
         data=data,
-        inputs=build_inputs(data, features, uploads, fused, vectors),
+        inputs=inputs,
         models=load_recommenders(lake, day, config.recommend),
         weights=load_card(lake, "hybrid", day)["weights"],
         aligned=aligned,
         has_uploads=np.array([bool(u) for u in uploads], bool),
         histories=data.histories(),
+        seen=data.seen(),
+        liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
     )
 
 
@@ -119,7 +125,7 @@ class ScoreBlock(beam.DoFn):
         scores = {m.name: m.score(night.inputs, users) for m in night.models}
         warm = np.diff(night.inputs.positives.indptr)[users] > 0
         scores["hybrid"] = route(scores, night.weights, warm)
-        forbidden = night.data.seen()[users] if settings.filter_seen else None
+        forbidden = night.seen[users] if settings.filter_seen else None
         for name in MODEL_NAMES:
             lists = top_k(scores[name], settings.k, forbidden)
             yield self._write(f"{name}-{start:09d}", _candidates(night.data, users, name, *lists))
@@ -172,7 +178,6 @@ def explain(night: _Night, user: int, items: np.ndarray) -> list[tuple[str, list
     strongest of them is most alike.
     """
     history = night.histories[user][-REASON_HISTORY:]
-    popular = np.asarray(night.inputs.positives.sum(0)).ravel() if not len(history) else None
     space = _centred_items(night)
     out: list[tuple[str, list[str], str | None]] = []
     for item in items:
@@ -185,8 +190,7 @@ def explain(night: _Night, user: int, items: np.ndarray) -> list[tuple[str, list
         elif night.has_uploads[user] and not len(history):
             out.append(("similar_to_uploads", [], None))
         else:
-            liked = popular is None or popular[item] > 0
-            out.append(("popular" if liked else "new", [], None))
+            out.append(("popular" if len(history) or night.liked[item] else "new", [], None))
     return out
 
 
