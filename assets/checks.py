@@ -10,6 +10,7 @@ from functools import partial
 
 import dagster as dg
 
+from encoders.base import MODALITIES
 from pipelines.config import Config
 from pipelines.schemas import TABLES
 from pipelines.storage import Lake
@@ -36,7 +37,7 @@ def promises(table: str) -> dict[str, Promise]:
             "scores_fall": contracts.scores_fall,
         },
     }
-    for m in ("text", "image", "audio"):
+    for m in MODALITIES:
         found[f"emb_{m}"] = {"references_embedded": partial(contracts.references_embedded, modality=m)}
     return found.get(table, {})
 
@@ -48,10 +49,7 @@ PROMISE_NAMES = {
         "lists_keep_their_word": "Every user with history has K distinct items, all known, none seen.",
         "scores_fall": "Scores do not rise with the rank.",
     },
-} | {
-    f"emb_{m}": {"references_embedded": "Every referenced content has a vector or a reason."}
-    for m in ("text", "image", "audio")
-}
+} | {f"emb_{m}": {"references_embedded": "Every referenced content has a vector or a reason."} for m in MODALITIES}
 
 
 def check_specs(table: str) -> list[dg.AssetCheckSpec]:

@@ -47,12 +47,25 @@ def _embedding(modality: Modality, partitions: dg.PartitionsDefinition, config: 
         with failures_explained():
             config, day = nightloom.config(), day_of(context)
             lake = lake_of(config)
-            manifest = embed(config, lake, modality, day)
-            facts = {"model": config.encoders[modality].model, "encoder_digest": manifest.config_digest}
+            manifest = embed(config, lake, modality, day, report=observed(context, name))
+            facts: dict[str, Any] = {"model": config.encoders[modality].model, "encoder_digest": manifest.config_digest}
+            facts |= {"encoder": dg.MetadataValue.json(manifest.spec)}
             yield dg.MaterializeResult(asset_key=name, metadata=table_metadata(lake, manifest) | facts)
             yield from run_checks(config, lake, name, day)
 
     return embedding
+
+
+def observed(context: dg.AssetExecutionContext, name: str) -> Any:
+    """Progress of a long step as observations of its asset, so that the UI shows it while it runs."""
+
+    def report(progress: Any) -> None:
+        numbers = {"done": progress.done, "total": progress.total, "items_per_second": round(progress.rate, 2)}
+        numbers["seconds_left"] = round(progress.left_s, 1) if progress.rate else -1.0
+        numbers["share_reused"] = round(progress.share_reused, 4)
+        context.log_event(dg.AssetObservation(name, partition=context.partition_key, metadata=numbers))
+
+    return report
 
 
 def _aligner(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:

@@ -95,7 +95,9 @@ class _Trainer:
         torch.manual_seed(settings.seed)
         self.settings, self.device = settings, device
         dims = {m: f.matrix.shape[1] for m, f in features.items()}
-        self.model = FusionModel(dims=dims, dim=settings.dim, layers=settings.layers, heads=settings.heads).to(device)
+        self.sequences = {m: f.sequence for m, f in features.items() if f.sequence}
+        shape = {"dim": settings.dim, "layers": settings.layers, "heads": settings.heads}
+        self.model = FusionModel(dims=dims, sequences=self.sequences, **shape).to(device)
         self.x = {m: torch.from_numpy(features[m].matrix).to(device) for m in self.model.modalities}
         self.present = torch.from_numpy(np.stack([features[m].present for m in self.model.modalities], 1)).to(device)
         self.dropout = torch.Generator().manual_seed(settings.seed + 1)
@@ -197,6 +199,7 @@ def train_aligner(
             )
     card = {
         "dims": {m: f.matrix.shape[1] for m, f in features.items()},
+        "sequences": trainer.sequences,
         "settings": asdict(settings),
         "steps": steps,
         "temperature": round(trainer.model.log_temperature.exp().item(), 4),
@@ -228,7 +231,8 @@ def _retrieval(model: FusionModel, features: dict[str, Features], rows: np.ndarr
 def load_aligner(weights: bytes, card: dict[str, Any]) -> FusionModel:
     """Model of saved weights and their card."""
     s = card["settings"]
-    model = FusionModel(dims=card["dims"], dim=s["dim"], layers=s["layers"], heads=s["heads"])
+    shape = {"dim": s["dim"], "layers": s["layers"], "heads": s["heads"]}
+    model = FusionModel(dims=card["dims"], sequences=card["sequences"], **shape)
     model.load_state_dict(load_tensors(weights))
     return model.eval()
 

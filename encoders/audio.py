@@ -1,162 +1,73 @@
-"""Sound to vectors: guarded decoding, mono at the encoder's rate, windows, and musicnn, MFCC or a hub model.
+"""Sound to vectors: windows of a waveform through musicnn, MFCC or a hub model, pooled over windows.
 
-Every sound of the project is decoded by ``decode_audio``. One reader a format, on purpose: libsndfile for WAV,
-FLAC, Ogg and MP3, PyAV (FFmpeg) for MP4/M4A, WebM and the rest; the two disagree on many odd files.
+Decoding belongs to ``sound``. Clips of any length: cut into windows, each window encoded for itself, then pooled.
 """
 
-import io
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from encoders.base import (
-    DecodeError,
     Device,
     EncoderError,
     EncoderSpec,
-    cause_of,
+    ModelChoice,
     model_files,
     quiet_transformers,
     unit_rows,
 )
+from encoders.batching import Batches, row_stable, to_device
 from encoders.checkpoint import read_tensor_bundle
 from encoders.networks import build_musicnn
+from encoders.sound import MAX_SECONDS, decode_audio, resample, windows
 
-MAX_SECONDS = 180  # a longer sound is described by its first three minutes
-MAX_CHANNELS = 32
-SNDFILE_MAGIC = {
-    b"RIFF": "wav",
-    b"RF64": "wav",
-    b"fLaC": "flac",
-    b"OggS": "ogg",
-    b"ID3\x02": "mp3",
-    b"ID3\x03": "mp3",
-    b"ID3\x04": "mp3",
-}
+if TYPE_CHECKING:
+    import torch
 
 
-def _sndfile_format(data: bytes) -> str | None:
-    if data[:4] in SNDFILE_MAGIC:
-        return SNDFILE_MAGIC[data[:4]]
-    is_mpeg = len(data) > 2 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0 and data[1] & 0x06 != 0
-    return "mp3" if is_mpeg else None
+class _WindowEncoder:
+    """Shared by network encoders: the windows of several sounds go through the network together."""
+
+    RATE: int
+    device: Device
+    batches: Batches
+
+    def prepare(self, payload: bytes) -> np.ndarray:
+        """Windows (n, ...) of a sound file.
+
+        Raises:
+            DecodeError: the file cannot be decoded.
+        """
+        wave, rate, _, _ = decode_audio(payload)
+        return self.windows_of(resample(wave, rate, self.RATE))
+
+    def windows_of(self, wave: np.ndarray) -> np.ndarray:
+        """Windows (n, ...) of a waveform at ``RATE``."""
+        raise NotImplementedError
+
+    def bucket(self, prepared: np.ndarray) -> int:
+        """Sounds whose windows have one length."""
+        return int(prepared.shape[1])
+
+    def rows(self, bucket: int) -> int:
+        """Sounds of a full batch; each has at least one window."""
+        return self.batches.rows()
+
+    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors (n, dim)."""
+        ends = np.cumsum([len(p) for p in prepared])
+        rows = self.batches.run(self._forward, list(np.concatenate(prepared)))
+        return unit_rows(np.stack([self._over_windows(part) for part in np.split(rows, ends[:-1])]))
+
+    def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
+        raise NotImplementedError
+
+    def _over_windows(self, rows: np.ndarray) -> np.ndarray:
+        return rows.mean(0)
 
 
-def _check_header(rate: int, channels: int) -> None:
-    if not 1_000 <= rate <= 384_000 or not 1 <= channels <= MAX_CHANNELS:
-        raise DecodeError("bad_audio_header", f"{rate} Hz, {channels} channels")
-
-
-def _sndfile_blocks(data: bytes) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(rate, channels, mono float32 block) of at most one second each."""
-    import soundfile
-
-    with soundfile.SoundFile(io.BytesIO(data)) as f:
-        _check_header(f.samplerate, f.channels)
-        for _ in range(MAX_SECONDS):
-            block = f.read(f.samplerate, dtype="float32", always_2d=True)
-            if not len(block):
-                return
-            yield f.samplerate, f.channels, block.mean(1)
-
-
-def _av_blocks(data: bytes) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(rate, channels, mono float32 block) of each decoded frame."""
-    import av
-
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
-        if not container.streams.audio:
-            raise DecodeError("no_audio_stream", f"container {container.format.name}")
-        done = 0.0
-        for frame in container.decode(container.streams.audio[0]):
-            channels = len(frame.layout.channels)
-            _check_header(frame.sample_rate, channels)
-            samples = frame.to_ndarray()
-            if samples.dtype.kind in "iu":
-                info = np.iinfo(samples.dtype)
-                samples = (samples.astype(np.float32) - (info.max + info.min + 1) / 2) / (
-                    info.max + 1.0 if info.min else 128.0
-                )
-            mono = samples.reshape(-1, channels).mean(1) if not frame.format.is_planar else samples.mean(0)
-            done += len(mono) / frame.sample_rate
-            yield frame.sample_rate, channels, mono.astype(np.float32)
-            if done >= MAX_SECONDS:
-                return
-
-
-def decode_audio(data: bytes) -> tuple[np.ndarray, int, int, str]:
-    """Decode to mono.
-
-    Args:
-        data: bytes of a WAV, FLAC, Ogg, MP3, MP4/M4A or WebM file.
-
-    Returns:
-        Waveform float32 (samples,) in about [-1, 1], rate in Hz, number of channels of the file, format.
-
-    Raises:
-        DecodeError: unknown format, damaged data, no sound, or samples that are not finite.
-    """
-    if not data:
-        raise DecodeError("empty_file", "0 bytes")
-    fmt = _sndfile_format(data)
-    blocks: list[np.ndarray] = []
-    rate = channels = 0
-    try:
-        for block_rate, block_channels, block in _sndfile_blocks(data) if fmt else _av_blocks(data):
-            if blocks and block_rate != rate:
-                raise DecodeError("undecodable_audio", f"sample rate changes from {rate} to {block_rate} Hz")
-            rate, channels = block_rate, block_channels
-            blocks.append(block)
-    except DecodeError:
-        raise
-    except Exception as e:  # libsndfile and FFmpeg bindings raise many unrelated kinds
-        raise DecodeError("undecodable_audio", cause_of(e)) from e
-    wave = np.concatenate(blocks)[: MAX_SECONDS * rate] if blocks else np.zeros(0, np.float32)
-    if not len(wave):
-        raise DecodeError("empty_audio", "no samples")
-    if not np.isfinite(wave).all():
-        raise DecodeError("non_finite_audio", f"{int((~np.isfinite(wave)).sum())} samples are NaN or infinite")
-    return wave, rate, channels, fmt or "container"
-
-
-def probe_audio(data: bytes) -> dict[str, Any]:
-    """Format, rate (Hz), channels and duration (s, at most ``MAX_SECONDS``) of a sound that decodes.
-
-    Raises:
-        DecodeError: it does not.
-    """
-    wave, rate, channels, fmt = decode_audio(data)
-    return {
-        "format": fmt,
-        "sample_rate_hz": rate,
-        "channels": channels,
-        "duration_s": round(len(wave) / rate, 3),
-    }
-
-
-def resample(wave: np.ndarray, rate: int, target: int) -> np.ndarray:
-    """Waveform at ``target`` Hz (soxr, high quality), float32."""
-    import soxr
-
-    return wave if rate == target else soxr.resample(wave, rate, target).astype(np.float32)
-
-
-def windows(x: np.ndarray, length: int) -> np.ndarray:
-    """Cut axis 0 into windows of ``length``: the last one ends at the end, a short input is zero-padded.
-
-    Returns:
-        Array (n_windows, length, ...).
-    """
-    if len(x) <= length:
-        return np.pad(x, [(0, length - len(x))] + [(0, 0)] * (x.ndim - 1))[None]
-    starts = [*range(0, len(x) - length + 1, length)]
-    if starts[-1] + length < len(x):
-        starts.append(len(x) - length)
-    return np.stack([x[s : s + length] for s in starts])
-
-
-class Musicnn:
+class Musicnn(_WindowEncoder):
     """musicnn, a CNN on log-mel spectrograms (https://arxiv.org/abs/1909.06654), MSD weights, 1506-d.
 
     Patches of 187 frames (3 s); the mean-pooled half is averaged, the max-pooled half maximised over patches.
@@ -167,172 +78,275 @@ class Musicnn:
     def __init__(self, device: Device):
         files = model_files("musicnn")
         variables = read_tensor_bundle(files.folder / ".index", files.folder / ".data-00000-of-00001")
-        self.net = build_musicnn(variables).eval().requires_grad_(False).to(device.name)
-        self.device = device
+        self.net = build_musicnn(variables).eval().requires_grad_(False).to(device.name, device.torch_dtype())
+        self.device, self.batches = device, Batches(device)
         self.spec = EncoderSpec(
             modality="audio",
             model="musicnn",
             revision=files.revision,
             files=files.sha256,
-            preprocessing={"rate_hz": self.RATE, "frames": self.FRAMES, "max_s": MAX_SECONDS, "version": 1},
+            preprocessing={"rate_hz": self.RATE, "frames": self.FRAMES, "max_s": MAX_SECONDS, "version": 2},
             pooling="mean+max",
-            dtype="float32",
+            dtype=device.dtype,
             dim=1506,
+            fixed_batch=device.batch if device.fixed else 0,
         )
 
-    def prepare(self, payload: bytes) -> np.ndarray:
-        """Log-mel patches (n, 187, 96).
-
-        Raises:
-            DecodeError: the file cannot be decoded.
-        """
+    def windows_of(self, wave: np.ndarray) -> np.ndarray:
+        """Log-mel patches (n, 187, 96)."""
         import librosa
 
-        wave, rate, _, _ = decode_audio(payload)
-        wave = resample(wave, rate, self.RATE)
         mel = librosa.feature.melspectrogram(
             y=wave, sr=self.RATE, hop_length=self.HOP, n_fft=self.FFT, n_mels=self.MELS
         ).T
         return windows(np.log10(10_000.0 * mel + 1.0).astype(np.float32), self.FRAMES)
 
-    def bucket(self, prepared: np.ndarray) -> int:
-        """Sounds are encoded one by one; the number of patches is free."""
-        return 0
-
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (n, 1506)."""
+    def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
         import torch
 
-        out = []
-        for patches in prepared:
-            with torch.inference_mode():
-                # one patch a pass: the result cannot depend on how many others there are
-                parts = [self.net(torch.from_numpy(p[None]).to(self.device.name)) for p in patches]
-                mean = torch.stack([p[0][0] for p in parts]).mean(0)
-                peak = torch.stack([p[1][0] for p in parts]).amax(0)
-            out.append(torch.cat([mean, peak]).cpu().numpy())
-        return unit_rows(np.stack(out))
+        return torch.cat(self.net(to_device(np.stack(chunk), self.device, self.device.torch_dtype())), 1)
+
+    def _over_windows(self, rows: np.ndarray) -> np.ndarray:
+        half = rows.shape[1] // 2
+        return np.concatenate([rows[:, :half].mean(0), rows[:, half:].max(0)])
 
 
-class MfccStatistics:
-    """Mean and standard deviation of 20 liftered MFCC and their deltas over time, 79-d (loudness left out)."""
+class _Mfcc:
+    """20 liftered MFCC of 22,050 Hz mono; no network."""
 
     RATE, COEFFICIENTS, LIFTER = 22_050, 20, 22
 
     def __init__(self, device: Device):
         self.device = device
-        self.spec = EncoderSpec(
-            modality="audio",
-            model="mfcc",
-            revision="1",
-            files={},
-            preprocessing={
-                "rate_hz": self.RATE,
-                "n_mfcc": self.COEFFICIENTS,
-                "lifter": self.LIFTER,
-                "max_s": MAX_SECONDS,
-                "version": 1,
-            },
-            pooling="mean+std",
-            dtype="float32",
-            dim=4 * self.COEFFICIENTS - 1,
-        )
 
     def prepare(self, payload: bytes) -> np.ndarray:
-        """MFCC statistics (79,).
+        """Features of a sound file.
 
         Raises:
             DecodeError: the file cannot be decoded.
         """
+        wave, rate, _, _ = decode_audio(payload)
+        return self.windows_of(resample(wave, rate, self.RATE))
+
+    def windows_of(self, wave: np.ndarray) -> np.ndarray:
+        """Features of a waveform at ``RATE``."""
+        raise NotImplementedError
+
+    def mfcc(self, wave: np.ndarray) -> np.ndarray:
+        """Coefficients (20, frames) of a waveform at ``RATE``."""
         import librosa
 
-        wave, rate, _, _ = decode_audio(payload)
-        wave = resample(wave, rate, self.RATE)
-        mfcc = librosa.feature.mfcc(y=wave, sr=self.RATE, n_mfcc=self.COEFFICIENTS, lifter=self.LIFTER)
+        return librosa.feature.mfcc(y=wave, sr=self.RATE, n_mfcc=self.COEFFICIENTS, lifter=self.LIFTER)
+
+    def bucket(self, prepared: np.ndarray) -> int:
+        """All features share one shape."""
+        return 0
+
+    def rows(self, bucket: int) -> int:
+        """No network, so any number will do."""
+        return 64
+
+    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Flat features scaled to unit rows (n, dim)."""
+        return unit_rows(np.stack(prepared).reshape(len(prepared), -1))
+
+    def _spec(self, model: str, pooling: str, dim: int, sequence: tuple[int, int] | None = None) -> EncoderSpec:
+        settings = {"rate_hz": self.RATE, "n_mfcc": self.COEFFICIENTS, "lifter": self.LIFTER, "max_s": MAX_SECONDS}
+        return EncoderSpec(
+            modality="audio",
+            model=model,
+            revision="1",
+            files={},
+            preprocessing=settings | {"version": 1},
+            pooling=pooling,
+            dtype="float32",
+            dim=dim,
+            sequence=sequence,
+        )
+
+
+class MfccStatistics(_Mfcc):
+    """Mean and standard deviation of MFCC and their deltas over time, 79-d (loudness left out)."""
+
+    def __init__(self, device: Device):
+        super().__init__(device)
+        self.spec = self._spec("mfcc", "mean+std", 4 * self.COEFFICIENTS - 1)
+
+    def windows_of(self, wave: np.ndarray) -> np.ndarray:
+        """MFCC statistics (79,)."""
+        import librosa
+
+        mfcc = self.mfcc(wave)
         delta = librosa.feature.delta(mfcc, mode="nearest")
         return np.concatenate([mfcc.mean(1)[1:], mfcc.std(1), delta.mean(1), delta.std(1)])
 
-    def bucket(self, prepared: np.ndarray) -> int:
-        """All statistics share one shape."""
-        return 0
 
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (n, 79)."""
-        return unit_rows(np.stack(prepared))
+class MfccFrames(_Mfcc):
+    """MFCC over time as a sequence (32, 20) for the aligner's RNN; no weights of its own.
 
-
-class HubAudioEncoder:
-    """A Hugging Face audio model on windows of ten seconds; its own feature extractor prepares them.
-
-    Args:
-        model: Hugging Face id or local folder.
-        device: where it runs.
-        revision: hub commit.
+    A clip longer than 32 frames is averaged into 32 equal parts; a shorter one ends in zero steps, which are padding.
     """
 
-    SECONDS = 10
+    STEPS = 32
 
-    def __init__(self, model: str, device: Device, revision: str | None = None):
+    def __init__(self, device: Device):
+        super().__init__(device)
+        shape = (self.STEPS, self.COEFFICIENTS)
+        self.spec = self._spec("mfcc-rnn", "rnn in the aligner", shape[0] * shape[1], shape)
+
+    def windows_of(self, wave: np.ndarray) -> np.ndarray:
+        """Sequence (32, 20)."""
+        frames = self.mfcc(wave).T
+        parts = np.array_split(frames, min(self.STEPS, len(frames)))
+        out = np.zeros((self.STEPS, self.COEFFICIENTS), np.float32)
+        out[: len(parts)] = [p.mean(0) for p in parts]
+        return out
+
+
+class HubAudioEncoder(_WindowEncoder):
+    """A Hugging Face audio model on windows; its own feature extractor prepares them.
+
+    Spectrogram models (AST, CLAP, Whisper) see windows of their own length; what they do not pool by themselves is
+    averaged over the frames that hold sound. Waveform models (Wav2Vec2, HuBERT) see ten-second windows, and a
+    shorter sound as it is, without padding.
+
+    Args:
+        choice: model and options.
+        device: where it runs.
+
+    Raises:
+        EncoderError: the model cannot be loaded.
+    """
+
+    SECONDS, SHORTEST = 10.0, 0.1
+
+    def __init__(self, choice: ModelChoice, device: Device):
         from transformers import AutoFeatureExtractor, AutoModel
 
         quiet_transformers()
-        files = model_files(model, revision)
+        files = model_files(choice.model, choice.revision)
         try:
             self.extractor: Any = AutoFeatureExtractor.from_pretrained(files.folder)
             net: Any = AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
         except (OSError, ValueError, KeyError, ImportError) as e:
-            raise EncoderError(f"cannot load audio encoder '{model}' from {files.folder}: {e}") from e
-        net = getattr(net, "encoder", net) if net.config.is_encoder_decoder else net
-        self.model = net.eval().requires_grad_(False).to(device.name)
-        self.device = device
-        self.rate = int(self.extractor.sampling_rate)
+            raise EncoderError(f"cannot load audio encoder '{choice.model}' from {files.folder}: {e}") from e
+        self.joint = hasattr(net, "get_audio_features")
+        net = net if self.joint or not net.config.is_encoder_decoder else net.get_encoder()
+        self.model = row_stable(net.eval().requires_grad_(False).to(device.name))
+        self.device, self.batches = device, Batches(device)
+        self.RATE = int(self.extractor.sampling_rate)
+        self.layer = choice.layer
+        self.is_wave = self.extractor.model_input_names[0] == "input_values" and not hasattr(
+            self.extractor, "num_mel_bins"
+        )
+        self.seconds = self._window_seconds()
         self.spec = EncoderSpec(
             modality="audio",
-            model=model,
+            model=choice.model,
             revision=files.revision,
             files=files.sha256,
             preprocessing={
-                "rate_hz": self.rate,
-                "window_s": self.SECONDS,
+                "rate_hz": self.RATE,
+                "window_s": self.seconds,
                 "max_s": MAX_SECONDS,
-                "version": 1,
+                "layer": self.layer,
+                "version": 2,
             },
-            pooling="mean",
+            pooling="joint" if self.joint else "pooler_or_mean",
             dtype=device.dtype,
-            dim=int(net.config.hidden_size),
+            dim=self._dim(choice),
+            space="shared" if self.joint else "own",
+            fixed_batch=device.batch if device.fixed else 0,
         )
 
-    def prepare(self, payload: bytes) -> np.ndarray:
-        """Model inputs (n_windows, ...) of one sound.
+    def _window_seconds(self) -> float:
+        """Length of the window that the extractor was made for."""
+        frames, hop_s = getattr(self.extractor, "max_length", None), 0.01
+        if hasattr(self.extractor, "chunk_length"):  # Whisper, seconds
+            return float(self.extractor.chunk_length)
+        if hasattr(self.extractor, "max_length_s"):  # CLAP, seconds
+            return float(self.extractor.max_length_s)
+        return frames * hop_s if frames and not self.is_wave else self.SECONDS  # AST counts frames of 10 ms
 
-        Raises:
-            DecodeError: the file cannot be decoded.
-        """
-        wave, rate, _, _ = decode_audio(payload)
-        parts = windows(resample(wave, rate, self.rate), self.SECONDS * self.rate)
-        inputs = self.extractor(list(parts), sampling_rate=self.rate, return_tensors="np")
-        values: np.ndarray = inputs[self.extractor.model_input_names[0]]
-        return values.astype(np.float32)
+    def _dim(self, choice: ModelChoice) -> int:
+        """Length of a vector, seen on a second of silence: configurations name it in many ways."""
+        silence = self.windows_of(np.zeros(self.RATE, np.float32))
+        try:
+            return int(self.batches.run(self._forward, list(silence)).shape[1])
+        except IndexError as e:
+            raise EncoderError(f"encoder '{choice.model}' has no hidden layer {choice.layer}") from e
 
-    def bucket(self, prepared: np.ndarray) -> int:
-        """Sounds are encoded one by one; the number of windows is free."""
-        return 0
+    def windows_of(self, wave: np.ndarray) -> np.ndarray:
+        """Model inputs (n, ...); the last entry of each row of a spectrogram model is the share that holds sound."""
+        size = int(self.seconds * self.RATE)
+        if self.is_wave and len(wave) < size:
+            shortest = int(self.SHORTEST * self.RATE)
+            parts = np.pad(wave, (0, max(0, shortest - len(wave))))[None]
+        else:
+            parts = windows(wave, size)
+        rows = [self._extract(part) for part in parts]
+        if self.is_wave:
+            return np.stack(rows)
+        share = min(1.0, len(wave) / size)
+        return np.stack([np.append(r.ravel(), np.float32(share)) for r in rows])
 
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (n, dim): mean over time, then over windows."""
+    def _extract(self, part: np.ndarray) -> np.ndarray:
+        """One window at a time: CLAP's extractor draws random numbers for several."""
+        inputs = self.extractor(part, sampling_rate=self.RATE, return_tensors="np")
+        values = np.asarray(inputs[self.extractor.model_input_names[0]], np.float32)[0]
+        self.shape = values.shape
+        return values
+
+    def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
+        stacked = np.stack(chunk)
+        if self.is_wave:
+            return self._frames(stacked).mean(1)
+        values = np.ascontiguousarray(stacked[:, :-1]).reshape(-1, *self.shape)
+        if self.joint:
+            return self._joint(values)
+        inputs = to_device(values, self.device, self.device.torch_dtype())
+        output = self.model(inputs, output_hidden_states=self.layer is not None)
+        pooled = getattr(output, "pooler_output", None)
+        if pooled is not None and self.layer is None:
+            return pooled
+        hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
+        return _mean_of_share(hidden.float(), to_device(stacked[:, -1].copy(), self.device))
+
+    def _frames(self, values: np.ndarray) -> "torch.Tensor":
+        """Hidden states (b, frames, d) of waveforms (b, samples)."""
+        inputs = to_device(values, self.device, self.device.torch_dtype())
+        output = self.model(inputs, output_hidden_states=self.layer is not None)
+        hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
+        return hidden.float()
+
+    def _joint(self, values: np.ndarray) -> "torch.Tensor":
+        """CLAP's projected vectors; no window is longer than what it was made for."""
         import torch
 
-        out = []
-        for parts in prepared:
-            with torch.inference_mode():
-                x = [torch.from_numpy(p[None]).to(self.device.name, self.device.torch_dtype()) for p in parts]
-                hidden = [self.model(p).last_hidden_state.float().mean(1)[0] for p in x]
-            out.append(torch.stack(hidden).mean(0).cpu().numpy())
-        return unit_rows(np.stack(out))
+        longer = torch.zeros((len(values), 1), dtype=torch.bool, device=self.device.name)
+        inputs = to_device(values, self.device, self.device.torch_dtype())
+        output = self.model.get_audio_features(input_features=inputs, is_longer=longer)
+        return getattr(output, "pooler_output", output)
 
 
-def load_audio(model: str, device: Device, revision: str | None = None) -> Musicnn | MfccStatistics | HubAudioEncoder:
+def _mean_of_share(hidden: "torch.Tensor", share: "torch.Tensor") -> "torch.Tensor":
+    """Mean over the first ``share`` (b,) of the frames (b, t, d), at least one."""
+    import torch
+
+    frames = hidden.shape[1]
+    held = (share * frames).ceil().clamp(1, frames)
+    mask = (torch.arange(frames, device=hidden.device)[None] < held[:, None]).to(hidden.dtype)[..., None]
+    return (hidden * mask).sum(1) / mask.sum(1)
+
+
+AudioEncoder = Musicnn | MfccStatistics | MfccFrames | HubAudioEncoder
+
+
+def load_audio(choice: ModelChoice, device: Device) -> AudioEncoder:
     """Load an audio encoder by built-in name, Hugging Face id or folder."""
-    if model == "musicnn":
-        return Musicnn(device)
-    return MfccStatistics(device) if model == "mfcc" else HubAudioEncoder(model, device, revision)
+    builtin: dict[str, Callable[[Device], AudioEncoder]] = {
+        "musicnn": Musicnn,
+        "mfcc": MfccStatistics,
+        "mfcc-rnn": MfccFrames,
+    }
+    return builtin[choice.model](device) if choice.model in builtin else HubAudioEncoder(choice, device)

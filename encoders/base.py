@@ -1,7 +1,8 @@
 """What an encoder is: its protocol, its identity, and where it runs.
 
-Belongs here: ``EncoderSpec`` and its digest, the ``Encoder`` protocol, ``load``, the choice of device and
-precision (made here, once). Does not: decoding, models, pooling (``text``, ``image``, ``audio``).
+Belongs here: ``EncoderSpec`` and its digest, the ``Encoder`` protocol, ``load``, the choice of device (made here,
+once). Does not: decoding, models, pooling (``text``, ``image``, ``audio``, ``video``), precision and batch size
+(``tuning``).
 Heavy imports happen inside functions, so that configuration and Dagster can import this module for free.
 """
 
@@ -20,16 +21,20 @@ from encoders.weights import CARRIERS, file_sha256, weights_dir
 if TYPE_CHECKING:
     import torch
 
-Modality = Literal["text", "image", "audio"]
-MODALITIES: tuple[Modality, ...] = ("text", "image", "audio")
+Modality = Literal["text", "image", "audio", "video"]
+MODALITIES: tuple[Modality, ...] = ("text", "image", "audio", "video")
 
-# Name in a config file -> (modality, carrier or None). MFCC statistics need no weights.
+# Name in a config file -> (modality, carrier or None). The ones without a carrier need no weights.
 BUILTIN: dict[str, tuple[Modality, str | None]] = {
     "minilm": ("text", "minilm"),
     "efficientnet-lite0": ("image", "efficientnet-lite0"),
+    "patch-rnn": ("image", None),
     "musicnn": ("audio", "musicnn"),
     "mfcc": ("audio", None),
+    "mfcc-rnn": ("audio", None),
+    "frames": ("video", None),
 }
+VECTOR_FILES = (".npy", ".parquet")
 
 
 class EncoderError(RuntimeError):
@@ -63,11 +68,36 @@ def quiet_transformers() -> None:
 
 
 @dataclass(frozen=True)
+class ModelChoice:
+    """What a user asks for; everything but the model has a default that the model's own files decide.
+
+    Attributes:
+        model: built-in name, Hugging Face id, local folder, or a .npy/.parquet file of precomputed vectors.
+        revision: hub commit, tag or branch.
+        layer: hidden state that is pooled, counted as Hugging Face does (0 the embeddings, -1 the last layer).
+        pooling: mean, cls, max, lasttoken, weightedmean or mean_sqrt_len_tokens (text); mean or cls (image).
+        prompt: instruction put before each text.
+        image: model of a video's frames.
+        audio: model of a video's sound track; empty for none.
+        frames: frames sampled from a video.
+    """
+
+    model: str
+    revision: str | None = None
+    layer: int | None = None
+    pooling: str | None = None
+    prompt: str | None = None
+    image: str = "efficientnet-lite0"
+    audio: str = "musicnn"
+    frames: int = 8
+
+
+@dataclass(frozen=True)
 class EncoderSpec:
     """Everything that decides what vector a payload gets.
 
     Attributes:
-        modality: text, image or audio.
+        modality: text, image, audio or video.
         model: built-in name, Hugging Face id or local folder.
         revision: commit of a hub model; the package version of a carrier.
         files: sha256 of each weight and preprocessing file.
@@ -75,6 +105,10 @@ class EncoderSpec:
         pooling: how token or patch vectors become one.
         dtype: precision of the forward pass.
         dim: length of the vector.
+        space: "own", or "shared" where the model's other tower embeds another modality into the same space.
+        sequence: (steps, features) of a vector that is a flat sequence for the aligner's RNN; zero steps are padding.
+        fixed_batch: rows of every batch where the device's kernels depend on it, else 0.
+        measured: what led to ``dtype`` and the batch size; no part of the digest.
     """
 
     modality: Modality
@@ -85,10 +119,15 @@ class EncoderSpec:
     pooling: str
     dtype: str
     dim: int
+    space: str = "own"
+    sequence: tuple[int, int] | None = None
+    fixed_batch: int = 0
+    measured: dict[str, Any] = field(default_factory=dict)
 
     def digest(self) -> str:
         """16 hex characters that change when any stored vector could change."""
         identity = asdict(self)
+        identity.pop("measured")
         if self.files:  # the files' hashes say it all: a folder that moves keeps its vectors
             identity.pop("model")
         canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
@@ -99,34 +138,40 @@ class Encoder(Protocol):
     """Payloads in, unit vectors out."""
 
     spec: EncoderSpec
+    device: "Device"
 
     def prepare(self, payload: bytes) -> Any:
-        """Decode one payload.
+        """Decode one payload. Called by several threads at once.
 
         Raises:
             DecodeError: the payload cannot be used.
         """
 
     def bucket(self, prepared: Any) -> int:
-        """Payloads of one bucket share a tensor shape, so a vector does not depend on its neighbours."""
+        """Payloads of one bucket may share a batch; the padded length for text."""
+
+    def rows(self, bucket: int) -> int:
+        """Payloads of a bucket that make a full batch on the device."""
 
     def encode(self, prepared: Sequence[Any]) -> np.ndarray:
-        """Float32 array (n, dim), L2 norm 1, row i for payload i. All from one bucket."""
+        """Float32 array (n, dim), L2 norm 1, row i for payload i. All from one bucket; called by several threads."""
 
 
 @dataclass(frozen=True)
 class Device:
-    """Where tensors live and in which precision the forward pass runs.
+    """Where tensors live, in which precision the forward pass runs, and how much of it at once.
 
     Attributes:
         name: torch device string.
         dtype: name of a torch dtype.
-        batch_size: fixed batch shape; short batches are padded to it where the kernels need that.
+        batch: tokens (text) or rows (all else) of one forward pass; found by ``tuning``.
+        fixed: every batch has exactly that shape, because the device's kernels depend on it.
     """
 
     name: str = "cpu"
     dtype: str = "float32"
-    batch_size: int = 32
+    batch: int = 1
+    fixed: bool = False
 
     def torch_dtype(self) -> "torch.dtype":
         """The torch dtype object."""
@@ -135,20 +180,26 @@ class Device:
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.dtype]
 
 
-def choose_device(name: str = "auto", precision: str = "auto", batch_size: int = 32) -> Device:
+def one_thread() -> None:
+    """One stream of work a thread: results and timings do not depend on the machine's cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def choose_device(name: str = "auto", precision: str = "float32") -> Device:
     """Resolve the configured device; never falls back to the CPU in silence.
 
     Args:
         name: ``auto`` (CUDA when there, else CPU), ``cpu``, ``cuda`` or ``cuda:N``.
-        precision: ``auto`` (bfloat16 on CUDA, float32 on CPU) or a dtype name.
-        batch_size: payloads per forward pass.
+        precision: a dtype name.
 
     Raises:
         EncoderError: CUDA was asked for and is not there.
     """
     import torch
 
-    torch.set_num_threads(1)  # one stream of work a process: results and timings do not depend on the machine's cores
+    one_thread()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -156,9 +207,7 @@ def choose_device(name: str = "auto", precision: str = "auto", batch_size: int =
             f"compute.device = '{name}', but torch {torch.__version__} sees no CUDA device. "
             "Install a CUDA build of torch, or set compute.device to 'cpu' or 'auto'."
         )
-    if precision == "auto":
-        precision = "bfloat16" if name.startswith("cuda") else "float32"
-    return Device(name, precision, batch_size)
+    return Device(name, precision)
 
 
 @dataclass(frozen=True)
@@ -176,33 +225,45 @@ class ModelFiles:
     sha256: dict[str, str] = field(default_factory=dict)
 
 
-def check_model(modality: Modality, model: str, revision: str | None = None) -> str | None:
-    """Say what is wrong with a configured model, or None. Loads no weights.
+def check_model(modality: Modality, choice: ModelChoice) -> list[str]:
+    """Say what is wrong with a configured model; nothing when it can be used. Loads no weights.
 
     Args:
         modality: what it should embed.
-        model: built-in name, local folder or Hugging Face id.
-        revision: hub commit, tag or branch.
+        choice: the model and its options.
     """
+    model = choice.model
+    if modality == "video" and model == "frames":
+        parts: list[tuple[Modality, str]] = [("image", choice.image), ("audio", choice.audio)]
+        return [p for m, name in parts if name for p in check_model(m, ModelChoice(name))]
     if model in BUILTIN:
         expected, carrier = BUILTIN[model]
         if expected != modality:
-            return f"encoder '{model}' embeds {expected}, not {modality}"
+            return [f"encoder '{model}' embeds {expected}, not {modality}"]
         try:
             if carrier:
                 weights_dir(carrier)
         except RuntimeError as e:
-            return str(e)
-        return None
+            return [str(e)]
+        return []
+    if model.endswith(VECTOR_FILES):
+        from encoders.vectors import VectorFile
+
+        try:
+            VectorFile(modality, choice, Device())
+        except EncoderError as e:
+            return [str(e)]
+        return []
     names = ", ".join(sorted(k for k, v in BUILTIN.items() if v[0] == modality))
     try:
-        _hub_config(model, revision)
+        _hub_config(model, choice.revision)
     except Exception as e:  # every way a hub lookup fails is the same configuration error
-        return (
-            f"encoder '{model}' is not a built-in ({names}), not a local folder with config.json, and not a "
-            f"reachable Hugging Face model ({type(e).__name__}: {str(e).splitlines()[0][:200]})"
-        )
-    return None
+        return [
+            f"encoder '{model}' is not a built-in ({names}), not a local folder with config.json, not a "
+            f".npy or .parquet file, and not a reachable Hugging Face model "
+            f"({type(e).__name__}: {str(e).splitlines()[0][:200]})"
+        ]
+    return []
 
 
 def _hub_config(model: str, revision: str | None) -> Path:
@@ -226,6 +287,11 @@ def model_files(model: str, revision: str | None = None) -> ModelFiles:
             return ModelFiles(Path(), "1")
         c = CARRIERS[carrier]
         return ModelFiles(weights_dir(carrier), c.requirement.split("==")[1], dict(c.members))
+    if model.endswith(VECTOR_FILES):
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise EncoderError(f'no vector file {path}; it should hold one row an item, see README "Encoders"')
+        return ModelFiles(path.parent, "local", {path.name: file_sha256(path)})
     folder = Path(model).expanduser()
     found = revision or "local"
     if not (folder / "config.json").is_file():
@@ -244,29 +310,36 @@ def model_files(model: str, revision: str | None = None) -> ModelFiles:
     return ModelFiles(folder, found, {str(p.relative_to(folder)): file_sha256(p) for p in names})
 
 
-def load(modality: Modality, model: str, device: Device, revision: str | None = None) -> Encoder:
+def load(modality: Modality, choice: ModelChoice, device: Device) -> Encoder:
     """Load the encoder of a configured model.
 
     Args:
-        modality: text, image or audio.
-        model: built-in name, local folder or Hugging Face id.
+        modality: text, image, audio or video.
+        choice: the model and its options.
         device: where it runs.
-        revision: hub commit, tag or branch.
 
     Raises:
         EncoderError: it cannot be loaded.
     """
-    if modality == "text":
-        from encoders.text import load_text
+    if choice.model.endswith(VECTOR_FILES):
+        from encoders.vectors import VectorFile
 
-        return load_text(model, device, revision)
+        return VectorFile(modality, choice, device)
+    if modality == "text":
+        from encoders.text import TextEncoder
+
+        return TextEncoder(choice, device)
     if modality == "image":
         from encoders.image import load_image
 
-        return load_image(model, device, revision)
-    from encoders.audio import load_audio
+        return load_image(choice, device)
+    if modality == "audio":
+        from encoders.audio import load_audio
 
-    return load_audio(model, device, revision)
+        return load_audio(choice, device)
+    from encoders.video import load_video
+
+    return load_video(choice, device)
 
 
 def unit_rows(x: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ Does not: its training (``alignment``), where vectors come from (``pipelines``).
 Notation used for tensor shapes: b batch, t tokens, d dimension of the space, d_m dimension of modality m.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,12 @@ class Features:
     Attributes:
         matrix: float32 (n, d_m), unit rows; rows that are absent are ignored.
         present: bool (n,).
+        sequence: (steps, features) where each row is a flat sequence.
     """
 
     matrix: np.ndarray
     present: np.ndarray
+    sequence: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,29 @@ class Fused:
     attention: dict[str, np.ndarray]
 
 
+class SequenceProjection(nn.Module):
+    """A GRU (https://arxiv.org/abs/1406.1078) over a flat sequence, mean over its true steps; (b, t * f) -> (b, d).
+
+    Args:
+        shape: (t, f).
+        dim: d.
+    """
+
+    def __init__(self, shape: Sequence[int], dim: int):
+        super().__init__()
+        steps, features = self.shape = tuple(shape)
+        self.scale = float(steps * features) ** 0.5  # unit rows come in; the network wants entries of about 1
+        self.rnn = nn.GRU(features, dim, batch_first=True)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project flat sequences (b, t * f); steps of zeros are padding and come last."""
+        steps = x.view(len(x), *self.shape)
+        mask = steps.ne(0).any(2, keepdim=True).to(x.dtype)  # (b, t, 1)
+        hidden, _ = self.rnn(steps * self.scale)
+        return self.out((hidden * mask).sum(1) / mask.sum(1).clamp(min=1))
+
+
 class FusionModel(nn.Module):
     """Items and users as sets of tokens in one space.
 
@@ -53,15 +78,28 @@ class FusionModel(nn.Module):
 
     Args:
         dims: modality -> length of its vectors.
+        sequences: modality -> (steps, features) where the vector is a flat sequence; a GRU takes the place of the
+            linear projection.
         dim: length of the unified vector.
         layers: Transformer encoder layers.
         heads: attention heads.
     """
 
-    def __init__(self, *, dims: dict[str, int], dim: int, layers: int, heads: int):
+    def __init__(
+        self,
+        *,
+        dims: dict[str, int],
+        dim: int,
+        layers: int,
+        heads: int,
+        sequences: Mapping[str, Sequence[int]] | None = None,
+    ):
         super().__init__()
         self.modalities, self.dim = sorted(dims), dim
-        self.project = nn.ModuleDict({m: nn.Linear(dims[m], dim) for m in self.modalities})
+        shapes = sequences or {}
+        self.project = nn.ModuleDict(
+            {m: SequenceProjection(shapes[m], dim) if m in shapes else nn.Linear(dims[m], dim) for m in sorted(dims)}
+        )
         self.kind = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(dim)) for m in [*self.modalities, "history"]})
         self.empty = nn.Parameter(torch.randn(dim))  # stands in for an item or user without any token
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)

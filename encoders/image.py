@@ -15,12 +15,14 @@ from encoders.base import (
     Device,
     EncoderError,
     EncoderSpec,
+    ModelChoice,
     cause_of,
     model_files,
     quiet_transformers,
     unit_rows,
 )
-from encoders.networks import build_lite0, lite0_module_name
+from encoders.batching import Batches, row_stable, to_device
+from encoders.networks import build_lite0, fold_norms, lite0_module_name
 
 if TYPE_CHECKING:
     import torch
@@ -77,7 +79,35 @@ def probe_image(data: bytes) -> dict[str, Any]:
     return {"format": fmt.lower(), "width_px": width, "height_px": height}
 
 
-class EfficientNetLite0:
+class _PixelEncoder:
+    """Shared by all image encoders: rows of pixels of one shape through a network in batches."""
+
+    device: Device
+    batches: Batches
+
+    def bucket(self, prepared: np.ndarray) -> int:
+        """Images of one height and width."""
+        return int(prepared.shape[-2]) * 100_000 + int(prepared.shape[-1])
+
+    def rows(self, bucket: int) -> int:
+        """Images of a full batch."""
+        return self.batches.rows()
+
+    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors (n, dim)."""
+        return unit_rows(self.batches.run(self._forward, prepared))
+
+    def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
+        import torch
+
+        pixels = to_device(np.stack(chunk), self.device, self.device.torch_dtype())
+        return self._features(pixels.contiguous(memory_format=torch.channels_last))
+
+    def _features(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        raise NotImplementedError
+
+
+class EfficientNetLite0(_PixelEncoder):
     """EfficientNet-Lite0, 1280-d pooled features (https://arxiv.org/abs/1905.11946, "lite" variant).
 
     Input: 224 px centre crop with 32 px of padding context, (uint8 - 127) / 128.
@@ -90,19 +120,21 @@ class EfficientNetLite0:
 
         files = model_files("efficientnet-lite0")
         state = torch.load(files.folder / "efficientnet-lite0-57934424.pth", weights_only=True, map_location="cpu")
-        self.net = build_lite0()
-        self.net.load_state_dict({lite0_module_name(k): v for k, v in state.items() if not k.startswith("_fc")})
-        self.net.eval().requires_grad_(False).to(device.name, device.torch_dtype())
-        self.device = device
+        net: Any = build_lite0()
+        net.load_state_dict({lite0_module_name(k): v for k, v in state.items() if not k.startswith("_fc")})
+        net = fold_norms(net.eval()).requires_grad_(False).to(device.name, device.torch_dtype())
+        self.net = net.to(memory_format=torch.channels_last)
+        self.device, self.batches = device, Batches(device)
         self.spec = EncoderSpec(
             modality="image",
             model="efficientnet-lite0",
             revision=files.revision,
             files=files.sha256,
-            preprocessing={"size": self.SIZE, "context": self.CONTEXT, "resample": "bicubic", "version": 1},
+            preprocessing={"size": self.SIZE, "context": self.CONTEXT, "resample": "bicubic", "version": 2},
             pooling="mean",
             dtype=device.dtype,
             dim=1280,
+            fixed_batch=device.batch if device.fixed else 0,
         )
 
     def prepare(self, payload: bytes) -> np.ndarray:
@@ -111,9 +143,12 @@ class EfficientNetLite0:
         Raises:
             DecodeError: the file cannot be decoded.
         """
+        return self.pixels(decode_image(payload))
+
+    def pixels(self, image: "Image.Image") -> np.ndarray:
+        """Pixels (3, 224, 224) float32 of a decoded image."""
         from PIL import Image
 
-        image = decode_image(payload)
         side = min(image.size) * self.SIZE / (self.SIZE + self.CONTEXT)
         left, top = (image.width - side) / 2, (image.height - side) / 2
         square = image.resize(
@@ -121,64 +156,62 @@ class EfficientNetLite0:
         )
         return ((np.asarray(square, np.float32) - 127.0) / 128.0).transpose(2, 0, 1)
 
-    def bucket(self, prepared: np.ndarray) -> int:
-        """All images share one shape."""
-        return 0
-
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (n, 1280)."""
-        return _forward(self.net, prepared, self.device)
+    def _features(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        return self.net(pixels)
 
 
-def _forward(net: Any, prepared: Sequence[np.ndarray], device: Device) -> np.ndarray:
-    """Fixed-shape batches on the accelerator; one image at a time on a CPU, where that is fastest."""
-    import torch
-
-    size = 1 if device.name == "cpu" else device.batch_size
-    out = []
-    for start in range(0, len(prepared), size):
-        chunk = prepared[start : start + size]
-        batch = np.zeros((size, *chunk[0].shape), np.float32)
-        batch[: len(chunk)] = chunk
-        with torch.inference_mode():
-            pixels = torch.from_numpy(batch).to(device.name, device.torch_dtype())
-            out.append(net(pixels).float()[: len(chunk)].cpu().numpy())
-    return unit_rows(np.concatenate(out))
-
-
-class HubImageEncoder:
+class HubImageEncoder(_PixelEncoder):
     """A Hugging Face vision model; preprocessing comes from its own processor, pooling from its own head.
 
+    Joint models (CLIP, SigLIP) give the projected vector in the space that they share with text.
+
     Args:
-        model: Hugging Face id or local folder.
+        choice: model and options.
         device: where it runs.
-        revision: hub commit.
+
+    Raises:
+        EncoderError: the model cannot be loaded, or an option does not fit it.
     """
 
-    def __init__(self, model: str, device: Device, revision: str | None = None):
+    def __init__(self, choice: ModelChoice, device: Device):
+        import torch
         from transformers import AutoImageProcessor, AutoModel
 
         quiet_transformers()
-        files = model_files(model, revision)
+        files = model_files(choice.model, choice.revision)
         try:
-            self.processor: Any = AutoImageProcessor.from_pretrained(files.folder, use_fast=False)
+            self.processor: Any = AutoImageProcessor.from_pretrained(files.folder, backend="pil")
             net: Any = AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
         except (OSError, ValueError, KeyError, ImportError) as e:
-            raise EncoderError(f"cannot load image encoder '{model}' from {files.folder}: {e}") from e
-        self.model = getattr(net, "vision_model", net).eval().requires_grad_(False).to(device.name)
-        config = getattr(net.config, "vision_config", net.config)
-        dim = getattr(config, "hidden_size", None) or config.hidden_sizes[-1]
-        self.device = device
+            raise EncoderError(f"cannot load image encoder '{choice.model}' from {files.folder}: {e}") from e
+        self.joint = hasattr(net, "get_image_features")
+        self.model = row_stable(net.eval().requires_grad_(False).to(device.name)).to(memory_format=torch.channels_last)
+        self.device, self.batches = device, Batches(device)
+        self.pooling, self.layer = choice.pooling or ("joint" if self.joint else "pooler"), choice.layer
+        if self.pooling not in ("joint" if self.joint else "pooler", "mean", "cls"):
+            raise EncoderError(f"encoder '{choice.model}': pooling '{choice.pooling}' is neither mean nor cls")
         self.spec = EncoderSpec(
             modality="image",
-            model=model,
+            model=choice.model,
             revision=files.revision,
             files=files.sha256,
-            preprocessing={"processor": type(self.processor).__name__, "version": 1},
-            pooling="pooler_or_mean",
+            preprocessing={"processor": type(self.processor).__name__, "layer": self.layer, "version": 2},
+            pooling=self.pooling,
             dtype=device.dtype,
-            dim=int(dim),
+            dim=self._dim(choice),
+            space="shared" if self.pooling == "joint" else "own",
+            fixed_batch=device.batch if device.fixed else 0,
         )
+
+    def _dim(self, choice: ModelChoice) -> int:
+        """Length of a vector, seen on a blank picture: configurations name it in many ways."""
+        from PIL import Image
+
+        blank = self.pixels(Image.new("RGB", (64, 64)))
+        try:
+            return int(self.batches.run(self._forward, [blank]).shape[1])
+        except IndexError as e:
+            raise EncoderError(f"encoder '{choice.model}' has no hidden layer {choice.layer}") from e
 
     def prepare(self, payload: bytes) -> np.ndarray:
         """Pixels as the model's own processor makes them.
@@ -186,29 +219,86 @@ class HubImageEncoder:
         Raises:
             DecodeError: the file cannot be decoded.
         """
-        pixels: np.ndarray = self.processor(images=decode_image(payload), return_tensors="np")["pixel_values"][0]
+        return self.pixels(decode_image(payload))
+
+    def pixels(self, image: "Image.Image") -> np.ndarray:
+        """Pixels (3, h, w) of a decoded image."""
+        pixels: np.ndarray = self.processor(images=image, return_tensors="np")["pixel_values"][0]
         return pixels
 
+    def _features(self, pixels: "torch.Tensor") -> "torch.Tensor":
+        if self.pooling == "joint":
+            output = self.model.get_image_features(pixel_values=pixels)
+            return getattr(output, "pooler_output", output)
+        tower = self.model.vision_model if self.joint else self.model
+        output = tower(pixel_values=pixels, output_hidden_states=self.layer is not None)
+        pooled = getattr(output, "pooler_output", None)
+        if self.pooling == "pooler" and self.layer is None and pooled is not None:
+            return pooled.flatten(1)
+        hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
+        if hidden.ndim == 4:  # feature maps (b, d, h, w)
+            return hidden.flatten(2).mean(-1)
+        return hidden[:, 0] if self.pooling == "cls" else hidden.mean(1)
+
+
+class PatchRows:
+    """Rows of patches as a sequence (8, 384) for the aligner's RNN; no weights of its own.
+
+    32 x 32 px, centred to [-1, 1]; step t holds the t-th row of 4 x 4 px patches from left to right.
+    """
+
+    SIDE, PATCH = 32, 4
+
+    def __init__(self, device: Device):
+        self.device = device
+        steps = self.SIDE // self.PATCH
+        self.sequence = (steps, self.PATCH * self.SIDE * 3)
+        self.spec = EncoderSpec(
+            modality="image",
+            model="patch-rnn",
+            revision="1",
+            files={},
+            preprocessing={"side": self.SIDE, "patch": self.PATCH, "version": 1},
+            pooling="rnn in the aligner",
+            dtype="float32",
+            dim=self.sequence[0] * self.sequence[1],
+            sequence=self.sequence,
+        )
+
+    def prepare(self, payload: bytes) -> np.ndarray:
+        """Sequence (8, 384) of an image file.
+
+        Raises:
+            DecodeError: the file cannot be decoded.
+        """
+        return self.pixels(decode_image(payload))
+
+    def pixels(self, image: "Image.Image") -> np.ndarray:
+        """Sequence (8, 384) of a decoded image."""
+        small = image.resize((self.SIDE, self.SIDE))
+        grid = np.asarray(small, np.float32) / 127.5 - 1.0
+        n, p = self.sequence[0], self.PATCH
+        patches = grid.reshape(n, p, n, p, 3).swapaxes(1, 2)  # (row, column, p, p, 3)
+        return patches.reshape(self.sequence)
+
     def bucket(self, prepared: np.ndarray) -> int:
-        """Images of one height and width."""
-        return int(prepared.shape[-2]) * 100_000 + int(prepared.shape[-1])
+        """All sequences share one shape."""
+        return 0
+
+    def rows(self, bucket: int) -> int:
+        """No network, so any number will do."""
+        return 64
 
     def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (n, dim)."""
-        return _forward(self._pooled, prepared, self.device)
-
-    def _pooled(self, pixels: "torch.Tensor") -> "torch.Tensor":
-        output = self.model(pixel_values=pixels)
-        pooled = getattr(output, "pooler_output", None)
-        if pooled is None:
-            pooled = (
-                output.last_hidden_state.flatten(2).mean(-1)
-                if output.last_hidden_state.ndim == 4
-                else output.last_hidden_state.mean(1)
-            )
-        return pooled.flatten(1)
+        """Flat sequences (n, 3072) scaled to unit rows."""
+        return unit_rows(np.stack(prepared).reshape(len(prepared), -1))
 
 
-def load_image(model: str, device: Device, revision: str | None = None) -> EfficientNetLite0 | HubImageEncoder:
+ImageEncoder = EfficientNetLite0 | HubImageEncoder | PatchRows
+
+
+def load_image(choice: ModelChoice, device: Device) -> ImageEncoder:
     """Load an image encoder by built-in name, Hugging Face id or folder."""
-    return EfficientNetLite0(device) if model == "efficientnet-lite0" else HubImageEncoder(model, device, revision)
+    if choice.model == "efficientnet-lite0":
+        return EfficientNetLite0(device)
+    return PatchRows(device) if choice.model == "patch-rnn" else HubImageEncoder(choice, device)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # (repeats, kernel, stride, expansion, out channels) of each stage; Lite keeps the stem at 32 and has no squeeze-excite.
 _LITE0_STAGES = [
@@ -46,6 +47,8 @@ def build_lite0() -> nn.Module:  # noqa: C901 - one small network, told top to b
         """Convolution with TensorFlow "SAME" padding (more on the right and bottom)."""
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.stride[0] == 1:  # symmetric, so the convolution pads by itself
+                return F.conv2d(x, self.weight, self.bias, 1, self.kernel_size[0] // 2, 1, self.groups)
             pads = []
             for axis in (3, 2):
                 size, k, s = x.shape[axis], self.kernel_size[axis - 2], self.stride[axis - 2]
@@ -71,8 +74,8 @@ def build_lite0() -> nn.Module:  # noqa: C901 - one small network, told top to b
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = x
             if self.expand is not None and self.expand_bn is not None:
-                y = F.relu6(self.expand_bn(self.expand(y)))
-            y = F.relu6(self.depthwise_bn(self.depthwise(y)))
+                y = F.relu6(self.expand_bn(self.expand(y)), inplace=True)
+            y = F.relu6(self.depthwise_bn(self.depthwise(y)), inplace=True)
             y = self.project_bn(self.project(y))
             return x + y if self.skip else y
 
@@ -96,6 +99,17 @@ def build_lite0() -> nn.Module:  # noqa: C901 - one small network, told top to b
             return F.relu6(self.head_bn(self.head(x))).mean((2, 3))
 
     return Net()
+
+
+def fold_norms(net: nn.Module) -> nn.Module:
+    """Put each batch norm ``<name>_bn`` into the convolution ``<name>`` before it; for inference, same function."""
+    for module in list(net.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d):
+                conv = getattr(module, name.removesuffix("_bn"))
+                setattr(module, name.removesuffix("_bn"), fuse_conv_bn_eval(conv, child))
+                setattr(module, name, nn.Identity())
+    return net
 
 
 def build_musicnn(variables: dict[str, np.ndarray]) -> nn.Module:  # noqa: C901 - one network, told top to bottom

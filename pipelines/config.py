@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from encoders.base import MODALITIES, Modality, check_model
+from encoders.base import MODALITIES, VECTOR_FILES, Modality, ModelChoice, check_model
 
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
 MODEL_NAMES = ("popularity", "user_cf", "item_cf", "content", "multimodal", "hybrid")
@@ -60,10 +60,25 @@ class Source(Settings):
 
 
 class Encoder(Settings):
-    """Which model embeds a modality."""
+    """Which model embeds a modality, and how; see ``encoders.base.ModelChoice``."""
 
-    model: str
-    revision: str | None = None
+    model: str = Field(description="built-in name, Hugging Face id, local folder, .npy or .parquet of vectors")
+    revision: str | None = Field(None, description="hub commit, tag or branch")
+    layer: int | None = Field(None, description="hidden layer that is pooled, 0 the embeddings, -1 the last")
+    pooling: str | None = Field(None, description="instead of what the model's own files say")
+    prompt: str | None = Field(None, description="instruction before each text")
+    image: str = Field("efficientnet-lite0", description="model of a video's frames")
+    audio: str = Field("musicnn", description="model of a video's sound track; empty for none")
+    frames: int = Field(8, ge=1, le=256, description="frames sampled from a video")
+
+    def choice(self) -> ModelChoice:
+        """What ``encoders.base.load`` takes."""
+        return ModelChoice(**self.model_dump())
+
+    @property
+    def is_vectors(self) -> bool:
+        """Whether the vectors are precomputed and belong to items, not to content."""
+        return self.model.endswith(VECTOR_FILES)
 
 
 class Aligner(Settings):
@@ -118,7 +133,6 @@ class Compute(Settings):
     runner_options: tuple[str, ...] = Field((), description="pipeline options passed to Beam as they are")
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    batch_size: int = Field(32, ge=1)
     shard_rows: int = Field(2048, ge=1, description="payloads or users of one Beam element")
 
 
@@ -136,6 +150,7 @@ class Config(Settings):
         "text": Encoder(model="minilm"),
         "image": Encoder(model="efficientnet-lite0"),
         "audio": Encoder(model="musicnn"),
+        "video": Encoder(model="frames"),
     }
     aligner: Aligner = Aligner()
     recommend: Recommend = Recommend()
@@ -216,7 +231,13 @@ def _absolute(config: Config, base: Path) -> Config:
     raw = paths.raw if "://" in paths.raw else str((base / Path(paths.raw).expanduser()).resolve())
     data = (base / paths.data.expanduser()).resolve()
     encoders = {
-        m: e.model_copy(update={"model": str((base / e.model).resolve())}) if e.model.startswith((".", "/")) else e
+        m: e.model_copy(
+            update={
+                k: str((base / v).resolve())
+                for k in ("model", "image", "audio")
+                if (v := getattr(e, k)).startswith((".", "/"))
+            }
+        )
         for m, e in config.encoders.items()
     }
     return config.model_copy(
@@ -250,9 +271,7 @@ def verify(config: Config, source: str = "configuration") -> None:
         for key in sorted({*settings.columns, *settings.defaults} - known):
             problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
     for modality, encoder in config.encoders.items():
-        problem = check_model(modality, encoder.model, encoder.revision)
-        if problem:
-            problems.append(f"encoders.{modality}: {problem}")
+        problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder.choice())]
     problems += runtime.check(config.compute.runner, config.compute.device)
     if problems:
         raise ConfigError(source, problems)

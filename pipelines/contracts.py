@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from encoders.base import Modality
 from pipelines.config import Config
-from pipelines.dataset import end_of_day
+from pipelines.dataset import content_of, end_of_day
 from pipelines.schemas import EVERYONE
 from pipelines.storage import Lake
 
@@ -38,19 +39,16 @@ def nothing_after_the_day(config: Config, lake: Lake, day: date) -> list[str]:
     return [f"an event at {latest} is not before {end}"] if latest and latest >= end else []
 
 
-def references_embedded(config: Config, lake: Lake, day: date, modality: str) -> list[str]:
+def references_embedded(config: Config, lake: Lake, day: date, modality: Modality) -> list[str]:
     """Content that the night refers to and that has neither a vector nor a reason in the quarantine."""
-    items = lake.read("std_items", day, ["text_sha256", "image_sha256s", "audio_sha256s"])
-    own = items["text_sha256"] if modality == "text" else pc.list_flatten(items[f"{modality}_sha256s"])
+    needed = {sha for shas in content_of(config, modality, lake.read("std_items", day)) for sha in shas}
     uploads = lake.read("std_user_content", day, ["modality", "content_sha256"])
-    needed = set(own.to_pylist()) | set(
-        uploads.filter(pc.equal(uploads["modality"], modality))["content_sha256"].to_pylist()
-    )
+    if not config.encoders[modality].is_vectors:
+        needed |= set(uploads.filter(pc.equal(uploads["modality"], modality))["content_sha256"].to_pylist())
     table = f"emb_{modality}"
     digest = lake.require(table, day).config_digest
     for part in lake.scan(table, lake.days(table, day), ["content_sha256", "encoder_digest"]):
         needed -= set(part.filter(pc.equal(part["encoder_digest"], digest))["content_sha256"].to_pylist())
-    needed.discard(None)
     if needed:
         rejects = lake.read("quarantine", day, ["stage", "source"])
         failed = set(rejects.filter(pc.equal(rejects["stage"], f"embed_{modality}"))["source"].to_pylist())

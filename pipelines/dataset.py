@@ -3,6 +3,7 @@
 Belongs here: ids to row numbers, events to weights, content to item vectors. Does not: raw data, models.
 """
 
+import hashlib
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from encoders.base import unit_rows
+from encoders.base import MODALITIES, Modality, unit_rows
 from encoders.fusion import Features
 from pipelines.config import Config, Recommend
 from pipelines.schemas import EVERYONE, vectors_to_numpy
@@ -149,25 +150,36 @@ def event_weights(events: pa.Table, settings: Recommend) -> np.ndarray:
 
 def item_features(config: Config, lake: Lake, day: date) -> tuple[dict[str, Features], dict[str, str]]:
     """Vectors of the night's catalogue in each configured modality, and the digest of each encoder."""
-    items = lake.read("std_items", day, ["item_id", "text_sha256", "image_sha256s", "audio_sha256s"])
+    columns = ["item_id", "text_sha256", *(f"{m}_sha256s" for m in MODALITIES if m != "text")]
+    items = lake.read("std_items", day, columns)
     features: dict[str, Features] = {}
     digests: dict[str, str] = {}
     for m in sorted(config.encoders):
-        lists = (
-            [[s] if s else [] for s in items["text_sha256"].to_pylist()]
-            if m == "text"
-            else items[f"{m}_sha256s"].to_pylist()
-        )
         row_of, matrix, digests[m] = content_vectors(lake, m, day)
-        known = [[row_of[s] for s in shas if s in row_of] for shas in lists]
+        known = [[row_of[s] for s in shas if s in row_of] for shas in content_of(config, m, items)]
         mean = np.zeros((len(known), matrix.shape[1]), np.float32)
         for i, rows in enumerate(known):
             if rows:
                 mean[i] = matrix[rows].mean(0)
         present = np.array([bool(r) for r in known], bool)
         if present.any():  # a modality that no item has is no part of the space
-            features[m] = Features(unit_rows(mean), present)
+            shape = lake.require(f"emb_{m}", day).spec.get("sequence")
+            features[m] = Features(unit_rows(mean), present, tuple(shape) if shape else None)
     return features, digests
+
+
+def content_of(config: Config, modality: Modality, items: pa.Table) -> list[list[str]]:
+    """Content sha256s of each catalogue item in a modality; precomputed vectors are addressed by item id."""
+    if config.encoders[modality].is_vectors:
+        return [[item_address(i)] for i in items["item_id"].to_pylist()]
+    if modality == "text":
+        return [[s] if s else [] for s in items["text_sha256"].to_pylist()]
+    return items[f"{modality}_sha256s"].to_pylist()
+
+
+def item_address(item_id: str) -> str:
+    """Content address of an item whose vector is given."""
+    return hashlib.sha256(b"item\0" + item_id.encode()).hexdigest()
 
 
 def content_vectors(lake: Lake, modality: str, day: date) -> tuple[dict[str, int], np.ndarray, str]:

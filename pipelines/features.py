@@ -35,7 +35,7 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
     data = load_dataset(lake, day, config.recommend, config.timezone)
     features, digests = item_features(config, lake, day)
     settings = AlignerSettings(**config.aligner.model_dump(exclude={"history"}))
-    device = choose_device(config.compute.device, config.compute.precision)
+    device = choose_device(config.compute.device)
     past = data.before(data.validation_days())  # the hybrid's validation events stay unseen
     weights, card = train_aligner(features, past.histories(), settings, device.name)
     card |= {
@@ -89,7 +89,7 @@ def load_space(config: Config, lake: Lake, day: date) -> _Space:
         day=day,
         timezone=config.timezone,
         history=config.aligner.history,
-        device=choose_device(config.compute.device, config.compute.precision).name,
+        device=choose_device(config.compute.device).name,
     )
 
 

@@ -16,9 +16,10 @@ import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from encoders.audio import probe_audio
 from encoders.base import DecodeError
 from encoders.image import probe_image
+from encoders.sound import probe_audio
+from encoders.video import probe_video
 from pipelines import runtime
 from pipelines.config import Compute
 from pipelines.raw import RawError, RawStore
@@ -26,9 +27,10 @@ from pipelines.storage import scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when decoding rules change
+VERSION = 2  # raise it when decoding rules change
 MAX_FILE_BYTES = 256_000_000
 BLOCK = 64  # references of one Beam element
+PROBES = {"image": probe_image, "audio": probe_audio, "video": probe_video}
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class MediaFile:
 
     Attributes:
         uri: as the row writes it.
-        kind: image or audio.
+        kind: image, audio or video.
         stamp: size and change time (or etag) of the file when it was read.
         sha256: of its bytes; empty where it could not be read.
         size_bytes: file size.
@@ -141,7 +143,7 @@ def probe(store: RawStore, kind: str, uri: str, stamp: str) -> MediaFile:
         return rejected(e.reason, e.detail)
     sha = hashlib.sha256(data).hexdigest()
     try:
-        facts: dict[str, Any] = probe_image(data) if kind == "image" else probe_audio(data)
+        facts: dict[str, Any] = PROBES[kind](data)
     except DecodeError as e:
         return rejected(e.reason, e.detail, sha, len(data))
     return MediaFile(uri, kind, stamp, sha, len(data), json.dumps(facts, sort_keys=True), "", "")

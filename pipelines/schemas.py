@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from encoders.base import MODALITIES
+
 VECTOR = "fixed_size_list<float32>[d]"
 # A nullable vector is a plain list: pyarrow cannot read back a Parquet fixed_size_list column that holds nulls.
 OPTIONAL_VECTOR = pa.list_(pa.float32())
@@ -176,11 +178,7 @@ def _per_modality(columns: Iterable[str]) -> tuple[Column, ...]:
     }
     kinds |= {"has": (pa.bool_(), "whether the item has {m}", False)}
     kinds |= {"attention": (pa.float32(), "share of the fused vector that came from {m}, 0..1", False)}
-    return tuple(
-        _c(f"{c}_{m}", kinds[c][0], kinds[c][1].format(m=m), kinds[c][2])
-        for c in columns
-        for m in ("text", "image", "audio")
-    )
+    return tuple(_c(f"{c}_{m}", kinds[c][0], kinds[c][1].format(m=m), kinds[c][2]) for c in columns for m in MODALITIES)
 
 
 RAW_COLUMNS: dict[str, dict[str, Any]] = {
@@ -192,10 +190,11 @@ RAW_COLUMNS: dict[str, dict[str, Any]] = {
         "item_id": pa.string(), "title": pa.string(), "description": pa.string(),
         "categories": STRINGS, "tags": STRINGS,
         "domain": pa.string(), "price": pa.float64(), "created_at": TIMESTAMP, "updated_at": TIMESTAMP,
-        "images": STRINGS, "audios": STRINGS,
+        "images": STRINGS, "audios": STRINGS, "videos": STRINGS,
     },
     "user_content": {
         "user_id": pa.string(), "item_id": pa.string(), "text": pa.string(), "image": pa.string(), "audio": pa.string(),
+        "video": pa.string(),
         "created_at": TIMESTAMP,
     },
 }  # fmt: skip
@@ -237,6 +236,7 @@ TABLES: dict[str, Table] = {
                 _c("text_sha256", pa.string(), "sha256 of text", True),
                 _c("image_sha256s", STRINGS, "sha256 of each usable image"),
                 _c("audio_sha256s", STRINGS, "sha256 of each usable sound"),
+                _c("video_sha256s", STRINGS, "sha256 of each usable video"),
                 _c("source", pa.string(), "raw file of this version"),
             ),
         ),
@@ -246,7 +246,7 @@ TABLES: dict[str, Table] = {
             (
                 _c("user_id", pa.string(), "user"),
                 _c("content_sha256", pa.string(), "sha256 of the text or file"),
-                _c("modality", pa.string(), "text, image or audio"),
+                _c("modality", pa.string(), "text, image, audio or video"),
                 _c("item_id", pa.string(), "item it is about", True),
                 _c("text", pa.string(), "the text, NFC", True),
                 _c("uri", pa.string(), "the file", True),
@@ -258,14 +258,14 @@ TABLES: dict[str, Table] = {
             "std_media", "One row a distinct media file that decodes.", ("sha256",),
             (
                 _c("sha256", pa.string(), "sha256 of the file's bytes"),
-                _c("kind", pa.string(), "image or audio"),
+                _c("kind", pa.string(), "image, audio or video"),
                 _c("format", pa.string(), "jpeg, png, flac, ..."),
                 _c("size_bytes", pa.int64(), "file size in bytes"),
                 _c("width_px", pa.int32(), "width after EXIF rotation", True),
                 _c("height_px", pa.int32(), "height after EXIF rotation", True),
                 _c("sample_rate_hz", pa.int32(), "sample rate", True),
                 _c("channels", pa.int32(), "channels", True),
-                _c("duration_s", pa.float64(), "duration in seconds, at most 180", True),
+                _c("duration_s", pa.float64(), "duration in seconds; at most 180 of a sound and 600 of a video", True),
                 _c("uri", pa.string(), "first reference to it, in order of name"),
             ),
         ),
@@ -300,7 +300,7 @@ TABLES: dict[str, Table] = {
                     _c("vector", VECTOR, "unit vector"),
                 ),
             )
-            for m in ("text", "image", "audio")
+            for m in MODALITIES
         ),
         Table(
             "feat_items", "Items in the unified space.", ("item_id",),

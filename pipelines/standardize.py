@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from encoders.base import MODALITIES
 from pipelines.config import Config, digest_of
 from pipelines.ingest import Piece, for_kind
 from pipelines.media import MediaFile, MediaIndex
@@ -262,7 +263,7 @@ def _current_items(day: date, pieces: list[Piece], account: Account) -> tuple[li
         account.count("items", row["source"], out=1)
         refs += [
             (k, u, row["source"], row["_position"])
-            for k, c in (("image", "images"), ("audio", "audios"))
+            for k, c in (("image", "images"), ("audio", "audios"), ("video", "videos"))
             for u in row[c]
         ]
     return rows, refs
@@ -291,6 +292,7 @@ def _items_table(rows: list[dict[str, Any]], found: dict[tuple[str, str], MediaF
                 "text_sha256": text_sha256(text) if text else None,
                 "image_sha256s": shas("image", row["images"]),
                 "audio_sha256s": shas("audio", row["audios"]),
+                "video_sha256s": shas("video", row["videos"]),
             }
         )
     return pa.Table.from_pylist(out, schema=_plain_schema("std_items"))
@@ -305,7 +307,7 @@ def text_sha256(text: str) -> str:
 
 
 def _uploads(day: date, pieces: list[Piece], account: Account) -> list[dict[str, Any]]:
-    """One record a text, image or sound that a user uploaded by the end of the day."""
+    """One record a text, image, sound or video that a user uploaded by the end of the day."""
     out = []
     for piece in pieces:
         for row in _known_rows("user_content", piece, day).to_pylist():
@@ -314,7 +316,7 @@ def _uploads(day: date, pieces: list[Piece], account: Account) -> list[dict[str,
                 "source": piece.source,
                 "position": row["_position"],
             }
-            parts = [(m, row[m]) for m in ("text", "image", "audio") if row[m]]
+            parts = [(m, row[m]) for m in MODALITIES if row[m]]
             out += [
                 shared | {"modality": m, "text": v if m == "text" else None, "uri": v if m != "text" else None}
                 for m, v in parts
@@ -325,7 +327,7 @@ def _uploads(day: date, pieces: list[Piece], account: Account) -> list[dict[str,
                     piece.source,
                     row["_position"],
                     "no_content",
-                    "text, image and audio are all empty",
+                    f"{', '.join(MODALITIES)} are all empty",
                 )
                 account.count("user_content", piece.source, quarantined=1)
         account.add_piece_rejects("user_content", piece, day, cumulative=True)

@@ -51,6 +51,7 @@ class Manifest:
         code_digest: the code that made it.
         inputs: name of each input -> its digest.
         counters: facts of the run that made it (encoded, reused, ...).
+        spec: the encoder of a table of vectors, see ``encoders.base.EncoderSpec``.
     """
 
     table: str
@@ -62,6 +63,7 @@ class Manifest:
     code_digest: str = ""
     inputs: dict[str, str] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    spec: dict[str, Any] = field(default_factory=dict)
 
 
 @cache
@@ -203,7 +205,7 @@ class Lake:
             table: name in ``schemas.TABLES``.
             day: partition.
             data: rows, or parts in key order that are written one by one.
-            provenance: ``config_digest``, ``inputs``, ``counters`` of the manifest.
+            provenance: ``config_digest``, ``inputs``, ``counters``, ``spec`` of the manifest.
 
         Raises:
             SchemaError: the rows break the table's contract; nothing is published.

@@ -79,7 +79,7 @@ def test_asset_keys_are_stable() -> None:
     assert keys == {
         "raw_interactions", "raw_items", "raw_user_content", "raw_media",
         "std_interactions", "std_items", "std_user_content", "std_media", "quarantine", "ingest_files",
-        "emb_text", "emb_image", "emb_audio", "model_aligner", "feat_items", "feat_users",
+        "emb_text", "emb_image", "emb_audio", "emb_video", "model_aligner", "feat_items", "feat_users",
         "model_popularity", "model_user_cf", "model_item_cf", "model_content", "model_multimodal", "model_hybrid",
         "reco_candidates", "recommendations", "eval_offline",
     }  # fmt: skip

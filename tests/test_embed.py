@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from encoders.base import Device, EncoderSpec
+from encoders.base import Device, EncoderSpec, ModelFiles
 from pipelines import embed as stage
+from pipelines import encoder
 from pipelines.config import Config, Encoder, Paths
 from pipelines.schemas import TABLES
 from pipelines.standardize import text_sha256
@@ -24,6 +25,7 @@ class Awkward:
 
     def __init__(self) -> None:
         self.spec = EncoderSpec("text", "awkward", "1", {}, {}, "none", "float32", 4)
+        self.device = Device()
 
     def prepare(self, payload: bytes) -> str:
         text = payload.decode()
@@ -33,6 +35,9 @@ class Awkward:
 
     def bucket(self, prepared: Any) -> int:
         return 0
+
+    def rows(self, bucket: int) -> int:
+        return 8
 
     def encode(self, prepared: Sequence[str]) -> np.ndarray:
         if self.broken or any("poison" in p for p in prepared):
@@ -44,7 +49,9 @@ class Awkward:
 
 @pytest.fixture
 def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake]:
-    monkeypatch.setattr(stage, "load", lambda *args, **kwargs: Awkward())
+    monkeypatch.setattr(encoder, "load", lambda *args, **kwargs: Awkward())
+    monkeypatch.setattr(encoder, "model_files", lambda *a: ModelFiles(tmp_path, "1"))
+    monkeypatch.setattr(encoder, "tune", lambda *a: encoder.Tuning())
     config = Config(
         paths=Paths(raw=str(tmp_path), data=tmp_path / "data"),
         start_date=FIRST,
@@ -53,15 +60,18 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake
     lake = Lake(tmp_path / "lake")
     texts = ["one", "two crash", "three poison", "four nan", *(f"text {i}" for i in range(60))]
     empty: dict[str, Any] = dict.fromkeys(c.name for c in TABLES["std_items"].columns)
-    empty |= {"categories": [], "tags": [], "image_sha256s": [], "audio_sha256s": [], "source": "s"}
+    empty |= {
+        "categories": [],
+        "tags": [],
+        "image_sha256s": [],
+        "audio_sha256s": [],
+        "video_sha256s": [],
+        "source": "s",
+    }
     rows = [empty | {"item_id": str(i), "text": t, "text_sha256": text_sha256(t)} for i, t in enumerate(texts)]
     lake.publish("std_items", FIRST, pa.Table.from_pylist(rows, schema=TABLES["std_items"].schema({})))
     for name in ("std_user_content", "quarantine", "std_media"):
         lake.publish(name, FIRST, TABLES[name].schema({}).empty_table())
-    monkeypatch.setattr(
-        stage, "model_files", lambda *a: __import__("encoders.base", fromlist=["ModelFiles"]).ModelFiles(tmp_path, "1")
-    )
-    monkeypatch.setattr(stage, "choose_device", lambda *a: Device(batch_size=8))
     return config, lake
 
 

@@ -10,9 +10,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from encoders.audio import decode_audio, probe_audio, windows
-from encoders.base import DecodeError, Encoder, check_model, choose_device, load, unit_rows
+from encoders.base import DecodeError, Encoder, Modality, ModelChoice, check_model, choose_device, load, unit_rows
 from encoders.image import decode_image
+from encoders.sound import decode_audio, probe_audio, windows
+from encoders.tuning import encode_all, tune
 from encoders.weights import CARRIERS, WeightsError, weights_dir
 from tests.conftest import real_data
 
@@ -46,12 +47,14 @@ def sound(seconds: float = 1.0, rate: int = 22_050, hz: float = 440.0, fmt: str 
 
 
 def vectors(encoder: Encoder, payloads: Sequence[bytes]) -> np.ndarray:
-    prepared = [encoder.prepare(p) for p in payloads]
-    out = np.zeros((len(prepared), encoder.spec.dim), np.float32)
-    for bucket in {encoder.bucket(p) for p in prepared}:
-        at = [i for i, p in enumerate(prepared) if encoder.bucket(p) == bucket]
-        out[at] = encoder.encode([prepared[i] for i in at])
-    return out
+    return encode_all(encoder, [encoder.prepare(p) for p in payloads])
+
+
+def tuned(modality: Modality, choice: ModelChoice, payloads: Sequence[bytes]) -> Encoder:
+    """The encoder with the batch size that the stage would find; every larger batch has other bits."""
+    name = choose_device("cpu").name
+    tuning = tune(lambda d: load(modality, choice, d), name, "float32", payloads)
+    return load(modality, choice, tuning.device(name))
 
 
 TEXTS = [
@@ -76,12 +79,13 @@ SOUNDS = [sound(s, hz=h, rate=r) for s in (0.05, 1.0, 12.0) for h, r in ((220, 1
 @pytest.fixture(params=["text", "image", "audio", "minilm", "efficientnet-lite0", "musicnn", "mfcc"])
 def case(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> tuple[Encoder, list[bytes]]:
     name = request.param
+    modality: Modality
     if name in CARRIERS:
         need(name)
     modality = {"minilm": "text", "efficientnet-lite0": "image", "musicnn": "audio", "mfcc": "audio"}.get(name, name)
     model = str(tiny_models[name]) if name in tiny_models else name
     payloads = {"text": TEXTS, "image": PICTURES, "audio": SOUNDS}[modality]
-    return load(modality, model, choose_device("cpu", batch_size=8)), payloads
+    return tuned(modality, ModelChoice(model), payloads), payloads
 
 
 def test_vectors_are_unit_and_do_not_depend_on_neighbours(case: tuple[Encoder, list[bytes]]) -> None:
@@ -99,25 +103,25 @@ def test_digest_covers_weights_and_preprocessing(tiny_models: dict[str, Path], t
     import shutil
 
     device = choose_device("cpu")
-    first = load("text", str(tiny_models["text"]), device).spec
+    first = load("text", ModelChoice(str(tiny_models["text"])), device).spec
     shutil.copytree(tiny_models["text"], tmp_path / "moved")
-    assert load("text", str(tmp_path / "moved"), device).spec.digest() == first.digest(), (
+    assert load("text", ModelChoice(str(tmp_path / "moved")), device).spec.digest() == first.digest(), (
         "a moved folder is the same model"
     )
     weights = tmp_path / "moved" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert load("text", str(tmp_path / "moved"), device).spec.digest() != first.digest()
+    assert load("text", ModelChoice(str(tmp_path / "moved")), device).spec.digest() != first.digest()
     (tmp_path / "moved" / "sentence_bert_config.json").write_text('{"max_seq_length": 16}')
-    changed = load("text", str(tmp_path / "moved"), device).spec
+    changed = load("text", ModelChoice(str(tmp_path / "moved")), device).spec
     assert changed.preprocessing["max_tokens"] == 16
 
 
 def test_minilm_knows_what_is_alike() -> None:
     need("minilm")
     v = vectors(
-        load("text", "minilm", choose_device("cpu")),
+        load("text", ModelChoice("minilm"), choose_device("cpu")),
         [b"a dog barks", b"a puppy is barking loudly", b"stock markets fell today"],
     )
     assert v[0] @ v[1] > 0.6 > 0.3 > v[0] @ v[2]
@@ -128,12 +132,13 @@ def test_lite0_class_scores_are_those_of_the_published_network() -> None:
     need("efficientnet-lite0")
     import torch
 
-    encoder = load("image", "efficientnet-lite0", choose_device("cpu"))
+    encoder = load("image", ModelChoice("efficientnet-lite0"), choose_device("cpu"))
     state = torch.load(weights_dir("efficientnet-lite0") / "efficientnet-lite0-57934424.pth", weights_only=True)
     net = encoder.net  # type: ignore[attr-defined]
     for path in sorted((real_data("tuxpaint_stamps") / "images").glob("animals__birds__*flamingo*"))[:1]:
         with torch.inference_mode():
-            features = net(torch.from_numpy(encoder.prepare(path.read_bytes())[None]))
+            pixels = torch.from_numpy(encoder.prepare(path.read_bytes())[None])
+            features = net(pixels)
             top = (features @ state["_fc.weight"].T + state["_fc.bias"]).softmax(1)[0]
         assert int(top.argmax()) == 130  # ImageNet class 130 is flamingo
         return
@@ -155,7 +160,7 @@ def test_musicnn_and_mfcc_tell_animals_apart() -> None:
     for name in ("mfcc", "musicnn"):
         if name in CARRIERS:
             need(name)
-        v = vectors(load("audio", name, choose_device("cpu")), payloads)
+        v = vectors(load("audio", ModelChoice(name), choose_device("cpu")), payloads)
         similarity = v @ v.T
         np.fill_diagonal(similarity, -2)
         assert (labels[similarity.argmax(1)] == labels).mean() > 0.7, name
@@ -259,6 +264,7 @@ def test_hostile_media_are_decoded_or_refused() -> None:
 
 
 def test_bad_models_are_named() -> None:
-    assert check_model("text", "minilm") is None or "python -m encoders.weights" in str(check_model("text", "minilm"))
-    assert "embeds text, not audio" in str(check_model("audio", "minilm"))
-    assert "not a built-in (mfcc, musicnn)" in str(check_model("audio", "nobody/nothing"))
+    weights = check_model("text", ModelChoice("minilm"))
+    assert not weights or "python -m encoders.weights" in weights[0]
+    assert "embeds text, not audio" in check_model("audio", ModelChoice("minilm"))[0]
+    assert "not a built-in (mfcc, mfcc-rnn, musicnn)" in check_model("audio", ModelChoice("nobody/nothing"))[0]

@@ -1,0 +1,203 @@
+"""Precision and batch size of a model on this machine: measured once on real inputs, not typed.
+
+Belongs here: the measurement and its rule. Does not: remembering it (``pipelines.embed``), cutting batches
+(``batching``).
+"""
+
+import logging
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.base import Device, Encoder
+
+log = logging.getLogger(__name__)
+
+MIN_COSINE = 0.999  # bfloat16 may turn no vector further than this from its float32 direction
+MIN_SPEEDUP = 1.3  # and the machine's matrix product has to gain this; it is 2 with bfloat16 units and 0.5 without
+MIN_GAIN = 1.05  # a doubled batch has to raise the throughput by this
+SAMPLE = 16
+TRIALS = 3
+LARGEST = 1 << 16
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a model runs best on this machine.
+
+    Attributes:
+        dtype: precision of the forward pass.
+        batch: tokens (text) or rows of a forward pass.
+        fixed: the kernels' results depend on the batch size, so every batch has to have this one.
+        measured: bf16_matmul_speedup of the machine; min_cosine and speedup of this model in bfloat16; throughput by
+            batch size (rows a second).
+    """
+
+    dtype: str = "float32"
+    batch: int = 1
+    fixed: bool = False
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    def device(self, name: str) -> Device:
+        """The device with these settings."""
+        return Device(name, self.dtype, self.batch, self.fixed)
+
+    def as_json(self) -> dict[str, Any]:
+        """Fields as JSON values."""
+        return asdict(self)
+
+
+def machine(device: str) -> str:
+    """What makes timings and kernels differ: processor or GPU, and torch's version."""
+    import torch
+
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)} torch {torch.__version__}"
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    facts = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in lines}
+    name = "/".join(facts.get(k, "") for k in ("vendor_id", "cpu family", "model", "stepping"))
+    has_bf16 = [f for f in ("amx_bf16", "avx512_bf16", "bf16") if f in facts.get("flags", "").split()]
+    return f"{platform.machine()} {name} {' '.join(has_bf16)} torch {torch.__version__}"
+
+
+def tune(load_on: Callable[[Device], Encoder], name: str, precision: str, payloads: Sequence[bytes]) -> Tuning:
+    """Measure a model on real inputs.
+
+    Args:
+        load_on: loads the model on a device.
+        name: torch device string.
+        precision: a dtype name, or ``auto``: bfloat16 where it is as good as float32 and faster.
+        payloads: inputs as they are stored; without one that can be decoded nothing is measured.
+    """
+    dtype = "float32" if precision == "auto" else precision
+    measured: dict[str, Any] = {}
+    encoder = load_on(Device(name, dtype))
+    sample = _prepared(encoder, payloads)
+    if not sample:
+        return Tuning(dtype)
+    if precision == "auto" and any(hasattr(encoder, part) for part in ("net", "model", "image")):
+        measured["bf16_matmul_speedup"] = bf16_speedup(name)
+        if measured["bf16_matmul_speedup"] >= MIN_SPEEDUP:
+            fast = load_on(Device(name, "bfloat16"))
+            measured |= _compare(encoder, fast, sample)
+            if measured["min_cosine"] >= MIN_COSINE:
+                encoder, dtype = fast, "bfloat16"
+    batch, fixed, curve = _grow(encoder, sample, name)
+    measured["throughput"] = curve
+    log.info("%s on %s: %s, batches of %d%s; %s", encoder.spec.model, name, dtype, batch, " fixed" * fixed, measured)
+    return Tuning(dtype, batch, fixed, measured)
+
+
+def _prepared(encoder: Encoder, payloads: Sequence[bytes]) -> list[Any]:
+    found = []
+    for payload in payloads[:SAMPLE]:
+        try:
+            found.append(encoder.prepare(payload))
+        except Exception as e:  # the stage quarantines it with its reason; here it is only no good to measure on
+            log.debug("not measured on: %s", e)
+    return found
+
+
+@cache
+def bf16_speedup(name: str) -> float:
+    """How much faster a matrix product of 1024 is in bfloat16 than in float32 on this device.
+
+    A model's own timing decides nothing: it is noisy where it is short, and would make tables depend on the noise.
+    """
+    import torch
+
+    def seconds(dtype: torch.dtype) -> float:
+        a = torch.ones((1024, 1024), dtype=dtype, device=name)
+
+        def product() -> None:
+            (a @ a)[0, 0].item()  # waits for the device
+
+        product()
+        return min(_seconds(product) for _ in range(5))
+
+    return round(seconds(torch.float32) / max(seconds(torch.bfloat16), 1e-9), 1)
+
+
+def encode_all(encoder: Encoder, sample: Sequence[Any]) -> np.ndarray:
+    """Vectors (n, dim) of prepared payloads of any buckets, in their order."""
+    out = np.zeros((len(sample), encoder.spec.dim), np.float32)
+    buckets: dict[int, list[int]] = {}
+    for i, prepared in enumerate(sample):
+        buckets.setdefault(encoder.bucket(prepared), []).append(i)
+    for at in buckets.values():
+        out[at] = encoder.encode([sample[i] for i in at])
+    return out
+
+
+def _compare(exact: Encoder, fast: Encoder, sample: Sequence[Any]) -> dict[str, Any]:
+    a, b = encode_all(exact, sample), encode_all(fast, sample)
+    slow_s, fast_s = (min(_seconds(lambda e=e: encode_all(e, sample)) for _ in range(TRIALS)) for e in (exact, fast))  # type: ignore[misc]
+    return {
+        "inputs": len(sample),
+        "min_cosine": round(float((a * b).sum(1).min()), 6),
+        "speedup": round(slow_s / max(fast_s, 1e-9), 2),
+    }
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _grow(encoder: Encoder, sample: Sequence[Any], name: str) -> tuple[int, bool, dict[str, float]]:
+    """Double the batch while throughput grows and, on a CPU, vectors keep their bits.
+
+    Returns:
+        Batch size, whether results depend on it, rows a second by batch size.
+    """
+    import torch
+
+    one, unit = _typical(encoder, sample)
+    device = replace(encoder.device, batch=unit)
+    alone, best, fixed, curve = encoder_on(encoder, device).encode([one]), unit, False, {}
+    size, top = unit, 0.0
+    while size <= LARGEST:
+        tried = encoder_on(encoder, replace(device, batch=size))
+        rows = [one] * max(1, size // unit)
+        try:
+            vectors = tried.encode(rows)
+        except torch.OutOfMemoryError:
+            break
+        same = np.array_equal(vectors, np.repeat(alone, len(rows), 0))
+        if not same and name == "cpu":
+            break
+        rate = len(rows) / min(_seconds(lambda t=tried, r=rows: t.encode(r)) for _ in range(TRIALS))  # type: ignore[misc]
+        curve[str(size)] = round(rate, 2)
+        if rate < top * MIN_GAIN:
+            break
+        best, top, fixed = size, rate, fixed or not same
+        size *= 2
+    return best, fixed, curve
+
+
+def _typical(encoder: Encoder, sample: Sequence[Any]) -> tuple[Any, int]:
+    """The input of median length, and the batch units that it takes."""
+    ordered = sorted(sample, key=encoder.bucket)
+    one = ordered[len(ordered) // 2]
+    unit = encoder.bucket(one) if encoder.spec.modality == "text" and encoder.bucket(one) else 1
+    return one, unit
+
+
+def encoder_on(encoder: Encoder, device: Device) -> Encoder:
+    """The same loaded network with other batch settings."""
+    from copy import copy
+
+    from encoders.batching import Batches
+
+    other = copy(encoder)
+    other.device = device
+    other.batches = Batches(device)  # type: ignore[attr-defined]
+    return other

@@ -1,0 +1,94 @@
+"""Which encoder a night uses: identity, precision and batch size, measured once a machine and remembered.
+
+Belongs here: what is remembered between nights, the loaded model of this process. Does not: the measurement
+(``encoders.tuning``), its use (``encoding``).
+"""
+
+import json
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from encoders.base import Device, Encoder, EncoderSpec, Modality, ModelChoice, choose_device, load, model_files
+from encoders.tuning import Tuning, machine, tune
+from pipelines.config import Compute, digest_of
+from pipelines.storage import code_digest
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The encoder of a night.
+
+    Attributes:
+        spec: its identity.
+        digest: of the spec.
+        device: where and how it runs.
+    """
+
+    spec: EncoderSpec
+    digest: str
+    device: Device
+
+
+@lru_cache(maxsize=1)
+def _loaded(modality: Modality, choice: ModelChoice, device: Device) -> Encoder:
+    return load(modality, choice, device)
+
+
+_loading = threading.Lock()
+
+
+def loaded(modality: Modality, choice: ModelChoice, device: Device) -> Encoder:
+    """The encoder, loaded once a process."""
+    with _loading:
+        return _loaded(modality, choice, device)
+
+
+def unload() -> None:
+    """Give the memory of the last encoder back."""
+    _loaded.cache_clear()
+
+
+def choose(
+    modality: Modality, choice: ModelChoice, compute: Compute, cache: Path, sample: Callable[[], list[bytes]]
+) -> Chosen:
+    """Identity, precision and batch size of a model on this machine; measured once, so that an idle night loads none.
+
+    Args:
+        modality: what it embeds.
+        choice: the model and its options.
+        compute: device and precision.
+        cache: folder that remembers.
+        sample: gives some payloads to measure on; none leaves the model unmeasured and nothing remembered as measured.
+    """
+    device = choose_device(compute.device).name
+    payloads: list[bytes] = []
+    path = _remembered(modality, choice, compute, device, cache, measured=True)
+    if not path.is_file():
+        payloads = sample()
+        path = _remembered(modality, choice, compute, device, cache, measured=bool(payloads))
+    if not path.is_file():
+        tuning = (
+            tune(lambda d: loaded(modality, choice, d), device, compute.precision, payloads) if payloads else Tuning()
+        )
+        spec = loaded(modality, choice, tuning.device(device)).spec
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+        partial.write_text(json.dumps({"tuning": tuning.as_json(), "spec": asdict(spec), "digest": spec.digest()}))
+        partial.replace(path)
+    known = json.loads(path.read_text())
+    tuning = Tuning(**known["tuning"])
+    spec = EncoderSpec(**known["spec"] | {"measured": tuning.measured})
+    return Chosen(spec, known["digest"], tuning.device(device))
+
+
+def _remembered(
+    modality: Modality, choice: ModelChoice, compute: Compute, device: str, cache: Path, measured: bool
+) -> Path:
+    names = [choice.model, *([choice.image, choice.audio] if choice.model == "frames" else [])]
+    files = [model_files(n, choice.revision).sha256 for n in names if n]
+    facts = [modality, asdict(choice), files, machine(device), device, compute.precision, code_digest(), measured]
+    return cache / "encoders" / f"{digest_of(facts)}.json"
