@@ -14,6 +14,7 @@ from assets.metadata import (
     plot_metadata,
     table_metadata,
     table_spec,
+    texts_shown,
 )
 from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained, lake_of
 from encoders.base import Modality
@@ -25,7 +26,8 @@ def build(partitions: dg.PartitionsDefinition, config: Config) -> list[Any]:
     tables = [f"emb_{m}" for m in sorted(config.encoders)]
     return [
         *(_embedding(m, partitions, config) for m in sorted(config.encoders)),
-        _aligner(partitions, tables),
+        *([_views(partitions, tables)] if config.augment.views else []),
+        _aligner(partitions, [*tables, "aug_views"] if config.augment.views else tables),
         _fusion(partitions, tables),
     ]
 
@@ -54,6 +56,31 @@ def _embedding(modality: Modality, partitions: dg.PartitionsDefinition, config: 
             yield from run_checks(config, lake, name, day)
 
     return embedding
+
+
+def _views(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:
+    @dg.multi_asset(
+        name="aug_views",
+        specs=[table_spec("aug_views", "embedded", partitions, tables)],
+        check_specs=check_specs("aug_views"),
+        pool=DEVICE_POOL,
+    )
+    def aug_views(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Encode augmented views of new content, for training."""
+        from pipelines.augment import augment, examples
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            manifest = augment(config, lake, day, report=observed(context, "aug_views"))
+            shown = list(examples(config, lake, day))
+            yield dg.MaterializeResult(
+                asset_key="aug_views",
+                metadata=table_metadata(lake, manifest, plots.gallery(shown)) | texts_shown(shown),
+            )
+            yield from run_checks(config, lake, "aug_views", day)
+
+    return aug_views
 
 
 def observed(context: dg.AssetExecutionContext, name: str) -> Any:

@@ -4,7 +4,7 @@ Belongs here: presentation derived from ``schemas`` and manifests. Does not: fig
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any
 
@@ -104,6 +104,13 @@ def plot_metadata(plot: bytes | None) -> dict[str, Any]:
     if plot is None:
         return {}
     return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(plot).decode()})")}
+
+
+def texts_shown(examples: Iterable[Any]) -> dict[str, Any]:
+    """Texts before and after augmentation, as markdown."""
+    texts = [e for e in examples if e.modality == "text"]
+    lines = [f"- {e.before}\n" + "\n".join(f"  - {a}" for a in e.after) for e in texts]
+    return {"texts_before_and_after": dg.MetadataValue.md("\n".join(lines))} if lines else {}
 
 
 def card_metadata(card: Mapping[str, Any]) -> dict[str, Any]:

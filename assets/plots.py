@@ -2,6 +2,7 @@
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -126,4 +127,31 @@ def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> byt
         axes.bar(x, [value.get((model, s), 0.0) for s in slices], 0.12, label=model)
     axes.set(title=f"{metric}@{k} on {day}", xticks=range(len(slices)), xticklabels=slices)
     axes.legend(fontsize=7, ncols=3)
+    return _png(figure)
+
+
+def gallery(examples: Sequence[Any]) -> bytes | None:
+    """Pictures and spectrograms: the original on the left, its views beside it."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    shown = [e for e in examples if e.modality != "text"]
+    if not shown:
+        return None
+    columns = 1 + max(len(e.after) for e in shown)
+    figure, axes = pyplot.subplots(
+        len(shown), columns, figsize=(2.1 * columns, 1.7 * len(shown)), layout="constrained", squeeze=False
+    )
+    for row, example in zip(axes, shown, strict=True):
+        for column, (axis, value) in enumerate(zip(row, [example.before, *example.after], strict=False)):
+            if example.modality == "image":
+                axis.imshow(value)
+            else:
+                spectrum, _, _, _ = axis.specgram(value + 1e-9, NFFT=512, Fs=example.rate_hz, noverlap=256)
+                top = 10 * np.log10(spectrum.max())
+                axis.images[0].set_clim(top - 80, top)
+            axis.set(xticks=[], yticks=[], title="original" if column == 0 else f"view {column - 1}")
+            axis.title.set_fontsize(8)
     return _png(figure)

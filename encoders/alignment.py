@@ -99,6 +99,7 @@ class _Trainer:
         shape = {"dim": settings.dim, "layers": settings.layers, "heads": settings.heads}
         self.model = FusionModel(dims=dims, sequences=self.sequences, **shape).to(device)
         self.x = {m: torch.from_numpy(features[m].matrix).to(device) for m in self.model.modalities}
+        self.views = {m: torch.from_numpy(v).to(device) for m, f in features.items() if (v := f.views) is not None}
         self.present = torch.from_numpy(np.stack([features[m].present for m in self.model.modalities], 1)).to(device)
         self.dropout = torch.Generator().manual_seed(settings.seed + 1)
 
@@ -121,7 +122,19 @@ class _Trainer:
                     self.model.aligned(m, self.x[m][both]) for m in (self.model.modalities[i], self.model.modalities[j])
                 )
                 losses.append(info_nce(a, b, self.model.log_temperature.exp()))
+        losses += self.same_under_augmentation(rows)
         return torch.stack(losses).mean() if losses else torch.zeros((), device=self.device)
+
+    def same_under_augmentation(self, rows: Tensor) -> list[Tensor]:
+        """InfoNCE of a modality and a view of it, a random one each time (https://arxiv.org/abs/2002.05709)."""
+        losses = []
+        for m, views in self.views.items():
+            mine = rows[self.present[rows, self.model.modalities.index(m)]]
+            if len(mine) > 1:
+                chosen = views[int(torch.randint(len(views), (), generator=self.dropout)), mine]
+                a, b = self.model.aligned(m, self.x[m][mine]), self.model.aligned(m, chosen)
+                losses.append(info_nce(a, b, self.model.log_temperature.exp()))
+        return losses
 
     def interaction(self, rows: np.ndarray, mask: np.ndarray, target: np.ndarray, log_q: np.ndarray) -> Tensor:
         """InfoNCE of the user (fused from the history) and the next item."""

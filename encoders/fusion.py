@@ -25,11 +25,13 @@ class Features:
         matrix: float32 (n, d_m), unit rows; rows that are absent are ignored.
         present: bool (n,).
         sequence: (steps, features) where each row is a flat sequence.
+        views: float32 (v, n, d_m), augmented rows for training; a row without a view repeats its original.
     """
 
     matrix: np.ndarray
     present: np.ndarray
     sequence: tuple[int, int] | None = None
+    views: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

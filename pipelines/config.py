@@ -101,6 +101,33 @@ class Aligner(Settings):
         return self
 
 
+class Augment(Settings):
+    """Views of content for the aligner's contrastive loss; see ``encoders.augment``."""
+
+    views: int = Field(0, ge=0, le=16, description="views of each content; 0 trains without")
+    text: tuple[str, ...] = Field(("span_drop", "word_drop"), description="ops in order; none leaves a modality out")
+    image: tuple[str, ...] = Field(("rotate", "crop", "flip", "colour"), description="likewise; there is also scale")
+    audio: tuple[str, ...] = Field(
+        ("speed", "noise", "time_mask", "frequency_mask"), description="likewise; there are also denoise and pitch"
+    )
+
+    def ops(self, modality: Modality) -> tuple[str, ...]:
+        """Ops of a modality; none for video."""
+        return tuple(getattr(self, modality, ()))
+
+    @model_validator(mode="after")
+    def _known(self) -> "Augment":
+        known = {
+            "text": ("span_drop", "word_drop"),
+            "image": ("rotate", "crop", "scale", "flip", "colour"),
+            "audio": ("denoise", "speed", "pitch", "noise", "time_mask", "frequency_mask"),
+        }
+        wrong = [f"{m}: '{op}'" for m, names in known.items() for op in getattr(self, m) if op not in names]
+        if wrong:
+            raise ValueError(f"unknown augmentation {', '.join(wrong)}; known are {known}")
+        return self
+
+
 class Recommend(Settings):
     """What is served."""
 
@@ -152,6 +179,7 @@ class Config(Settings):
         "audio": Encoder(model="musicnn"),
         "video": Encoder(model="frames"),
     }
+    augment: Augment = Augment()
     aligner: Aligner = Aligner()
     recommend: Recommend = Recommend()
     compute: Compute = Compute()

@@ -1,6 +1,7 @@
 """Std and emb tables as arrays: users, items, weighted events, vectors, as one night may see them.
 
-Belongs here: ids to row numbers, events to weights, content to item vectors. Does not: raw data, models.
+Belongs here: which content a night refers to, ids to row numbers, events to weights, content to item vectors. Does
+not: raw data, models.
 """
 
 import hashlib
@@ -14,9 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from encoders.augment import VERSION as AUGMENT_VERSION
 from encoders.base import MODALITIES, Modality, unit_rows
 from encoders.fusion import Features
-from pipelines.config import Config, Recommend
+from pipelines.config import Config, Recommend, digest_of
 from pipelines.schemas import EVERYONE, vectors_to_numpy
 from pipelines.storage import Lake
 
@@ -175,6 +177,38 @@ def content_of(config: Config, modality: Modality, items: pa.Table) -> list[list
     if modality == "text":
         return [[s] if s else [] for s in items["text_sha256"].to_pylist()]
     return items[f"{modality}_sha256s"].to_pylist()
+
+
+def needed(config: Config, lake: Lake, modality: Modality, day: date) -> pa.Table:
+    """Distinct content of a modality that the night refers to: content_sha256, text, uri; in order of sha256."""
+    items = lake.read("std_items", day)
+    none = pa.nulls(items.num_rows, pa.string())
+    if config.encoders[modality].is_vectors:  # they belong to items; nobody can look up an upload
+        address = pa.array([item_address(i) for i in items["item_id"].to_pylist()], pa.string())
+        return _distinct(pa.table({"content_sha256": address, "text": items["item_id"], "uri": none}))
+    if modality == "text":
+        rows = pa.table({"content_sha256": items["text_sha256"], "text": items["text"], "uri": none})
+        rows = rows.filter(pc.is_valid(rows["content_sha256"]))
+    else:
+        media = lake.read("std_media", day, ["sha256", "uri", "kind"])
+        media = media.filter(pc.equal(media["kind"], modality))
+        wanted = pc.unique(pc.list_flatten(items[f"{modality}_sha256s"]))
+        media = media.filter(pc.is_in(media["sha256"], pa.chunked_array([wanted])))
+        none = pa.nulls(media.num_rows, pa.string())
+        rows = pa.table({"content_sha256": media["sha256"], "text": none, "uri": media["uri"]})
+    uploads = lake.read("std_user_content", day)
+    uploads = uploads.filter(pc.equal(uploads["modality"], modality)).select(["content_sha256", "text", "uri"])
+    return _distinct(pa.concat_tables([rows, uploads.cast(rows.schema)]))
+
+
+def _distinct(rows: pa.Table) -> pa.Table:
+    once = rows.group_by("content_sha256").aggregate([("text", "min"), ("uri", "min")])
+    return once.sort_by("content_sha256").rename_columns(rows.column_names)
+
+
+def view_digest(config: Config, modality: Modality, encoder_digest: str, view: int) -> str:
+    """Identity of a view: encoder, ops and epoch."""
+    return digest_of([encoder_digest, config.augment.ops(modality), AUGMENT_VERSION, view])
 
 
 def item_address(item_id: str) -> str:

@@ -16,39 +16,12 @@ import pyarrow.compute as pc
 from encoders.base import Modality
 from pipelines import encoding
 from pipelines.config import Config
-from pipelines.dataset import item_address
+from pipelines.dataset import needed
 from pipelines.encoder import Chosen, choose, unload
 from pipelines.raw import RawStore
 from pipelines.storage import Lake, Manifest, locked, scratch
 
 log = logging.getLogger(__name__)
-
-
-def needed(config: Config, lake: Lake, modality: Modality, day: date) -> pa.Table:
-    """Distinct content of a modality that the night refers to: content_sha256, text, uri; in order of sha256."""
-    items = lake.read("std_items", day)
-    none = pa.nulls(items.num_rows, pa.string())
-    if config.encoders[modality].is_vectors:  # they belong to items; nobody can look up an upload
-        address = pa.array([item_address(i) for i in items["item_id"].to_pylist()], pa.string())
-        return _distinct(pa.table({"content_sha256": address, "text": items["item_id"], "uri": none}))
-    if modality == "text":
-        rows = pa.table({"content_sha256": items["text_sha256"], "text": items["text"], "uri": none})
-        rows = rows.filter(pc.is_valid(rows["content_sha256"]))
-    else:
-        media = lake.read("std_media", day, ["sha256", "uri", "kind"])
-        media = media.filter(pc.equal(media["kind"], modality))
-        wanted = pc.unique(pc.list_flatten(items[f"{modality}_sha256s"]))
-        media = media.filter(pc.is_in(media["sha256"], pa.chunked_array([wanted])))
-        none = pa.nulls(media.num_rows, pa.string())
-        rows = pa.table({"content_sha256": media["sha256"], "text": none, "uri": media["uri"]})
-    uploads = lake.read("std_user_content", day)
-    uploads = uploads.filter(pc.equal(uploads["modality"], modality)).select(["content_sha256", "text", "uri"])
-    return _distinct(pa.concat_tables([rows, uploads.cast(rows.schema)]))
-
-
-def _distinct(rows: pa.Table) -> pa.Table:
-    once = rows.group_by("content_sha256").aggregate([("text", "min"), ("uri", "min")])
-    return once.sort_by("content_sha256").rename_columns(rows.column_names)
 
 
 def embed(config: Config, lake: Lake, modality: Modality, day: date, report: encoding.Report | None = None) -> Manifest:

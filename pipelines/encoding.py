@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from encoders.augment import augmented
 from encoders.base import DecodeError, Device, Encoder, Modality, ModelChoice, cause_of, one_thread
 from encoders.batching import MAX_PADDING
 from encoders.tuning import SAMPLE
@@ -91,6 +92,14 @@ Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
+class View:
+    """An augmentation: ops in their order, and the epoch that seeds them."""
+
+    ops: tuple[str, ...]
+    epoch: int
+
+
+@dataclass(frozen=True)
 class Job:
     """What a worker needs to encode; travels through Beam.
 
@@ -102,6 +111,7 @@ class Job:
         raw_root: raw folder of media files.
         allowed_uris: see ``RawStore``.
         out: folder for shards.
+        view: augment each payload first.
     """
 
     modality: Modality
@@ -111,6 +121,7 @@ class Job:
     raw_root: str
     allowed_uris: tuple[str, ...]
     out: str
+    view: View | None = None
 
 
 def encode(
@@ -195,11 +206,15 @@ class EncodeBlock(beam.DoFn):
         start, shard = element
         one_thread()
         rows = pq.read_table(shard).to_pylist()
-        block = _Block(self.encoder, rows, lambda row: payload_of(row, self.store), self._advance)
+        block = _Block(self.encoder, rows, self._payload, self._advance)
         block.run()
         self._advance(len(block.failures))
         self.progress.write_text(str(self.done))
         yield self._write(start, rows, block)
+
+    def _payload(self, row: dict[str, Any]) -> bytes:
+        payload, view = payload_of(row, self.store), self.job.view
+        return augmented(self.job.modality, payload, view.ops, row["content_sha256"], view.epoch) if view else payload
 
     def _advance(self, n: int) -> None:
         self.done += n
@@ -273,10 +288,9 @@ class _Block:
                 self._finish(*self.encoding.popleft())
 
     def _prepare(self, row: dict[str, Any]) -> Any:
-        payload = self.payload(row)
         try:
-            return self.encoder.prepare(payload)
-        except DecodeError:
+            return self.encoder.prepare(self.payload(row))
+        except (DecodeError, RawError):
             raise
         except Exception as e:  # whatever a payload makes a processor do, it must not stop its neighbours
             raise DecodeError("prepare_failed", cause_of(e)) from e

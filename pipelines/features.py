@@ -7,7 +7,7 @@ not: networks and losses (``encoders.alignment``, ``encoders.fusion``).
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
@@ -23,7 +24,7 @@ from encoders.base import MODALITIES, choose_device
 from encoders.fusion import Features, FusionModel, fuse_items, fuse_users
 from pipelines import runtime
 from pipelines.config import Config
-from pipelines.dataset import Dataset, end_of_day, item_features, load_dataset, user_uploads
+from pipelines.dataset import Dataset, content_of, end_of_day, item_features, load_dataset, user_uploads, view_digest
 from pipelines.schemas import optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
 from pipelines.storage import Lake, Manifest, scratch, write_parquet
 
@@ -34,6 +35,7 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
     """Publish ``model_aligner`` of the night, trained on what is known at its end."""
     data = load_dataset(lake, day, config.recommend, config.timezone)
     features, digests = item_features(config, lake, day)
+    features = with_views(config, lake, day, features, digests)
     settings = AlignerSettings(**config.aligner.model_dump(exclude={"history"}))
     device = choose_device(config.compute.device)
     past = data.before(data.validation_days())  # the hybrid's validation events stay unseen
@@ -46,7 +48,37 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
         "upto": day.isoformat(),
     }
     files = {"aligner.safetensors": weights, "card.json": card_bytes(card)}
-    return lake.publish_files("model_aligner", day, files, config_digest=config.digest("aligner", "encoders"))
+    return lake.publish_files(
+        "model_aligner", day, files, config_digest=config.digest("aligner", "augment", "encoders")
+    )
+
+
+def with_views(
+    config: Config, lake: Lake, day: date, features: dict[str, Features], digests: dict[str, str]
+) -> dict[str, Features]:
+    """The same features with augmented rows beside them, where ``augment`` made some."""
+    if not config.augment.views:
+        return features
+    items, out = lake.read("std_items", day), dict(features)
+    for m in (m for m in MODALITIES if m in features and config.augment.ops(m)):
+        lists = content_of(config, m, items)
+        wanted = [view_digest(config, m, digests[m], v) for v in range(config.augment.views)]
+        views = [_view(lake, day, digest, lists, features[m].matrix) for digest in wanted]
+        out[m] = replace(features[m], views=np.stack(views))
+    return out
+
+
+def _view(lake: Lake, day: date, digest: str, lists: list[list[str]], original: np.ndarray) -> np.ndarray:
+    """One view of each item (n, d_m): the view of its first content, or the item's own vector."""
+    vectors: dict[str, Any] = {}
+    for part in lake.scan("aug_views", lake.days("aug_views", day)):
+        mine = part.filter(pc.equal(part["view_digest"], digest))
+        vectors |= dict(zip(mine["content_sha256"].to_pylist(), mine["vector"].to_numpy(), strict=True))
+    out = original.copy()
+    for row, shas in enumerate(lists):
+        if shas and shas[0] in vectors:
+            out[row] = vectors[shas[0]]
+    return out
 
 
 @dataclass(frozen=True)
