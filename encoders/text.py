@@ -208,7 +208,8 @@ def _sentence_settings(choice: ModelChoice, folder: Path, tokenizer: Any, config
     modules = _json(folder / "modules.json") or []
     kinds = [(m.get("type", "").rsplit(".", 1)[-1], folder / m.get("path", "")) for m in modules]
     config = getattr(config, "text_config", None) or config
-    limits = [int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or DEFAULT_TOKENS)]
+    positions = int(getattr(config, "max_position_embeddings", None) or 0)  # XLNet says -1: any length
+    limits = [int(tokenizer.model_max_length), positions if positions > 0 else DEFAULT_TOKENS]
     limits.append(int((_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length") or min(limits)))
     pooling = choice.pooling or _own_pooling(folder, kinds, config)
     if pooling not in POOLINGS:
