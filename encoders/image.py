@@ -22,7 +22,7 @@ from encoders.base import (
     unit_rows,
 )
 from encoders.batching import Batches, row_stable, to_device
-from encoders.networks import build_lite0, fold_norms, lite0_module_name
+from encoders.networks import build_lite0, for_inference, lite0_module_name
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,7 @@ class EfficientNetLite0(_PixelEncoder):
         state = torch.load(files.folder / "efficientnet-lite0-57934424.pth", weights_only=True, map_location="cpu")
         net: Any = build_lite0()
         net.load_state_dict({lite0_module_name(k): v for k, v in state.items() if not k.startswith("_fc")})
-        net = fold_norms(net.eval()).requires_grad_(False).to(device.name, device.torch_dtype())
+        net = for_inference(net.eval()).requires_grad_(False).to(device.name, device.torch_dtype())
         self.net = net.to(memory_format=torch.channels_last)
         self.device, self.batches = device, Batches(device)
         self.spec = EncoderSpec(

@@ -339,16 +339,17 @@ def test_networks_and_inputs_go_where_they_should(made: Any, monkeypatch: pytest
     """Device code without a device: on ``meta`` every tensor that is left on the CPU by mistake is an error."""
     import torch
 
-    for modality, build in (
-        ("text", tiny.gpt2),
-        ("image", tiny.clip),
-        ("audio", tiny.hubert),
-        ("video", tiny.videomae),
-    ):
-        encoder: Any = load(modality, ModelChoice(str(made(build))), Device("cpu", "bfloat16", 4))  # type: ignore[arg-type]
-        prepared = encoder.prepare(PAYLOADS[modality][1])  # type: ignore[index]
+    cases: list[tuple[Modality, Callable[[Path], Path], str]] = [
+        ("text", tiny.xlnet, "float32"),
+        ("image", tiny.clip, "bfloat16"),
+        ("audio", tiny.hubert, "bfloat16"),
+        ("video", tiny.videomae, "bfloat16"),
+    ]
+    for modality, build, dtype in cases:
+        encoder: Any = load(modality, ModelChoice(str(made(build))), Device("cpu", dtype, 4))
+        prepared = encoder.prepare(PAYLOADS[modality][1])
         encoder.model.to("meta")
-        encoder.device = Device("meta", "bfloat16", 4)
+        encoder.device = Device("meta", dtype, 4)
         encoder.batches = Batches(encoder.device)
         seen: list[torch.Tensor] = []
         monkeypatch.setattr(torch.Tensor, "numpy", lambda t: np.zeros(t.shape, np.float32))
@@ -357,4 +358,27 @@ def test_networks_and_inputs_go_where_they_should(made: Any, monkeypatch: pytest
         monkeypatch.undo()
         assert seen, modality
         assert {t.device.type for t in seen} == {"meta"}
-        assert next(encoder.model.parameters()).dtype == torch.bfloat16
+        assert next(encoder.model.parameters()).dtype == encoder.device.torch_dtype()
+
+
+def test_bfloat16_where_it_is_as_good_and_pays(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from encoders import tuning
+
+    name = choose_device("cpu").name
+
+    def tuned_at(build: Callable[[Path], Path], speedup: float, precision: str = "auto") -> tuning.Tuning:
+        monkeypatch.setattr(tuning, "bf16_speedup", lambda device: speedup)
+        choice = ModelChoice(str(made(build)))
+        return tune(lambda d: load("text", choice, d), name, precision, TEXTS[:9])
+
+    fast = tuned_at(tiny.llama, 2.0)
+    assert (fast.dtype, fast.fixed) == ("bfloat16", False)
+    assert 0.999 <= fast.measured["min_cosine"] <= 1.0
+    assert fast.batch > 16
+    assert tuned_at(tiny.llama, 0.6).dtype == "float32", "no units for it"
+    assert tuned_at(tiny.llama, 2.0, "float32").dtype == "float32", "the user decides"
+    assert tuned_at(tiny.xlnet, 2.0).dtype == "float32", "a model that cannot run in it"
+    monkeypatch.setattr(tuning, "MIN_COSINE", 1.1)
+    assert tuned_at(tiny.llama, 2.0).dtype == "float32", "not good enough"
+    one, two = (load("text", ModelChoice(str(made(tiny.llama))), Device(dtype=d)).spec for d in ("float32", "bfloat16"))
+    assert one.digest() != two.digest()
