@@ -25,6 +25,7 @@ def build(partitions: dg.PartitionsDefinition, config: Config) -> list[Any]:
     """Embedding steps of the configured modalities, the aligner, the fusion."""
     tables = [f"emb_{m}" for m in sorted(config.encoders)]
     return [
+        *([_finetuned(partitions)] if config.finetune.enabled else []),
         *(_embedding(m, partitions, config) for m in sorted(config.encoders)),
         *([_views(partitions, tables)] if config.augment.views else []),
         _aligner(partitions, [*tables, "aug_views"] if config.augment.views else tables),
@@ -35,6 +36,8 @@ def build(partitions: dg.PartitionsDefinition, config: Config) -> list[Any]:
 def _embedding(modality: Modality, partitions: dg.PartitionsDefinition, config: Config) -> Any:
     name = f"emb_{modality}"
     deps = ["std_items", "std_user_content", "std_media"]
+    if modality == "text" and config.finetune.enabled:
+        deps.append("model_finetuned")
 
     @dg.multi_asset(
         name=name,
@@ -56,6 +59,31 @@ def _embedding(modality: Modality, partitions: dg.PartitionsDefinition, config: 
             yield from run_checks(config, lake, name, day)
 
     return embedding
+
+
+def _finetuned(partitions: dg.PartitionsDefinition) -> Any:
+    text = "The text encoder trained on the log every few nights; a new model re-embeds the catalogue."
+    spec = model_spec("model_finetuned", "embedded", partitions, ["std_items", "std_interactions"], text)
+
+    @dg.multi_asset(name="model_finetuned", specs=[spec], pool=DEVICE_POOL)
+    def model_finetuned(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Fine-tune the text encoder when it is due."""
+        from pipelines.finetune import train
+        from pipelines.models import load_card
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            manifest = train(config, lake, day)
+            card = load_card(lake, "finetuned", day)
+            numbers = {k: v for k, v in card.items() if isinstance(v, int | float)}
+            last = card.get("history", [{}])[-1]
+            numbers |= {f"last_{k}": v for k, v in last.items() if k != "epoch"}
+            metadata = manifest_metadata(lake, manifest) | card_metadata(card) | numbers
+            metadata |= plot_metadata(plots.finetune_curve(card))
+            yield dg.MaterializeResult(asset_key="model_finetuned", metadata=metadata)
+
+    return model_finetuned
 
 
 def _views(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:

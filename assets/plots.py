@@ -77,6 +77,24 @@ def learning_curve(card: dict[str, Any]) -> bytes | None:
     return _png(figure)
 
 
+def finetune_curve(card: dict[str, Any]) -> bytes | None:
+    """Losses and the validation metric of fine-tuning by epoch."""
+    history = card.get("history")
+    if not history:
+        return None
+    figure, axes = _figure()
+    for name in ("train_loss", "test_loss"):
+        points = [(h["epoch"], h[name]) for h in history if name in h]
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+    axes.set(title=f"fine-tuning, best epoch {card['best_epoch']}", xlabel="epoch", ylabel="loss (nats)")
+    other = axes.twinx()
+    other.plot([h["epoch"] for h in history], [h["validation"] for h in history], "k--", label="validation Recall@20")
+    other.set_ylabel("Recall@20")
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    return _png(figure)
+
+
 def item_map(lake: Lake, day: date) -> bytes | None:
     """Fused item vectors on their first two principal components, coloured by first category, else by domain."""
     vectors = vectors_to_numpy(lake.read("feat_items", day, ["vector"])["vector"])

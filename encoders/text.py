@@ -142,7 +142,7 @@ class TextEncoder:
 
         def forward(chunk: Sequence[list[int]]) -> "torch.Tensor":
             ids, mask = _padded(chunk, length, self._pad_id())
-            return self._pooled(to_device(ids, self.device), to_device(mask, self.device))
+            return self.pooled(to_device(ids, self.device), to_device(mask, self.device))
 
         return unit_rows(self.batches.run(forward, prepared, length))
 
@@ -152,7 +152,7 @@ class TextEncoder:
                 return int(token)
         return 0
 
-    def _pooled(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+    def pooled(self, ids: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
         """Pooled vectors (b, dim) of token ids and mask (b, s)."""
         if self.joint:
             arguments = {"input_ids": ids} | ({} if self.full_length else {"attention_mask": mask})

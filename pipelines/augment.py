@@ -20,7 +20,7 @@ from encoders.sound import decode_audio
 from pipelines import encoding
 from pipelines.config import Config, digest_of
 from pipelines.dataset import needed, view_digest
-from pipelines.encoder import Chosen, choose, unload
+from pipelines.encoder import Chosen, choice_of, choose, unload
 from pipelines.raw import RawError, RawStore
 from pipelines.schemas import OPTIONAL_VECTOR
 from pipelines.storage import Lake, Manifest, scratch
@@ -51,7 +51,7 @@ def augment(config: Config, lake: Lake, day: date, report: encoding.Report | Non
             if todo.num_rows:
                 job = encoding.Job(
                     modality,
-                    config.encoders[modality].choice(),
+                    choice_of(config, lake, modality, day),
                     chosen.device,
                     digest,
                     config.paths.raw,
@@ -85,7 +85,7 @@ def _chosen(config: Config, lake: Lake, modality: Modality, day: date) -> Chosen
     """The encoder of the night's ``emb_`` table; its content is the sample where nothing is remembered."""
     content = needed(config, lake, modality, day)
     store = RawStore(config.paths.raw, config.paths.allowed_uris)
-    choice = config.encoders[modality].choice()
+    choice = choice_of(config, lake, modality, day)
     cache = config.paths.data / "cache"
     return choose(modality, choice, config.compute, cache, lambda: encoding.first_payloads(content, store))
 

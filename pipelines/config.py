@@ -128,6 +128,24 @@ class Augment(Settings):
         return self
 
 
+class Finetune(Settings):
+    """Training the text encoder on the log; see ``encoders.finetune``. Off unless ``enabled``."""
+
+    enabled: bool = False
+    task: Literal["co_consumption", "labels"] = Field("co_consumption", description="labels are first categories")
+    every_days: int = Field(7, ge=1, description="nights between trainings; the others go on with the last result")
+    method: Literal["full", "adapter", "lora", "adalora"] = Field("lora", description="adapter is (IA)3")
+    rank: int = Field(8, ge=1)
+    train_layers: int = Field(2, ge=1, description="top layers that are trained, the others stay frozen")
+    epochs: int = Field(5, ge=1)
+    examples: int = Field(2048, ge=2, description="pairs or items of an epoch")
+    batch_size: int = Field(32, ge=2)
+    max_tokens: int = Field(64, ge=4, description="training cuts texts here; encoding does not")
+    learning_rate: float | None = Field(None, gt=0, description="none chooses by method")
+    patience: int = Field(2, ge=1, description="epochs without a better validation before it stops")
+    seed: int = 0
+
+
 class Recommend(Settings):
     """What is served."""
 
@@ -180,6 +198,7 @@ class Config(Settings):
         "video": Encoder(model="frames"),
     }
     augment: Augment = Augment()
+    finetune: Finetune = Finetune()
     aligner: Aligner = Aligner()
     recommend: Recommend = Recommend()
     compute: Compute = Compute()

@@ -17,7 +17,7 @@ from encoders.base import Modality
 from pipelines import encoding
 from pipelines.config import Config
 from pipelines.dataset import needed
-from pipelines.encoder import Chosen, choose, unload
+from pipelines.encoder import Chosen, choice_of, choose, unload
 from pipelines.raw import RawStore
 from pipelines.storage import Lake, Manifest, locked, scratch
 
@@ -39,7 +39,7 @@ def embed(config: Config, lake: Lake, modality: Modality, day: date, report: enc
         report: called every few seconds while something is encoded.
     """
     table, content = f"emb_{modality}", needed(config, lake, modality, day)
-    choice = config.encoders[modality].choice()
+    choice = choice_of(config, lake, modality, day)
     store = RawStore(config.paths.raw, config.paths.allowed_uris)
     cache = config.paths.data / "cache"
     chosen = choose(modality, choice, config.compute, cache, lambda: encoding.first_payloads(content, store))

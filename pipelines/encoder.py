@@ -8,14 +8,15 @@ import json
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 
 from encoders.base import Device, Encoder, EncoderSpec, Modality, ModelChoice, choose_device, load, model_files
 from encoders.tuning import Tuning, machine, tune
-from pipelines.config import Compute, digest_of
-from pipelines.storage import code_digest
+from pipelines.config import Compute, Config, digest_of
+from pipelines.storage import Lake, code_digest
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,14 @@ def _remembered(
     files = [model_files(n, choice.revision).sha256 for n in names if n]
     facts = [modality, asdict(choice), files, machine(device), device, compute.precision, code_digest(), measured]
     return cache / "encoders" / f"{digest_of(facts)}.json"
+
+
+def choice_of(config: Config, lake: Lake, modality: Modality, day: date) -> ModelChoice:
+    """The configured model, or what fine-tuning had made of it by the end of the day."""
+    choice = config.encoders[modality].choice()
+    if modality != "text" or not config.finetune.enabled:
+        return choice
+    lake.require("model_finetuned", day)
+    card = json.loads((lake.folder("model_finetuned", day) / "card.json").read_text())
+    folder = lake.folder("model_finetuned", date.fromisoformat(card["trained_on"])) / "encoder"
+    return replace(choice, model=str(folder), revision=None) if folder.is_dir() else choice

@@ -230,11 +230,12 @@ class Lake:
         return made
 
     def publish_files(self, table: str, day: date, files: Mapping[str, bytes], **provenance: Any) -> Manifest:
-        """Publish a model partition made of named files."""
+        """Publish a model partition made of files by relative name."""
         with scratch(self.root, f"staging-{table}") as staging:
             target = staging / f"date={day.isoformat()}"
             target.mkdir()
             for name, content in files.items():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
                 (target / name).write_bytes(content)
             manifest = _write_manifest(target, table, day, 0, provenance)
             self._reveal(table, staging, [day])
@@ -292,9 +293,9 @@ def write_parquet(data: pa.Table, path: Path) -> None:
 
 def _write_manifest(folder: Path, table: str, day: date, rows: int, provenance: Mapping[str, Any]) -> Manifest:
     files = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as f:
-            files[path.name] = hashlib.file_digest(f, "sha256").hexdigest()
+            files[str(path.relative_to(folder))] = hashlib.file_digest(f, "sha256").hexdigest()
     content = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()[:16]
     manifest = Manifest(table, day.isoformat(), rows, files, content, code_digest=code_digest(), **provenance)
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
@@ -311,7 +312,7 @@ def _fsync(path: Path) -> None:
 
 def fsync_tree(folder: Path) -> None:
     """Make a folder's files survive a power loss before it is renamed to where readers look."""
-    for path in folder.iterdir():
+    for path in folder.rglob("*"):
         _fsync(path)
     _fsync(folder)
 

@@ -20,6 +20,7 @@ HOME_OF = {
     "apache_beam": {"pipelines"},
     "transformers": {"encoders"},
     "librosa": {"encoders"},
+    "peft": {"encoders"},
     "soundfile": {"encoders"},
     "av": {"encoders"},
     "PIL": {"encoders"},
@@ -48,7 +49,7 @@ def test_imports_point_inwards(path: Path) -> None:
             assert any(path.is_relative_to(REPO / h) for h in homes), f"{name} may be imported in {homes} only"
 
 
-STAGES = ("ingest", "standardize", "embed", "features", "train", "score", "evaluate")
+STAGES = ("ingest", "standardize", "embed", "augment", "finetune", "features", "train", "score", "evaluate")
 
 
 @pytest.mark.parametrize("stage", [s for s in STAGES if s != "standardize"])
