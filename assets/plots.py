@@ -15,13 +15,13 @@ from pipelines.storage import Lake
 MAX_POINTS = 2000
 
 
-def _figure(width: float = 7.0, height: float = 3.4) -> tuple[Any, Any]:
+def _figure(width: float = 7.0, height: float = 3.4, **grid: Any) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(width, height), layout="constrained")
+    return pyplot.subplots(figsize=(width, height), layout="constrained", **grid)
 
 
 def _png(figure: Any) -> bytes:
@@ -150,18 +150,11 @@ def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> byt
 
 def gallery(examples: Sequence[Any]) -> bytes | None:
     """Pictures and spectrograms: the original on the left, its views beside it."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     shown = [e for e in examples if e.modality != "text"]
     if not shown:
         return None
     columns = 1 + max(len(e.after) for e in shown)
-    figure, axes = pyplot.subplots(
-        len(shown), columns, figsize=(2.1 * columns, 1.7 * len(shown)), layout="constrained", squeeze=False
-    )
+    figure, axes = _figure(2.1 * columns, 1.7 * len(shown), nrows=len(shown), ncols=columns, squeeze=False)
     for row, example in zip(axes, shown, strict=True):
         for column, (axis, value) in enumerate(zip(row, [example.before, *example.after], strict=False)):
             if example.modality == "image":

@@ -4,7 +4,7 @@ Decoding belongs to ``sound``. Clips of any length: cut into windows, each windo
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +13,11 @@ from encoders.base import (
     EncoderError,
     EncoderSpec,
     ModelChoice,
+    load_pretrained,
     model_files,
-    quiet_transformers,
     unit_rows,
 )
-from encoders.batching import Batches, row_stable, to_device
+from encoders.batching import Batches, FlatEncoder, row_stable, to_device
 from encoders.checkpoint import read_tensor_bundle
 from encoders.networks import build_musicnn
 from encoders.sound import MAX_SECONDS, decode_audio, resample, windows
@@ -26,15 +26,13 @@ if TYPE_CHECKING:
     import torch
 
 
-class _WindowEncoder:
-    """Shared by network encoders: the windows of several sounds go through the network together."""
+class _SoundEncoder:
+    """Shared by all audio encoders: any sound file becomes a mono waveform at the encoder's rate."""
 
     RATE: int
-    device: Device
-    batches: Batches
 
     def prepare(self, payload: bytes) -> np.ndarray:
-        """Windows (n, ...) of a sound file.
+        """What ``windows_of`` makes of a sound file.
 
         Raises:
             DecodeError: the file cannot be decoded.
@@ -43,8 +41,15 @@ class _WindowEncoder:
         return self.windows_of(resample(wave, rate, self.RATE))
 
     def windows_of(self, wave: np.ndarray) -> np.ndarray:
-        """Windows (n, ...) of a waveform at ``RATE``."""
+        """Windows or features of a waveform at ``RATE``."""
         raise NotImplementedError
+
+
+class _WindowEncoder(_SoundEncoder):
+    """Shared by network encoders: the windows of several sounds go through the network together."""
+
+    device: Device
+    batches: Batches
 
     def bucket(self, prepared: np.ndarray) -> int:
         """Sounds whose windows have one length."""
@@ -89,7 +94,7 @@ class Musicnn(_WindowEncoder):
             pooling="mean+max",
             dtype=device.dtype,
             dim=1506,
-            fixed_batch=device.batch if device.fixed else 0,
+            fixed_batch=device.fixed_batch,
         )
 
     def windows_of(self, wave: np.ndarray) -> np.ndarray:
@@ -111,7 +116,7 @@ class Musicnn(_WindowEncoder):
         return np.concatenate([rows[:, :half].mean(0), rows[:, half:].max(0)])
 
 
-class _Mfcc:
+class _Mfcc(FlatEncoder, _SoundEncoder):
     """20 liftered MFCC of 22,050 Hz mono; no network."""
 
     RATE, COEFFICIENTS, LIFTER = 22_050, 20, 22
@@ -119,36 +124,11 @@ class _Mfcc:
     def __init__(self, device: Device):
         self.device = device
 
-    def prepare(self, payload: bytes) -> np.ndarray:
-        """Features of a sound file.
-
-        Raises:
-            DecodeError: the file cannot be decoded.
-        """
-        wave, rate, _, _ = decode_audio(payload)
-        return self.windows_of(resample(wave, rate, self.RATE))
-
-    def windows_of(self, wave: np.ndarray) -> np.ndarray:
-        """Features of a waveform at ``RATE``."""
-        raise NotImplementedError
-
     def mfcc(self, wave: np.ndarray) -> np.ndarray:
         """Coefficients (20, frames) of a waveform at ``RATE``."""
         import librosa
 
         return librosa.feature.mfcc(y=wave, sr=self.RATE, n_mfcc=self.COEFFICIENTS, lifter=self.LIFTER)
-
-    def bucket(self, prepared: np.ndarray) -> int:
-        """All features share one shape."""
-        return 0
-
-    def rows(self, bucket: int) -> int:
-        """No network, so any number will do."""
-        return 64
-
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Flat features scaled to unit rows (n, dim)."""
-        return unit_rows(np.stack(prepared).reshape(len(prepared), -1))
 
     def _spec(self, model: str, pooling: str, dim: int, sequence: tuple[int, int] | None = None) -> EncoderSpec:
         settings = {"rate_hz": self.RATE, "n_mfcc": self.COEFFICIENTS, "lifter": self.LIFTER, "max_s": MAX_SECONDS}
@@ -221,15 +201,7 @@ class HubAudioEncoder(_WindowEncoder):
     SECONDS, SHORTEST = 10.0, 0.1
 
     def __init__(self, choice: ModelChoice, device: Device):
-        from transformers import AutoFeatureExtractor, AutoModel
-
-        quiet_transformers()
-        files = model_files(choice.model, choice.revision)
-        try:
-            self.extractor: Any = AutoFeatureExtractor.from_pretrained(files.folder)
-            net: Any = AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
-        except (OSError, ValueError, KeyError, ImportError) as e:
-            raise EncoderError(f"cannot load audio encoder '{choice.model}' from {files.folder}: {e}") from e
+        files, self.extractor, net = load_pretrained("audio", choice, device, "AutoFeatureExtractor")
         self.joint = hasattr(net, "get_audio_features")
         net = net if self.joint or not net.config.is_encoder_decoder else net.get_encoder()
         self.model = row_stable(net.eval().requires_grad_(False).to(device.name))
@@ -256,7 +228,7 @@ class HubAudioEncoder(_WindowEncoder):
             dtype=device.dtype,
             dim=self._dim(choice),
             space="shared" if self.joint else "own",
-            fixed_batch=device.batch if device.fixed else 0,
+            fixed_batch=device.fixed_batch,
         )
 
     def _window_seconds(self) -> float:
@@ -299,25 +271,18 @@ class HubAudioEncoder(_WindowEncoder):
 
     def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
         stacked = np.stack(chunk)
-        if self.is_wave:
-            return self._frames(stacked).mean(1)
-        values = np.ascontiguousarray(stacked[:, :-1]).reshape(-1, *self.shape)
+        values = stacked if self.is_wave else np.ascontiguousarray(stacked[:, :-1]).reshape(-1, *self.shape)
         if self.joint:
             return self._joint(values)
         inputs = to_device(values, self.device, self.device.torch_dtype())
         output = self.model(inputs, output_hidden_states=self.layer is not None)
+        hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
+        if self.is_wave:
+            return hidden.float().mean(1)
         pooled = getattr(output, "pooler_output", None)
         if pooled is not None and self.layer is None:
             return pooled
-        hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
         return _mean_of_share(hidden.float(), to_device(stacked[:, -1].copy(), self.device))
-
-    def _frames(self, values: np.ndarray) -> "torch.Tensor":
-        """Hidden states (b, frames, d) of waveforms (b, samples)."""
-        inputs = to_device(values, self.device, self.device.torch_dtype())
-        output = self.model(inputs, output_hidden_states=self.layer is not None)
-        hidden = output.last_hidden_state if self.layer is None else output.hidden_states[self.layer]
-        return hidden.float()
 
     def _joint(self, values: np.ndarray) -> "torch.Tensor":
         """CLAP's projected vectors; no window is longer than what it was made for."""

@@ -179,6 +179,11 @@ class Device:
 
         return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.dtype]
 
+    @property
+    def fixed_batch(self) -> int:
+        """What ``EncoderSpec.fixed_batch`` holds on this device."""
+        return self.batch if self.fixed else 0
+
 
 def one_thread() -> None:
     """One stream of work a thread: results and timings do not depend on the machine's cores."""
@@ -308,6 +313,35 @@ def model_files(model: str, revision: str | None = None) -> ModelFiles:
         found = folder.name
     names = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".txt", ".safetensors", ".model"})
     return ModelFiles(folder, found, {str(p.relative_to(folder)): file_sha256(p) for p in names})
+
+
+def load_pretrained(
+    modality: Modality, choice: ModelChoice, device: Device, prepared_by: str, **options: Any
+) -> tuple[ModelFiles, Any, Any]:
+    """Load a Hugging Face model and what prepares its inputs from a local folder or the hub.
+
+    Args:
+        modality: for the message.
+        choice: the model.
+        device: decides the precision; the network is still on the CPU.
+        prepared_by: name of the transformers class: AutoTokenizer, AutoImageProcessor or AutoFeatureExtractor.
+        options: arguments of that class.
+
+    Returns:
+        Files, the tokenizer or processor, and the network.
+
+    Raises:
+        EncoderError: one of them cannot be loaded.
+    """
+    import transformers
+
+    quiet_transformers()
+    files = model_files(choice.model, choice.revision)
+    try:
+        prepare = getattr(transformers, prepared_by).from_pretrained(files.folder, **options)
+        return files, prepare, transformers.AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
+    except (OSError, ValueError, KeyError, ImportError) as e:
+        raise EncoderError(f"cannot load {modality} encoder '{choice.model}' from {files.folder}: {e}") from e
 
 
 def load(modality: Modality, choice: ModelChoice, device: Device) -> Encoder:

@@ -1,8 +1,8 @@
 """Forward passes over rows in batches that the device can hold, and lengths that waste little padding.
 
 Belongs here: cutting rows into batches, fixed shapes, halving after an out-of-memory, layers whose result does not
-depend on the batch. Does not: which size is best
-(``tuning``), what a row is (``text``, ``image``, ``audio``, ``video``).
+depend on the batch, what encoders of rows share. Does not: which size is best (``tuning``), what a row is (``text``,
+``image``, ``audio``, ``video``).
 """
 
 import logging
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import Device
+from encoders.base import Device, unit_rows
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STABLE_ROWS = 16
+ANY_ROWS = 64  # where no network runs, any number makes a batch
 MAX_PADDING = 0.1  # share of a padded length that may be padding
 
 
@@ -89,6 +90,39 @@ class Batches:
             torch.cuda.empty_cache()
         self.limit = size // 2 * per_row
         log.warning("%s ran out of memory with %d rows; going on with %d", self.device.name, size, size // 2)
+
+
+class RowEncoder:
+    """An encoder whose prepared payloads are rows of a network's batch."""
+
+    batches: Batches
+
+    def rows(self, bucket: int) -> int:
+        """Payloads of a full batch."""
+        return self.batches.rows()
+
+    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Vectors (n, dim)."""
+        return unit_rows(self.batches.run(self._forward, prepared))
+
+    def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
+        raise NotImplementedError
+
+
+class FlatEncoder:
+    """An encoder without a network: prepared payloads of one shape are the features themselves."""
+
+    def bucket(self, prepared: np.ndarray) -> int:
+        """All features share one shape."""
+        return 0
+
+    def rows(self, bucket: int) -> int:
+        """No network, so any number will do."""
+        return ANY_ROWS
+
+    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
+        """Flat features scaled to unit rows (n, dim)."""
+        return unit_rows(np.stack(prepared).reshape(len(prepared), -1))
 
 
 def row_stable(model: Any) -> Any:

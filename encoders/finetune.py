@@ -22,7 +22,8 @@ from torch.nn import functional as F
 
 from encoders.alignment import info_nce
 from encoders.base import Device, EncoderError, ModelChoice, model_files, unit_rows
-from encoders.text import TextEncoder
+from encoders.batching import to_device
+from encoders.text import TextEncoder, padded
 from encoders.tuning import encode_all
 
 log = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ class _Trainer:
             self._update(loss)
             losses.append(loss.item())
         found = {"train_loss": float(np.mean(losses)) if losses else 0.0}
-        return found | (self._tested() if isinstance(self.task, Labels) else {})
+        return found | (self._tested(self.task.test) if isinstance(self.task, Labels) else {})
 
     def _update(self, loss: Tensor) -> None:
         self.optimizer.zero_grad()
@@ -245,10 +246,8 @@ class _Trainer:
     def _pooled(self, rows: Sequence[int]) -> Tensor:
         """Pooled vectors (b, dim), with gradients."""
         chunk = [self.short[i] for i in rows]
-        longest = max(map(len, chunk))
-        ids = torch.tensor([t + [0] * (longest - len(t)) for t in chunk], device=self.encoder.device.name)
-        mask = torch.tensor([[1] * len(t) + [0] * (longest - len(t)) for t in chunk], device=ids.device)
-        return self.encoder.pooled(ids, mask)
+        ids, mask = padded(chunk, max(map(len, chunk)), self.encoder.pad_id())
+        return self.encoder.pooled(to_device(ids, self.encoder.device), to_device(mask, self.encoder.device))
 
     def _pair_loss(self, pairs: np.ndarray) -> Tensor:
         """Symmetric InfoNCE of co-consumed items; the same item elsewhere in the batch is no negative."""
@@ -260,24 +259,25 @@ class _Trainer:
         return info_nce(a, b, torch.tensor(TEMPERATURE, device=a.device), same=same.to(a.device))
 
     def _label_loss(self, rows: np.ndarray) -> Tensor:
+        logits, target = self._classified(rows)
+        return F.cross_entropy(logits, target)
+
+    def _classified(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Logits (b, classes) and labels (b,) of item rows."""
         assert isinstance(self.task, Labels)
         assert self.head is not None
         target = torch.from_numpy(self.task.label[rows]).to(self.encoder.device.name)
-        return F.cross_entropy(self.head(self._pooled(rows.tolist())), target)
+        return self.head(self._pooled(rows.tolist())), target
 
-    def _tested(self) -> dict[str, float]:
+    def _tested(self, test: np.ndarray) -> dict[str, float]:
         """Loss and accuracy on the test rows."""
-        assert isinstance(self.task, Labels)
-        assert self.head is not None
         losses, right = [], 0
         with torch.no_grad():
-            for start in range(0, len(self.task.test), self.settings.batch_size):
-                rows = self.task.test[start : start + self.settings.batch_size]
-                target = torch.from_numpy(self.task.label[rows]).to(self.encoder.device.name)
-                logits = self.head(self._pooled(rows.tolist()))
+            for start in range(0, len(test), self.settings.batch_size):
+                logits, target = self._classified(test[start : start + self.settings.batch_size])
                 losses.append(F.cross_entropy(logits, target, reduction="sum").item())
                 right += int((logits.argmax(1) == target).sum())
-        n = max(1, len(self.task.test))
+        n = max(1, len(test))
         return {"test_loss": sum(losses) / n, "test_accuracy": right / n}
 
     def trained_state(self) -> list[Tensor]:

@@ -17,11 +17,10 @@ from encoders.base import (
     EncoderSpec,
     ModelChoice,
     cause_of,
+    load_pretrained,
     model_files,
-    quiet_transformers,
-    unit_rows,
 )
-from encoders.batching import Batches, row_stable, to_device
+from encoders.batching import Batches, FlatEncoder, RowEncoder, row_stable, to_device
 from encoders.networks import build_lite0, for_inference, lite0_module_name
 
 if TYPE_CHECKING:
@@ -79,23 +78,14 @@ def probe_image(data: bytes) -> dict[str, Any]:
     return {"format": fmt.lower(), "width_px": width, "height_px": height}
 
 
-class _PixelEncoder:
-    """Shared by all image encoders: rows of pixels of one shape through a network in batches."""
+class _PixelEncoder(RowEncoder):
+    """Shared by all image networks: pixels of one shape, channels last."""
 
     device: Device
-    batches: Batches
 
     def bucket(self, prepared: np.ndarray) -> int:
         """Images of one height and width."""
         return int(prepared.shape[-2]) * 100_000 + int(prepared.shape[-1])
-
-    def rows(self, bucket: int) -> int:
-        """Images of a full batch."""
-        return self.batches.rows()
-
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (n, dim)."""
-        return unit_rows(self.batches.run(self._forward, prepared))
 
     def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
         import torch
@@ -134,7 +124,7 @@ class EfficientNetLite0(_PixelEncoder):
             pooling="mean",
             dtype=device.dtype,
             dim=1280,
-            fixed_batch=device.batch if device.fixed else 0,
+            fixed_batch=device.fixed_batch,
         )
 
     def prepare(self, payload: bytes) -> np.ndarray:
@@ -175,15 +165,8 @@ class HubImageEncoder(_PixelEncoder):
 
     def __init__(self, choice: ModelChoice, device: Device):
         import torch
-        from transformers import AutoImageProcessor, AutoModel
 
-        quiet_transformers()
-        files = model_files(choice.model, choice.revision)
-        try:
-            self.processor: Any = AutoImageProcessor.from_pretrained(files.folder, backend="pil")
-            net: Any = AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
-        except (OSError, ValueError, KeyError, ImportError) as e:
-            raise EncoderError(f"cannot load image encoder '{choice.model}' from {files.folder}: {e}") from e
+        files, self.processor, net = load_pretrained("image", choice, device, "AutoImageProcessor", backend="pil")
         self.joint = hasattr(net, "get_image_features")
         self.model = row_stable(net.eval().requires_grad_(False).to(device.name)).to(memory_format=torch.channels_last)
         self.device, self.batches = device, Batches(device)
@@ -200,7 +183,7 @@ class HubImageEncoder(_PixelEncoder):
             dtype=device.dtype,
             dim=self._dim(choice),
             space="shared" if self.pooling == "joint" else "own",
-            fixed_batch=device.batch if device.fixed else 0,
+            fixed_batch=device.fixed_batch,
         )
 
     def _dim(self, choice: ModelChoice) -> int:
@@ -241,7 +224,7 @@ class HubImageEncoder(_PixelEncoder):
         return hidden[:, 0] if self.pooling == "cls" else hidden.mean(1)
 
 
-class PatchRows:
+class PatchRows(FlatEncoder):
     """Rows of patches as a sequence (8, 384) for the aligner's RNN; no weights of its own.
 
     32 x 32 px, centred to [-1, 1]; step t holds the t-th row of 4 x 4 px patches from left to right.
@@ -280,18 +263,6 @@ class PatchRows:
         n, p = self.sequence[0], self.PATCH
         patches = grid.reshape(n, p, n, p, 3).swapaxes(1, 2)  # (row, column, p, p, 3)
         return patches.reshape(self.sequence)
-
-    def bucket(self, prepared: np.ndarray) -> int:
-        """All sequences share one shape."""
-        return 0
-
-    def rows(self, bucket: int) -> int:
-        """No network, so any number will do."""
-        return 64
-
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Flat sequences (n, 3072) scaled to unit rows."""
-        return unit_rows(np.stack(prepared).reshape(len(prepared), -1))
 
 
 ImageEncoder = EfficientNetLite0 | HubImageEncoder | PatchRows

@@ -17,8 +17,7 @@ from encoders.base import (
     EncoderError,
     EncoderSpec,
     ModelChoice,
-    model_files,
-    quiet_transformers,
+    load_pretrained,
     unit_rows,
 )
 from encoders.batching import Batches, padded_length, row_stable, to_device
@@ -61,15 +60,7 @@ class TextEncoder:
     """
 
     def __init__(self, choice: ModelChoice, device: Device):
-        from transformers import AutoModel, AutoTokenizer
-
-        quiet_transformers()
-        files = model_files(choice.model, choice.revision)
-        try:
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(files.folder)
-            net: Any = AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
-        except (OSError, ValueError, KeyError, ImportError) as e:
-            raise EncoderError(f"cannot load text encoder '{choice.model}' from {files.folder}: {e}") from e
+        files, self.tokenizer, net = load_pretrained("text", choice, device, "AutoTokenizer")
         self.joint = hasattr(net, "get_text_features")
         if not self.joint and net.config.is_encoder_decoder:
             net = net.get_encoder()
@@ -103,7 +94,7 @@ class TextEncoder:
             dtype=self.device.dtype,
             dim=self._dim(config),
             space="shared" if self.joint else "own",
-            fixed_batch=self.device.batch if self.device.fixed else 0,
+            fixed_batch=self.device.fixed_batch,
         )
 
     def _dim(self, config: Any) -> int:
@@ -141,12 +132,13 @@ class TextEncoder:
         length = self.bucket(prepared[0])
 
         def forward(chunk: Sequence[list[int]]) -> "torch.Tensor":
-            ids, mask = _padded(chunk, length, self._pad_id())
+            ids, mask = padded(chunk, length, self.pad_id())
             return self.pooled(to_device(ids, self.device), to_device(mask, self.device))
 
         return unit_rows(self.batches.run(forward, prepared, length))
 
-    def _pad_id(self) -> int:
+    def pad_id(self) -> int:
+        """Token that fills up a batch; masked wherever it stands."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
@@ -169,7 +161,7 @@ class TextEncoder:
         return pooled
 
 
-def _padded(chunk: Sequence[list[int]], length: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
+def padded(chunk: Sequence[list[int]], length: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids and mask (b, length), padded on the right."""
     ids = np.full((len(chunk), length), pad, np.int64)
     mask = np.zeros(ids.shape, np.int64)

@@ -18,11 +18,10 @@ from encoders.base import (
     ModelChoice,
     cause_of,
     load,
-    model_files,
-    quiet_transformers,
+    load_pretrained,
     unit_rows,
 )
-from encoders.batching import Batches, row_stable, to_device
+from encoders.batching import Batches, RowEncoder, row_stable, to_device
 from encoders.image import MAX_PIXELS
 from encoders.sound import decode_audio
 
@@ -170,7 +169,7 @@ class FrameEncoder:
             pooling="attention",
             dtype=device.dtype,
             dim=sum(p.dim for p in parts),
-            fixed_batch=device.batch if device.fixed else 0,
+            fixed_batch=device.fixed_batch,
         )
 
     def prepare(self, payload: bytes) -> tuple[list[Any], Any]:
@@ -212,7 +211,7 @@ class FrameEncoder:
         return unit_rows(out)
 
 
-class HubVideoEncoder:
+class HubVideoEncoder(RowEncoder):
     """A native video model such as VideoMAE (https://arxiv.org/abs/2203.12602) on evenly spaced frames.
 
     Args:
@@ -224,16 +223,8 @@ class HubVideoEncoder:
     """
 
     def __init__(self, choice: ModelChoice, device: Device):
-        from transformers import AutoImageProcessor, AutoModel
-
-        quiet_transformers()
-        files = model_files(choice.model, choice.revision)
-        try:
-            self.processor: Any = AutoImageProcessor.from_pretrained(files.folder, backend="pil")
-            self.model: Any = AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
-        except (OSError, ValueError, KeyError, ImportError) as e:
-            raise EncoderError(f"cannot load video encoder '{choice.model}' from {files.folder}: {e}") from e
-        row_stable(self.model.eval().requires_grad_(False).to(device.name))
+        files, self.processor, net = load_pretrained("video", choice, device, "AutoImageProcessor", backend="pil")
+        self.model = row_stable(net.eval().requires_grad_(False).to(device.name))
         self.frames = int(getattr(self.model.config, "num_frames", choice.frames))
         self.device, self.batches = device, Batches(device)
         self.spec = EncoderSpec(
@@ -245,7 +236,7 @@ class HubVideoEncoder:
             pooling="mean",
             dtype=device.dtype,
             dim=int(self.model.config.hidden_size),
-            fixed_batch=device.batch if device.fixed else 0,
+            fixed_batch=device.fixed_batch,
         )
 
     def prepare(self, payload: bytes) -> np.ndarray:
@@ -261,14 +252,6 @@ class HubVideoEncoder:
     def bucket(self, prepared: np.ndarray) -> int:
         """All videos share one shape."""
         return 0
-
-    def rows(self, bucket: int) -> int:
-        """Videos of a full batch."""
-        return self.batches.rows()
-
-    def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
-        """Vectors (n, dim)."""
-        return unit_rows(self.batches.run(self._forward, prepared))
 
     def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
         pixels = to_device(np.stack(chunk), self.device, self.device.torch_dtype())

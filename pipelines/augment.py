@@ -6,12 +6,11 @@ Writes ``aug_views``. Belongs here: which views a night needs, examples to look 
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from encoders.augment import VERSION, augmented
 from encoders.base import DecodeError, Modality
@@ -19,8 +18,8 @@ from encoders.image import decode_image
 from encoders.sound import decode_audio
 from pipelines import encoding
 from pipelines.config import Config, digest_of
-from pipelines.dataset import needed, view_digest
-from pipelines.encoder import Chosen, choice_of, choose, unload
+from pipelines.dataset import needed, reuse, view_digest
+from pipelines.encoder import Chosen, unload
 from pipelines.raw import RawError, RawStore
 from pipelines.schemas import OPTIONAL_VECTOR
 from pipelines.storage import Lake, Manifest, scratch
@@ -40,29 +39,20 @@ def augment(config: Config, lake: Lake, day: date, report: encoding.Report | Non
     counters = dict.fromkeys(("needed", "earlier", "copied", "encoded", "failed"), 0)
     parts = [_empty()]
     for modality in modalities(config):
-        content, chosen = needed(config, lake, modality, day), _chosen(config, lake, modality, day)
+        content = needed(config, lake, modality, day)
+        chosen = encoding.of_night(config, lake, modality, day, content)
         for epoch in range(config.augment.views):
             digest = view_digest(config, modality, chosen.digest, epoch)
-            todo, copied = _missing(lake, digest, day, content)
-            parts += copied
-            counters["needed"] += content.num_rows
-            counters["copied"] += sum(p.num_rows for p in copied)
-            counters["earlier"] += content.num_rows - todo.num_rows - sum(p.num_rows for p in copied)
-            if todo.num_rows:
-                job = encoding.Job(
-                    modality,
-                    choice_of(config, lake, modality, day),
-                    chosen.device,
-                    digest,
-                    config.paths.raw,
-                    config.paths.allowed_uris,
-                    out="",
-                    view=encoding.View(config.augment.ops(modality), epoch),
-                )
-                counted, rows = _views(config, todo, job, report)
+            found = reuse(lake, TABLE, day, digest, content, _empty())
+            parts.append(found.copied)
+            counted = {"needed": content.num_rows, "earlier": found.earlier, "copied": found.copied.num_rows}
+            if found.todo.num_rows:
+                view = encoding.View(config.augment.ops(modality), epoch)
+                made, rows = _views(config, modality, chosen, digest, view, found.todo, report)
                 parts += rows
-                for name in encoding.COUNTERS:
-                    counters[name] += counted[name]
+                counted |= {name: made[name] for name in encoding.COUNTERS}
+            for name, n in counted.items():
+                counters[name] += n
         unload()
     digest = digest_of([config.augment.model_dump(mode="json"), VERSION])
     log.info("%s %s: %s", TABLE, day, ", ".join(f"{k} {v}" for k, v in counters.items()))
@@ -81,41 +71,24 @@ def _empty() -> pa.Table:
     )
 
 
-def _chosen(config: Config, lake: Lake, modality: Modality, day: date) -> Chosen:
-    """The encoder of the night's ``emb_`` table; its content is the sample where nothing is remembered."""
-    content = needed(config, lake, modality, day)
-    store = RawStore(config.paths.raw, config.paths.allowed_uris)
-    choice = choice_of(config, lake, modality, day)
-    cache = config.paths.data / "cache"
-    return choose(modality, choice, config.compute, cache, lambda: encoding.first_payloads(content, store))
-
-
-def _missing(lake: Lake, digest: str, day: date, content: pa.Table) -> tuple[pa.Table, list[pa.Table]]:
-    """Content without this view on an earlier night; rows to copy from this night or later ones are taken off, too."""
-    left, copied = content, []
-    for other in sorted(lake.days(TABLE), key=lambda d: (d >= day, d)):
-        for part in lake.scan(TABLE, [other]):
-            mine = part.filter(pc.equal(part["view_digest"], digest))
-            mine = mine.filter(pc.is_in(mine["content_sha256"], left["content_sha256"]))
-            left = left.filter(pc.invert(pc.is_in(left["content_sha256"], mine["content_sha256"])))
-            if other >= day and mine.num_rows:
-                copied.append(mine.cast(_empty().schema))
-    return left, copied
-
-
 def _views(
-    config: Config, todo: pa.Table, job: encoding.Job, report: encoding.Report | None
+    config: Config,
+    modality: Modality,
+    chosen: Chosen,
+    digest: str,
+    view: encoding.View,
+    todo: pa.Table,
+    report: encoding.Report | None,
 ) -> tuple[dict[str, int], list[pa.Table]]:
     """Counters and rows of one view of new content."""
-    view = job.view
-    assert view is not None
-    with scratch(config.paths.data / "cache", f"augment-{job.modality}") as staging:
-        job = replace(job, out=str(staging))
-        counted = encoding.encode(job, todo, config.compute, f"{TABLE}_{job.modality}", 0, report)
+    with scratch(config.paths.data / "cache", f"augment-{modality}") as staging:
+        raw, allowed = config.paths.raw, config.paths.allowed_uris
+        job = encoding.Job(modality, chosen.choice, chosen.device, digest, raw, allowed, str(staging), view)
+        counted = encoding.encode(job, todo, config.compute, f"{TABLE}_{modality}", 0, report)
         rows = []
         for part in encoding.vector_parts(staging):
             n = part.num_rows
-            columns = {"modality": [job.modality] * n, "view": pa.array([view.epoch] * n, pa.int32())}
+            columns = {"modality": [modality] * n, "view": pa.array([view.epoch] * n, pa.int32())}
             columns |= {"vector": part["vector"].cast(OPTIONAL_VECTOR)}
             rows.append(
                 pa.table({"content_sha256": part["content_sha256"], "view_digest": part["encoder_digest"]} | columns)

@@ -1,7 +1,7 @@
 """Std and emb tables as arrays: users, items, weighted events, vectors, as one night may see them.
 
-Belongs here: which content a night refers to, ids to row numbers, events to weights, content to item vectors. Does
-not: raw data, models.
+Belongs here: which content a night refers to and which of it has vectors, ids to row numbers, events to weights,
+content to item vectors. Does not: raw data, models.
 """
 
 import hashlib
@@ -204,6 +204,44 @@ def needed(config: Config, lake: Lake, modality: Modality, day: date) -> pa.Tabl
 def _distinct(rows: pa.Table) -> pa.Table:
     once = rows.group_by("content_sha256").aggregate([("text", "min"), ("uri", "min")])
     return once.sort_by("content_sha256").rename_columns(rows.column_names)
+
+
+@dataclass(frozen=True)
+class Reuse:
+    """What an anti-join leaves.
+
+    Attributes:
+        todo: content without a vector.
+        earlier: contents that have one on an earlier night.
+        copied: rows of this night or later ones.
+    """
+
+    todo: pa.Table
+    earlier: int
+    copied: pa.Table
+
+
+def reuse(lake: Lake, table: str, day: date, digest: str, content: pa.Table, empty: pa.Table) -> Reuse:
+    """Split content by where its vectors under a digest are.
+
+    Args:
+        lake: where tables are.
+        table: a table of vectors; ``content_sha256`` and a digest are its first columns.
+        day: the night.
+        digest: what made the vectors.
+        content: rows with ``content_sha256``.
+        empty: no rows of the table, in the types that copied rows get.
+    """
+    parts, counts = [empty], [0, 0]
+    for other in sorted(lake.days(table), key=lambda d: (d >= day, d)):
+        for part in lake.scan(table, [other]):
+            mine = part.filter(pc.equal(part[empty.column_names[1]], digest))
+            mine = mine.filter(pc.is_in(mine["content_sha256"], content["content_sha256"]))
+            content = content.filter(pc.invert(pc.is_in(content["content_sha256"], mine["content_sha256"])))
+            counts[other >= day] += mine.num_rows
+            if other >= day and mine.num_rows:
+                parts.append(mine.cast(empty.schema))
+    return Reuse(content, counts[0], pa.concat_tables(parts))
 
 
 def view_digest(config: Config, modality: Modality, encoder_digest: str, view: int) -> str:

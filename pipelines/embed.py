@@ -16,9 +16,8 @@ import pyarrow.compute as pc
 from encoders.base import Modality
 from pipelines import encoding
 from pipelines.config import Config
-from pipelines.dataset import needed
-from pipelines.encoder import Chosen, choice_of, choose, unload
-from pipelines.raw import RawStore
+from pipelines.dataset import needed, reuse
+from pipelines.encoder import Chosen, unload
 from pipelines.storage import Lake, Manifest, locked, scratch
 
 log = logging.getLogger(__name__)
@@ -39,25 +38,21 @@ def embed(config: Config, lake: Lake, modality: Modality, day: date, report: enc
         report: called every few seconds while something is encoded.
     """
     table, content = f"emb_{modality}", needed(config, lake, modality, day)
-    choice = choice_of(config, lake, modality, day)
-    store = RawStore(config.paths.raw, config.paths.allowed_uris)
-    cache = config.paths.data / "cache"
-    chosen = choose(modality, choice, config.compute, cache, lambda: encoding.first_payloads(content, store))
-    digest, dim = chosen.digest, chosen.spec.dim
-    earlier = known(lake, table, [d for d in lake.days(table) if d < day], digest, dim, content)
-    todo = content.filter(pc.invert(pc.is_in(content["content_sha256"], earlier["content_sha256"])))
-    copied = known(lake, table, [d for d in lake.days(table) if d >= day], digest, dim, todo)
-    todo = todo.filter(pc.invert(pc.is_in(todo["content_sha256"], copied["content_sha256"])))
-    counters = {"needed": content.num_rows, "earlier": earlier.num_rows, "copied": copied.num_rows}
+    chosen = encoding.of_night(config, lake, modality, day, content)
+    digest = chosen.digest
+    empty = encoding.vector_table([], digest, np.zeros((0, chosen.spec.dim), np.float32))
+    found = reuse(lake, table, day, digest, content, empty)
+    todo, reused = found.todo, content.num_rows - found.todo.num_rows
+    counters = {"needed": content.num_rows, "earlier": found.earlier, "copied": found.copied.num_rows}
     counters |= dict.fromkeys(encoding.COUNTERS, 0)
-    parts, failures = [copied], []
+    parts, failures = [found.copied], []
     if todo.num_rows:
-        log.info("%s: encoding %d of new content with %s (%s)", table, todo.num_rows, choice.model, chosen.device)
-        with scratch(cache, f"embed-{modality}") as staging:
-            job = encoding.Job(
-                modality, choice, chosen.device, digest, store.root, config.paths.allowed_uris, str(staging)
-            )
-            counters |= encoding.encode(job, todo, config.compute, table, earlier.num_rows + copied.num_rows, report)
+        model = chosen.choice.model
+        log.info("%s: encoding %d of new content with %s (%s)", table, todo.num_rows, model, chosen.device)
+        with scratch(config.paths.data / "cache", f"embed-{modality}") as staging:
+            raw, allowed = config.paths.raw, config.paths.allowed_uris
+            job = encoding.Job(modality, chosen.choice, chosen.device, digest, raw, allowed, str(staging))
+            counters |= encoding.encode(job, todo, config.compute, table, reused, report)
             parts += list(encoding.vector_parts(staging))
             failures = encoding.failures(staging)
     unload()
@@ -73,18 +68,6 @@ def embed(config: Config, lake: Lake, modality: Modality, day: date, report: enc
 def spec_of(chosen: Chosen) -> dict[str, Any]:
     """The encoder as a manifest holds it."""
     return asdict(chosen.spec) | {"device": chosen.device.name, "batch": chosen.device.batch}
-
-
-def known(lake: Lake, table: str, days: list[date], digest: str, dim: int, content: pa.Table) -> pa.Table:
-    """Vectors of ``content`` under this digest on some nights, each once."""
-    found = [encoding.vector_table([], digest, np.zeros((0, dim), np.float32))]
-    left = content["content_sha256"]
-    for part in lake.scan(table, days):
-        mine = part.filter(pc.and_(pc.equal(part["encoder_digest"], digest), pc.is_in(part["content_sha256"], left)))
-        if mine.num_rows:
-            found.append(mine.cast(found[0].schema))
-            left = left.filter(pc.invert(pc.is_in(left, mine["content_sha256"])))
-    return pa.concat_tables(found)
 
 
 def _quarantine(lake: Lake, day: date, stage: str, failures: list[dict[str, Any]]) -> None:

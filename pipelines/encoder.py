@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from encoders.base import Device, Encoder, EncoderSpec, Modality, ModelChoice, choose_device, load, model_files
 from encoders.tuning import Tuning, machine, tune
 from pipelines.config import Compute, Config, digest_of
+from pipelines.models import load_card
 from pipelines.storage import Lake, code_digest
 
 
@@ -24,11 +26,13 @@ class Chosen:
     """The encoder of a night.
 
     Attributes:
+        choice: the model and its options.
         spec: its identity.
         digest: of the spec.
         device: where and how it runs.
     """
 
+    choice: ModelChoice
     spec: EncoderSpec
     digest: str
     device: Device
@@ -67,10 +71,11 @@ def choose(
     """
     device = choose_device(compute.device).name
     payloads: list[bytes] = []
-    path = _remembered(modality, choice, compute, device, cache, measured=True)
+    facts = _facts(modality, choice, compute, device)
+    path = _remembered(cache, facts, measured=True)
     if not path.is_file():
         payloads = sample()
-        path = _remembered(modality, choice, compute, device, cache, measured=bool(payloads))
+        path = _remembered(cache, facts, measured=bool(payloads))
     if not path.is_file():
         tuning = (
             tune(lambda d: loaded(modality, choice, d), device, compute.precision, payloads) if payloads else Tuning()
@@ -83,16 +88,18 @@ def choose(
     known = json.loads(path.read_text())
     tuning = Tuning(**known["tuning"])
     spec = EncoderSpec(**known["spec"] | {"measured": tuning.measured})
-    return Chosen(spec, known["digest"], tuning.device(device))
+    return Chosen(choice, spec, known["digest"], tuning.device(device))
 
 
-def _remembered(
-    modality: Modality, choice: ModelChoice, compute: Compute, device: str, cache: Path, measured: bool
-) -> Path:
+def _facts(modality: Modality, choice: ModelChoice, compute: Compute, device: str) -> list[Any]:
+    """All that the measurement and the spec depend on."""
     names = [choice.model, *([choice.image, choice.audio] if choice.model == "frames" else [])]
     files = [model_files(n, choice.revision).sha256 for n in names if n]
-    facts = [modality, asdict(choice), files, machine(device), device, compute.precision, code_digest(), measured]
-    return cache / "encoders" / f"{digest_of(facts)}.json"
+    return [modality, asdict(choice), files, machine(device), device, compute.precision, code_digest()]
+
+
+def _remembered(cache: Path, facts: list[Any], measured: bool) -> Path:
+    return cache / "encoders" / f"{digest_of([*facts, measured])}.json"
 
 
 def choice_of(config: Config, lake: Lake, modality: Modality, day: date) -> ModelChoice:
@@ -100,7 +107,6 @@ def choice_of(config: Config, lake: Lake, modality: Modality, day: date) -> Mode
     choice = config.encoders[modality].choice()
     if modality != "text" or not config.finetune.enabled:
         return choice
-    lake.require("model_finetuned", day)
-    card = json.loads((lake.folder("model_finetuned", day) / "card.json").read_text())
-    folder = lake.folder("model_finetuned", date.fromisoformat(card["trained_on"])) / "encoder"
+    trained_on = date.fromisoformat(load_card(lake, "finetuned", day)["trained_on"])
+    folder = lake.folder("model_finetuned", trained_on) / "encoder"
     return replace(choice, model=str(folder), revision=None) if folder.is_dir() else choice

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ from encoders.base import DecodeError, Device, Encoder, Modality, ModelChoice, c
 from encoders.batching import MAX_PADDING
 from encoders.tuning import SAMPLE
 from pipelines import runtime
-from pipelines.config import Compute
-from pipelines.encoder import loaded
+from pipelines.config import Compute, Config
+from pipelines.encoder import Chosen, choice_of, choose, loaded
 from pipelines.media import read_media
 from pipelines.raw import RawError, RawStore
 from pipelines.schemas import vectors_to_arrow
-from pipelines.storage import write_parquet
+from pipelines.storage import Lake, write_parquet
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,14 @@ def payload_of(row: dict[str, Any], store: RawStore) -> bytes:
     return row["text"].encode() if row["text"] is not None else read_media(store, row["uri"])
 
 
-def first_payloads(content: pa.Table, store: RawStore) -> list[bytes]:
+def of_night(config: Config, lake: Lake, modality: Modality, day: date, content: pa.Table) -> Chosen:
+    """The night's encoder; measured on its content where this machine does not know the model yet."""
+    store = RawStore(config.paths.raw, config.paths.allowed_uris)
+    choice, cache = choice_of(config, lake, modality, day), config.paths.data / "cache"
+    return choose(modality, choice, config.compute, cache, lambda: _first_payloads(content, store))
+
+
+def _first_payloads(content: pa.Table, store: RawStore) -> list[bytes]:
     """Readable payloads of the first rows; rows are in order of sha256, so the choice is as good as random."""
     found = []
     for row in content.slice(0, 4 * SAMPLE).to_pylist():
@@ -142,7 +150,7 @@ def encode(
 
     with _watched(out, name, todo.num_rows, reused, report):
         counted = runtime.run(build, compute.runner, compute.runner_options, name)
-    return {k: counted.get(k, 0) for k in ("encoded", "failed", *TEXT_COUNTERS) if k in counted or k in COUNTERS}
+    return dict.fromkeys(COUNTERS, 0) | counted
 
 
 COUNTERS = ("encoded", "failed")
@@ -209,7 +217,6 @@ class EncodeBlock(beam.DoFn):
         block = _Block(self.encoder, rows, self._payload, self._advance)
         block.run()
         self._advance(len(block.failures))
-        self.progress.write_text(str(self.done))
         yield self._write(start, rows, block)
 
     def _payload(self, row: dict[str, Any]) -> bytes:

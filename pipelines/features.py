@@ -15,7 +15,6 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
@@ -60,24 +59,26 @@ def with_views(
     if not config.augment.views:
         return features
     items, out = lake.read("std_items", day), dict(features)
+    vectors: dict[tuple[str, str], np.ndarray] = {}
+    for part in lake.scan("aug_views", lake.days("aug_views", day)):
+        keys = zip(part["view_digest"].to_pylist(), part["content_sha256"].to_pylist(), strict=True)
+        vectors |= dict(zip(keys, part["vector"].to_numpy(), strict=True))
     for m in (m for m in MODALITIES if m in features and config.augment.ops(m)):
         lists = content_of(config, m, items)
         wanted = [view_digest(config, m, digests[m], v) for v in range(config.augment.views)]
-        views = [_view(lake, day, digest, lists, features[m].matrix) for digest in wanted]
+        views = [_view(vectors, digest, lists, features[m].matrix) for digest in wanted]
         out[m] = replace(features[m], views=np.stack(views))
     return out
 
 
-def _view(lake: Lake, day: date, digest: str, lists: list[list[str]], original: np.ndarray) -> np.ndarray:
+def _view(
+    vectors: dict[tuple[str, str], np.ndarray], digest: str, lists: list[list[str]], original: np.ndarray
+) -> np.ndarray:
     """One view of each item (n, d_m): the view of its first content, or the item's own vector."""
-    vectors: dict[str, Any] = {}
-    for part in lake.scan("aug_views", lake.days("aug_views", day)):
-        mine = part.filter(pc.equal(part["view_digest"], digest))
-        vectors |= dict(zip(mine["content_sha256"].to_pylist(), mine["vector"].to_numpy(), strict=True))
     out = original.copy()
     for row, shas in enumerate(lists):
-        if shas and shas[0] in vectors:
-            out[row] = vectors[shas[0]]
+        if shas and (digest, shas[0]) in vectors:
+            out[row] = vectors[(digest, shas[0])]
     return out
 
 

@@ -4,17 +4,17 @@ Writes ``model_finetuned``. Belongs here: which events and items are trained, va
 not: the training (``encoders.finetune``).
 """
 
-import json
 import logging
 from datetime import date
-from typing import Any
 
 import numpy as np
 
+from encoders.alignment import card_bytes
 from encoders.base import choose_device
 from encoders.finetune import CoConsumption, FinetuneSettings, Labels, content_recall, finetune
 from pipelines.config import Config
 from pipelines.dataset import Dataset, load_dataset
+from pipelines.models import load_card
 from pipelines.storage import Lake, Manifest
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,8 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
     earlier = [d for d in lake.days(TABLE) if d < day]
     due = (day - config.start_date).days % config.finetune.every_days == 0 or not earlier
     if not due:
-        card = {"trained_on": json.loads((lake.folder(TABLE, earlier[-1]) / "card.json").read_text())["trained_on"]}
-        return lake.publish_files(TABLE, day, {"card.json": _json(card)}, config_digest=digest)
+        card = {"trained_on": load_card(lake, "finetuned", earlier[-1])["trained_on"]}
+        return lake.publish_files(TABLE, day, {"card.json": card_bytes(card)}, config_digest=digest)
     data = load_dataset(lake, day, config.recommend, config.timezone)
     texts = [t or "" for t in lake.read("std_items", day, ["text"])["text"].to_pylist()]
     past = data.before(data.validation_days())  # the days after it are the test
@@ -53,13 +53,9 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
         "recall_at_20_after": round(tested[card["best_epoch"]], 5),
     }
     log.info("%s %s: test Recall@20 %.4f -> %.4f in %s", TABLE, day, tested[0], tested[card["best_epoch"]], measured)
-    files = {f"encoder/{name}": content for name, content in files.items()} | {"card.json": _json(card)}
+    files = {f"encoder/{name}": content for name, content in files.items()} | {"card.json": card_bytes(card)}
     counters = {"seconds": round(measured["seconds"]), "peak_memory_mb": measured["peak_memory_mb"]}
     return lake.publish_files(TABLE, day, files, config_digest=digest, counters=counters)
-
-
-def _json(card: dict[str, Any]) -> bytes:
-    return (json.dumps(card, indent=1, sort_keys=True) + "\n").encode()
 
 
 def _new(later: Dataset, earlier: Dataset) -> list[np.ndarray]:

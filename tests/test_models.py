@@ -24,7 +24,7 @@ from encoders.batching import Batches, padded_length
 from encoders.tuning import encode_all, tune
 from encoders.video import attention_pool, decode_video
 from tests import tiny
-from tests.test_encoders import PICTURES, SOUNDS, TEXTS, need, sound
+from tests.test_encoders import PICTURES, SOUNDS, TEXTS, need, sound, tuned
 
 LONG = ("long " * 400).encode()
 
@@ -100,12 +100,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path],
         return known[name]
 
     return make
-
-
-def tuned(modality: Modality, choice: ModelChoice, payloads: list[bytes]) -> Encoder:
-    name = choose_device("cpu").name
-    tuning = tune(lambda d: load(modality, choice, d), name, "float32", payloads)
-    return load(modality, choice, tuning.device(name))
 
 
 def check_contract(encoder: Encoder, payloads: list[bytes]) -> np.ndarray:
