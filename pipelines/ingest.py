@@ -104,8 +104,9 @@ class Ingest:
                 content = hashlib.file_digest(f, "sha256").hexdigest()  # type: ignore[arg-type]
         except RawError as e:
             content = str(e)
-        key = digest_of([VERSION, self.kind, name, content, self.source.model_dump(mode="json"), self.timezone])
-        return self.cache / self.kind / key
+        columns = {c: str(kind) for c, kind in RAW_COLUMNS[self.kind].items()}
+        settings = [self.source.model_dump(mode="json"), self.timezone]
+        return self.cache / self.kind / digest_of([VERSION, self.kind, columns, name, content, *settings])
 
 
 def for_kind(kind: str, config: Config) -> Ingest:

@@ -191,6 +191,19 @@ def test_buckets_are_read_like_folders(tmp_path: Path) -> None:
     assert read_file(ingest, store, "interactions/2026-01-01.csv")[0].num_rows == 1
 
 
+def test_a_new_column_reads_cached_files_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipelines import ingest as stage
+
+    (tmp_path / "items").mkdir()
+    (tmp_path / "items" / "a.csv").write_text("item_id\n1\n")
+    reader = Ingest("items", str(tmp_path), tmp_path / "cache", Source(path="items"), "UTC")
+    store = RawStore(str(tmp_path))
+    before = reader.folder_of(store, "items/a.csv")
+    assert reader.folder_of(store, "items/a.csv") == before
+    monkeypatch.setitem(stage.RAW_COLUMNS, "items", stage.RAW_COLUMNS["items"] | {"colour": pa.string()})
+    assert reader.folder_of(store, "items/a.csv") != before, "a lake of an older version has pieces without it"
+
+
 def test_dates_in_file_names() -> None:
     assert file_day("interactions/2026-01-31/part-2026-02-01.csv") == date(2026, 2, 1)
     assert file_day("interactions/2026-13-01.csv") is None
