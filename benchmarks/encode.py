@@ -53,12 +53,12 @@ def _images(n: int) -> list[bytes]:
 
 
 def _sounds(n: int) -> list[bytes]:
-    """Ogg Vorbis clips of one to five seconds, 22 kHz."""
+    """Ogg Vorbis clips of half a second to two and a half, 22 kHz: one patch of musicnn each."""
     import soundfile
 
     rng, out = np.random.default_rng(0), []
     for i in range(n):
-        t = np.arange(int(rng.uniform(1, 5) * 22_050)) / 22_050
+        t = np.arange(int(rng.uniform(0.5, 2.5) * 22_050)) / 22_050
         wave = 0.4 * np.sin(2 * np.pi * (200 + i) * t) + 0.1 * rng.standard_normal(len(t))
         file = io.BytesIO()
         soundfile.write(file, wave, 22_050, format="OGG")

@@ -21,9 +21,10 @@ log = logging.getLogger(__name__)
 
 MIN_COSINE = 0.999  # bfloat16 may turn no vector further than this from its float32 direction
 MIN_SPEEDUP = 1.3  # and the machine's matrix product has to gain this; it is 2 with bfloat16 units and 0.5 without
-MIN_GAIN = 1.05  # a doubled batch has to raise the throughput by this
+MIN_GAIN = 1.05  # a larger batch has to raise the throughput by this
+PATIENCE = 2  # doublings without such a gain, after which no larger batch is tried
 SAMPLE = 16
-TRIALS = 3
+TRIALS = 5
 LARGEST = 1 << 16
 
 
@@ -149,10 +150,10 @@ def _compare(exact: Encoder, fast: Encoder, sample: Sequence[Any]) -> dict[str, 
     }
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _grow(encoder: Encoder, sample: Sequence[Any], name: str) -> tuple[int, bool, dict[str, float]]:
@@ -166,8 +167,10 @@ def _grow(encoder: Encoder, sample: Sequence[Any], name: str) -> tuple[int, bool
     one, unit = _typical(encoder, sample)
     device = replace(encoder.device, batch=unit)
     alone, best, fixed, curve = encoder_on(encoder, device).encode([one]), unit, False, {}
-    size, top = unit, 0.0
-    while size <= LARGEST:
+    size, top, since = unit, 0.0, 0
+    # one thread does a CPU's forward pass, and its own time does not count what else the machine is doing
+    clock = time.thread_time if name == "cpu" else time.perf_counter
+    while size <= LARGEST and since < PATIENCE:
         tried = encoder_on(encoder, replace(device, batch=size))
         rows = [one] * max(1, size // unit)
         try:
@@ -177,11 +180,12 @@ def _grow(encoder: Encoder, sample: Sequence[Any], name: str) -> tuple[int, bool
         same = np.array_equal(vectors, np.repeat(alone, len(rows), 0))
         if not same and name == "cpu":
             break
-        rate = len(rows) / min(_seconds(lambda t=tried, r=rows: t.encode(r)) for _ in range(TRIALS))  # type: ignore[misc]
+        rate = len(rows) / max(1e-9, min(_seconds(lambda t=tried, r=rows: t.encode(r), clock) for _ in range(TRIALS)))  # type: ignore[misc]
         curve[str(size)] = round(rate, 2)
-        if rate < top * MIN_GAIN:
-            break
-        best, top, fixed = size, rate, fixed or not same
+        if rate >= top * MIN_GAIN:
+            best, top, fixed, since = size, rate, fixed or not same, 0
+        else:
+            since += 1
         size *= 2
     return best, fixed, curve
 

@@ -5,6 +5,7 @@ encoded and what is reused. Does not: how it is encoded (``encoding``), decoding
 """
 
 import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import date
 from typing import Any
@@ -45,24 +46,33 @@ def embed(config: Config, lake: Lake, modality: Modality, day: date, report: enc
     todo, reused = found.todo, content.num_rows - found.todo.num_rows
     counters = {"needed": content.num_rows, "earlier": found.earlier, "copied": found.copied.num_rows}
     counters |= dict.fromkeys(encoding.COUNTERS, 0)
-    parts, failures = [found.copied], []
-    if todo.num_rows:
-        model = chosen.choice.model
-        log.info("%s: encoding %d of new content with %s (%s)", table, todo.num_rows, model, chosen.device)
-        with scratch(config.paths.data / "cache", f"embed-{modality}") as staging:
+    with scratch(config.paths.data / "cache", f"embed-{modality}") as staging:
+        if todo.num_rows:
+            model = chosen.choice.model
+            log.info("%s: encoding %d of new content with %s (%s)", table, todo.num_rows, model, chosen.device)
             raw, allowed = config.paths.raw, config.paths.allowed_uris
             job = encoding.Job(modality, chosen.choice, chosen.device, digest, raw, allowed, str(staging))
             counters |= encoding.encode(job, todo, config.compute, table, reused, report)
-            parts += list(encoding.vector_parts(staging))
-            failures = encoding.failures(staging)
-    unload()
-    if failures:
-        _quarantine(lake, day, f"embed_{modality}", failures)
-    manifest = lake.publish(
-        table, day, pa.concat_tables(parts), config_digest=digest, counters=counters, spec=spec_of(chosen)
-    )
+        unload()
+        failures = encoding.failures(staging)
+        if failures:
+            _quarantine(lake, day, f"embed_{modality}", failures)
+        rows = _merged(found.copied, encoding.vector_parts(staging))
+        manifest = lake.publish(table, day, rows, config_digest=digest, counters=counters, spec=spec_of(chosen))
     log.info("%s %s: %s", table, day, ", ".join(f"{k} {v}" for k, v in counters.items()))
     return manifest
+
+
+def _merged(copied: pa.Table, fresh: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Copied rows and shards of fresh ones, as pieces in order of content; one shard is held at a time."""
+    copied = copied.sort_by("content_sha256")
+    for part in fresh:
+        if not part.num_rows:
+            continue
+        n = pc.sum(pc.less_equal(copied["content_sha256"], part["content_sha256"][-1])).as_py() or 0
+        yield pa.concat_tables([copied.slice(0, n), part])
+        copied = copied.slice(n)
+    yield copied
 
 
 def spec_of(chosen: Chosen) -> dict[str, Any]:

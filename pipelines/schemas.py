@@ -18,6 +18,7 @@ VECTOR = "fixed_size_list<float32>[d]"
 OPTIONAL_VECTOR = pa.list_(pa.float32())
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 STRINGS = pa.list_(pa.string())
+CHECK_ROWS = 1 << 12
 EVERYONE = "*"  # user_id of the list for users who have none of their own
 
 
@@ -91,6 +92,10 @@ class Table:
             raise SchemaError(f"{self.name}: {e}") from e
         return data.sort_by([(k, "ascending") for k in self.key]) if self.key else data
 
+    def key_at(self, data: pa.Table, row: int) -> tuple[Any, ...]:
+        """Key of one row; tuples compare as the rows are sorted."""
+        return tuple(data[k][row].as_py() for k in self.key)
+
     def problems(self, data: pa.Table) -> dict[str, list[str]]:
         """Broken rules of a conforming table: rule name -> what was found. Empty lists are kept promises."""
         found: dict[str, list[str]] = {
@@ -127,16 +132,18 @@ class Table:
 
 
 def _check_vectors(name: str, column: pa.ChunkedArray, found: dict[str, list[str]]) -> None:
-    array = column.drop_null().combine_chunks()
-    flat, ends = np.asarray(array.flatten(), np.float64), np.cumsum(np.asarray(pc.list_value_length(array), np.int64))
-    bounds = np.concatenate([[0], ends]).astype(np.int64)
-    sums = np.diff(np.concatenate([[0.0], np.cumsum(flat**2)])[bounds]) if np.isfinite(flat).all() else None
-    if sums is None:
-        bad = len(np.unique(np.searchsorted(ends, np.flatnonzero(~np.isfinite(flat)), side="right")))
-        found["numbers_finite"].append(f"{name}: {bad} vectors hold NaN or infinity")
-        return
-    off = int((np.abs(np.sqrt(np.maximum(sums, 0)) - 1) > 1e-3).sum())
-    if off:
+    """Count vectors that are not finite or not of norm 1, a slice at a time: squares are summed in float64."""
+    infinite = off = 0
+    for start in range(0, len(column), CHECK_ROWS):
+        array = column.slice(start, CHECK_ROWS).drop_null().combine_chunks()
+        squares = np.asarray(array.flatten(), np.float64) ** 2
+        owner = np.repeat(np.arange(len(array)), np.asarray(pc.list_value_length(array), np.int64))
+        norms = np.sqrt(np.bincount(owner, squares, len(array)))
+        infinite += int((~np.isfinite(norms)).sum())
+        off += int((np.abs(norms - 1) > 1e-3).sum())
+    if infinite:
+        found["numbers_finite"].append(f"{name}: {infinite} vectors hold NaN or infinity")
+    elif off:
         found["norms_one"].append(f"{name}: {off} vectors are not of L2 norm 1")
 
 

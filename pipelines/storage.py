@@ -16,7 +16,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cache
@@ -26,11 +26,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schemas import TABLES, Table
+from pipelines.schemas import TABLES, SchemaError, Table
 
 MANIFEST = "_SUCCESS"
-ROW_GROUP = 64_000
-PART_ROWS = 1_000_000
+ROW_GROUP = 1 << 16
+VECTOR_ROW_GROUP = 1 << 13  # rows of vectors are a hundred times as wide
+PART_ROWS = 1 << 20
+PARQUET = {"compression": "zstd", "write_page_checksum": True, "write_statistics": True}
 
 
 class StorageError(RuntimeError):
@@ -204,7 +206,7 @@ class Lake:
         Args:
             table: name in ``schemas.TABLES``.
             day: partition.
-            data: rows, or parts in key order that are written one by one.
+            data: rows, or pieces in key order that are written as they come.
             provenance: ``config_digest``, ``inputs``, ``counters``, ``spec`` of the manifest.
 
         Raises:
@@ -258,37 +260,52 @@ class Lake:
 
 
 def _write_parts(table: Table, folder: Path, data: pa.Table | Iterable[pa.Table]) -> int:
-    if isinstance(data, pa.Table):
-        whole = table.conform(data)
-        table.validate(whole)
-        count = max(1, -(-whole.num_rows // PART_ROWS))
-        parts: list[pa.Table] = [whole.slice(i * PART_ROWS, PART_ROWS) for i in range(count)]
-        for i, part in enumerate(parts):
-            write_parquet(part, folder / f"part-{i:05d}-of-{count:05d}.parquet")
-        return whole.num_rows
+    """Write rows as they come, a row group at a time; the files do not depend on how the rows were cut."""
     rows = 0
-    written: list[Path] = []
-    for part in data:
-        conformed = table.conform(part)
-        table.validate(conformed)
-        rows += conformed.num_rows
-        written.append(folder / f".part-{len(written):05d}")
-        write_parquet(conformed, written[-1])
+    with ExitStack() as open_files:
+        writer: pq.ParquetWriter | None = None
+        for group in _groups(table, [data] if isinstance(data, pa.Table) else data):
+            if writer is None or rows % PART_ROWS == 0:
+                open_files.close()
+                path = folder / f".part-{rows // PART_ROWS:05d}"
+                writer = open_files.enter_context(pq.ParquetWriter(path, group.schema, **PARQUET))
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+            rows += group.num_rows
+    written = sorted(folder.glob(".part-*"))
     for i, path in enumerate(written):
         path.rename(folder / f"part-{i:05d}-of-{len(written):05d}.parquet")
     return rows
 
 
+def _groups(table: Table, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Checked rows of all pieces, cut into row groups; at least one, which may be empty.
+
+    Raises:
+        SchemaError: a piece breaks the contract, or does not come after the one before it.
+    """
+    size = VECTOR_ROW_GROUP if any(c.is_vector for c in table.columns) else ROW_GROUP
+    waiting: pa.Table | None = None
+    last: tuple[Any, ...] = ()
+    for piece in pieces:
+        conformed = table.conform(piece)
+        table.validate(conformed)
+        if table.key and conformed.num_rows:
+            first, end = table.key_at(conformed, 0), table.key_at(conformed, conformed.num_rows - 1)
+            if last and first <= last:
+                raise SchemaError(f"{table.name}: a piece that begins with {first} follows {last}; keys have to ascend")
+            last = end
+        waiting = conformed if waiting is None else pa.concat_tables([waiting, conformed])
+        while waiting.num_rows > size:
+            yield waiting.slice(0, size).combine_chunks()
+            waiting = waiting.slice(size)
+    if waiting is None:
+        raise SchemaError(f"{table.name}: nothing to publish, not even an empty table")
+    yield waiting.combine_chunks()
+
+
 def write_parquet(data: pa.Table, path: Path) -> None:
     """Write one file the way all our files are written: zstd, statistics, page checksums."""
-    pq.write_table(
-        data,
-        path,
-        compression="zstd",
-        row_group_size=ROW_GROUP,
-        write_page_checksum=True,
-        write_statistics=True,
-    )
+    pq.write_table(data, path, row_group_size=ROW_GROUP, **PARQUET)
 
 
 def _write_manifest(folder: Path, table: str, day: date, rows: int, provenance: Mapping[str, Any]) -> Manifest:

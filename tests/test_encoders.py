@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from scipy.io import wavfile
 
 from encoders.base import DecodeError, Encoder, Modality, ModelChoice, check_model, choose_device, load, unit_rows
 from encoders.image import decode_image
 from encoders.sound import decode_audio, probe_audio, windows
 from encoders.tuning import encode_all, tune
 from encoders.weights import CARRIERS, WeightsError, weights_dir
-from tests.conftest import real_data
+from tests.conftest import REAL_DATA, real_data
 
 
 def has_weights(name: str) -> bool:
@@ -164,6 +165,27 @@ def test_musicnn_and_mfcc_tell_animals_apart() -> None:
         similarity = v @ v.T
         np.fill_diagonal(similarity, -2)
         assert (labels[similarity.argmax(1)] == labels).mean() > 0.7, name
+
+
+def test_musicnn_agrees_with_the_original() -> None:
+    """Expected: mean- and max-pooled features of the first three seconds from musicnn 0.1.0 on TensorFlow 2.15.1."""
+    need("musicnn")
+    musicnn = load("audio", ModelChoice("musicnn"), choose_device("cpu"))
+    with np.load(Path(__file__).parent / "expected" / "musicnn_original.npz") as file:
+        expected = {name: file[name] for name in file.files}
+    t = np.arange(5 * 16_000) / 16_000
+    noise = 0.05 * np.random.default_rng(0).standard_normal(len(t))
+    chirp = io.BytesIO()
+    wavfile.write(chirp, 16_000, ((0.5 * np.sin(2 * np.pi * (200 * t + 150 * t**2)) + noise) * 32_767).astype(np.int16))
+    clips = {"chirp.wav": chirp.getvalue()}
+    folder = REAL_DATA / "animal_sounds" / "clips"
+    if folder.is_dir():
+        clips |= {name: (folder / name).read_bytes() for name in expected if name != "chirp.wav"}
+    for name, payload in clips.items():
+        first = unit_rows(musicnn.encode([musicnn.prepare(payload)[:1]]))[0]
+        reference = unit_rows(expected[name][None])[0]
+        assert first @ reference > 0.999999, name
+        assert np.abs(first - reference).max() < 2e-4, name  # the original rounds the spectrogram to float16
 
 
 def test_exif_orientation_and_transparency() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipelines import storage
 from pipelines.schemas import TABLES, SchemaError, optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
 from pipelines.storage import Lake, StorageError, scratch
 
@@ -120,12 +121,27 @@ def test_manifest_lists_every_file_with_its_hash(tmp_path: Path) -> None:
 
     lake = Lake(tmp_path)
     made = lake.publish("emb_text", D, iter([vectors(3), vectors(3, 1)]), config_digest="c", counters={"encoded": 6})
-    assert sorted(made.files) == ["part-00000-of-00002.parquet", "part-00001-of-00002.parquet"]
+    assert sorted(made.files) == ["part-00000-of-00001.parquet"]
     for name, sha in made.files.items():
         assert hashlib.sha256((lake.folder("emb_text", D) / name).read_bytes()).hexdigest() == sha
     stored = json.loads((lake.folder("emb_text", D) / "_SUCCESS").read_text())
     assert stored["counters"] == {"encoded": 6}
     assert stored["rows"] == 6
+
+
+def test_files_do_not_depend_on_how_rows_were_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(storage, "VECTOR_ROW_GROUP", 8)
+    monkeypatch.setattr(storage, "PART_ROWS", 16)
+    lake, whole = Lake(tmp_path), vectors(45).sort_by("content_sha256")
+    made = [
+        lake.publish("emb_text", D, rows)
+        for rows in (whole, iter([whole.slice(0, 5), whole.slice(5, 0), whole.slice(5, 30), whole.slice(35)]))
+    ]
+    assert made[0].files == made[1].files
+    assert sorted(made[0].files) == [f"part-0000{i}-of-00003.parquet" for i in range(3)]
+    assert lake.read("emb_text", D).to_pylist() == whole.to_pylist()
+    with pytest.raises(SchemaError, match="keys have to ascend"):
+        lake.publish("emb_text", D, iter([whole.slice(20), whole.slice(0, 21)]))
 
 
 def test_optional_vectors_survive_parquet(tmp_path: Path) -> None:
