@@ -63,10 +63,15 @@ def check_specs(table: str) -> list[dg.AssetCheckSpec]:
 def run_checks(config: Config, lake: Lake, table: str, day: date) -> Iterator[dg.AssetCheckResult]:
     """Result of each of a table's checks on the published partition."""
     found: dict[str, list[str]] = {c.name: [] for c in check_specs(table)}
+    contract, last = TABLES[table], ()
     for part in lake.scan(table, [day]):
-        for rule, texts in TABLES[table].problems(part).items():
+        for rule, texts in contract.problems(part).items():
             if rule in found:
                 found[rule] += texts
+        if contract.key and part.num_rows:
+            if last and contract.key_at(part, 0) <= last:
+                found["keys_unique"].append(f"rows are not in order of the key after {last}")
+            last = contract.key_at(part, part.num_rows - 1)
     for name, promise in promises(table).items():
         found[name] += promise(config, lake, day)
     for name, problems in found.items():

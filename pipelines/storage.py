@@ -181,11 +181,15 @@ class Lake:
         return pa.concat_tables(list(self.scan(table, [day], columns)))
 
     def scan(self, table: str, days: Iterable[date], columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Parts of several partitions one by one, in order of day and part."""
+        """Row groups of several partitions one by one, in order of day and key; an empty file is one empty table."""
         for day in days:
             for path in self.paths(table, day):
                 try:
-                    yield pq.ParquetFile(path, page_checksum_verification=True).read(columns)
+                    with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                        for i in range(file.num_row_groups):
+                            yield file.read_row_group(i, columns)
+                        if not file.num_row_groups:
+                            yield file.read(columns)
                 except (pa.ArrowException, OSError) as e:
                     raise StorageError(f"{path} is damaged ({e}); delete the partition and materialize it again") from e
 
