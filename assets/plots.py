@@ -150,6 +150,8 @@ def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> byt
 
 def gallery(examples: Sequence[Any]) -> bytes | None:
     """Pictures and spectrograms: the original on the left, its views beside it."""
+    from matplotlib import mlab
+
     shown = [e for e in examples if e.modality != "text"]
     if not shown:
         return None
@@ -160,9 +162,9 @@ def gallery(examples: Sequence[Any]) -> bytes | None:
             if example.modality == "image":
                 axis.imshow(value)
             else:
-                spectrum, _, _, _ = axis.specgram(value + 1e-9, NFFT=512, Fs=example.rate_hz, noverlap=256)
-                top = 10 * np.log10(spectrum.max())
-                axis.images[0].set_clim(top - 80, top)
+                power = np.asarray(mlab.specgram(value, NFFT=512, Fs=example.rate_hz, noverlap=256)[0])
+                decibels = 10 * np.log10(np.maximum(power, max(power.max() * 1e-8, 1e-20)))  # 80 dB below the top
+                axis.imshow(decibels, aspect="auto", origin="lower")
             axis.set(xticks=[], yticks=[], title="original" if column == 0 else f"view {column - 1}")
             axis.title.set_fontsize(8)
     return _png(figure)

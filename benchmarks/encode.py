@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure, cost, cpu_seconds, parser, show
+from encoders.base import alone
 
 DAY = date(2026, 1, 1)
 ITEMS = 2_000
@@ -146,11 +147,9 @@ def _warm(folder: Path, modality: str) -> tuple[float, float]:
     return first, load
 
 
+@alone()
 def _bare(modality: str, payloads: Sequence[bytes], fast: Any) -> tuple[float, float, float, float]:
     """CPU-seconds of decoding, of the encoder's own bare forward pass, of the bare float32 loop, its wall."""
-    import torch
-
-    torch.set_num_threads(1)
     prepared: list[Any] = []
     decode, _ = cost(lambda: prepared.extend(fast.prepare(p) for p in payloads))
     prepared.sort(key=fast.bucket)

@@ -1,4 +1,4 @@
-"""A small made-up shop whose taste lives in its content: texts, pictures and sounds of six themes.
+"""A small made-up shop whose taste lives in its content: texts, pictures, sounds and clips of six themes.
 
 Every user loves one or two themes and finds items by theme, not by popularity, so a pipeline that reads content
 right beats popularity and a wrong one does not. Some items lack modalities, some files are broken on purpose.
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import av
 import numpy as np
 import soundfile
 from PIL import Image, ImageDraw
 
 from pipelines.config import digest_of
 
-VERSION = 2
+VERSION = 3
 RATE = 16_000
+CLIP_SECONDS, CLIP_FPS, CLIP_SIDE = 2, 6, 160
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,9 @@ def _write_items(
             suffix = "flac" if i % 2 else "ogg"
             row["sound"] = f"media/I{i:04d}.{suffix}"
             (root / "media" / f"I{i:04d}.{suffix}").write_bytes(_sound(rng, theme, suffix))
+        if i % 6 == 0:
+            row["clip"] = f"media/I{i:04d}.mp4"
+            (root / "media" / f"I{i:04d}.mp4").write_bytes(_clip(np.random.default_rng((len(themes), i)), theme))
         row["price"] = round(float(rng.uniform(5, 80)), 2)
         lines.append(json.dumps(row, ensure_ascii=False))
     lines += _broken_items(root, first_day)
@@ -166,7 +171,7 @@ def _write_items(
 
 
 def _broken_items(root: Path, first_day: date) -> list[str]:
-    """Two items with broken pictures, one with a path out of the folder, one line that is no JSON."""
+    """Two items with broken pictures, one with a broken clip, a path out of the folder, a line that is no JSON."""
     (root / "media" / "torn.jpg").write_bytes(_picture(np.random.default_rng(0), THEMES[0])[:900])
     (root / "media" / "note.png").write_text("this is not a picture")
     when = _moment(first_day, 0, 0.0)
@@ -175,8 +180,11 @@ def _broken_items(root: Path, first_day: date) -> list[str]:
         ("X0002", "No picture at all", "media/note.png"),
         ("X0003", "Path that leaves", "../../etc/passwd"),
     ]
-    return [json.dumps({"item_id": i, "name": n, "image": p, "created_at": when}) for i, n, p in rows] + [
-        '{"item_id": "X0004", "name": '
+    (root / "media" / "torn.mp4").write_bytes(_clip(np.random.default_rng(0), THEMES[0])[:900])
+    return [
+        *(json.dumps({"item_id": i, "name": n, "image": p, "created_at": when}) for i, n, p in rows),
+        '{"item_id": "X0004", "name": ',
+        json.dumps({"item_id": "X0005", "name": "Torn clip", "clip": "media/torn.mp4", "created_at": when}),
     ]
 
 
@@ -203,16 +211,41 @@ def _picture(rng: np.random.Generator, theme: Theme) -> bytes:
     return out.getvalue()
 
 
-def _sound(rng: np.random.Generator, theme: Theme, suffix: str) -> bytes:
-    t = np.arange(int(3.2 * RATE)) / RATE
+def _wave(rng: np.random.Generator, theme: Theme, seconds: float) -> np.ndarray:
+    t = np.arange(int(seconds * RATE)) / RATE
     base = theme.pitch_hz * 2 ** (rng.uniform(-2, 2) / 12)
     beat = 0.6 + 0.4 * np.sin(2 * np.pi * rng.uniform(1, 4) * t)
     wave = beat * (np.sin(2 * np.pi * base * t) + 0.4 * np.sin(4 * np.pi * base * t)) + theme.noise * rng.normal(
         size=len(t)
     )
+    return 0.4 * wave / np.abs(wave).max()
+
+
+def _sound(rng: np.random.Generator, theme: Theme, suffix: str) -> bytes:
     out = io.BytesIO()
     kind = {"flac": ("FLAC", "PCM_16"), "ogg": ("OGG", "VORBIS")}[suffix]
-    soundfile.write(out, 0.4 * wave / np.abs(wave).max(), RATE, format=kind[0], subtype=kind[1])
+    soundfile.write(out, _wave(rng, theme, 3.2), RATE, format=kind[0], subtype=kind[1])
+    return out.getvalue()
+
+
+def _clip(rng: np.random.Generator, theme: Theme) -> bytes:
+    """A camera that pans over a picture of the theme, with its sound; the same bytes for the same seed."""
+    scene, out = Image.open(io.BytesIO(_picture(rng, theme))), io.BytesIO()
+    with av.open(out, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+        video = container.add_stream("mpeg4", rate=CLIP_FPS, options={"flags": "+bitexact", "threads": "1"})
+        video.width = video.height = CLIP_SIDE
+        audio = container.add_stream("aac", rate=RATE, layout="mono", options={"flags": "+bitexact"})
+        frames = CLIP_SECONDS * CLIP_FPS
+        for n in range(frames):
+            left = round(n * (scene.width - CLIP_SIDE) / (frames - 1))
+            view = scene.crop((left, 40, left + CLIP_SIDE, 40 + CLIP_SIDE))
+            container.mux(video.encode(av.VideoFrame.from_image(view)))
+        container.mux(video.encode(None))
+        wave = av.AudioFrame.from_ndarray(
+            _wave(rng, theme, CLIP_SECONDS).astype(np.float32)[None], format="fltp", layout="mono"
+        )
+        wave.sample_rate = RATE
+        container.mux([*audio.encode(wave), *audio.encode(None)])
     return out.getvalue()
 
 

@@ -9,12 +9,14 @@ Heavy imports happen inside functions, so that configuration and Dagster can imp
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from encoders.weights import CARRIERS, file_sha256, weights_dir
 
@@ -190,6 +192,17 @@ def one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """While our threads share the cores, matrix libraries start none of their own.
+
+    Idle threads of theirs spin, which costs as much as the work, and results would depend on the number of cores.
+    """
+    one_thread()
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def choose_device(name: str = "auto", precision: str = "float32") -> Device:

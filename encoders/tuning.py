@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.base import Device, Encoder, cause_of
+from encoders.base import Device, Encoder, alone, cause_of
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def machine(device: str) -> str:
     return f"{platform.machine()} {name} {' '.join(has_bf16)} torch {torch.__version__}"
 
 
+@alone()
 def tune(load_on: Callable[[Device], Encoder], name: str, precision: str, payloads: Sequence[bytes]) -> Tuning:
     """Measure a model on real inputs.
 
@@ -199,7 +200,7 @@ def _typical(encoder: Encoder, sample: Sequence[Any]) -> tuple[Any, int]:
 
 
 def encoder_on(encoder: Encoder, device: Device) -> Encoder:
-    """The same loaded network with other batch settings."""
+    """The same loaded network, and those inside it, with other batch settings."""
     from copy import copy
 
     from encoders.batching import Batches
@@ -207,4 +208,8 @@ def encoder_on(encoder: Encoder, device: Device) -> Encoder:
     other = copy(encoder)
     other.device = device
     other.batches = Batches(device)  # type: ignore[attr-defined]
+    for part in ("image", "audio"):  # of a video
+        inner: Any = getattr(encoder, part, None)
+        if hasattr(inner, "batches"):
+            setattr(other, part, encoder_on(inner, device))
     return other

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from encoders.base import DecodeError, Device, EncoderError, EncoderSpec, Modality, ModelChoice, model_files, unit_rows
@@ -95,12 +96,21 @@ def _read_parquet(path: Path) -> tuple[list[str], np.ndarray]:
         table = pq.read_table(path, page_checksum_verification=True)
     except (OSError, pa.ArrowException) as e:
         raise EncoderError(f"{path}: cannot be read as Parquet: {e}") from e
-    lists = [f.name for f in table.schema if pa.types.is_list(f.type) or pa.types.is_fixed_size_list(f.type)]
+    lists = [f.name for f in table.schema if _holds_numbers(f.type)]
     if "item_id" not in table.column_names or len(lists) != 1:
         raise EncoderError(
             f"{path}: expected a column item_id and one column of number lists, got {table.schema.names}"
         )
-    vectors = [np.asarray(v, np.float32) for v in table[lists[0]].to_pylist() if v is not None]
-    if len(vectors) != table.num_rows or len({v.shape for v in vectors}) != 1:
-        raise EncoderError(f"{path}: the vectors of '{lists[0]}' are missing or differ in length")
-    return [str(i) for i in table["item_id"].to_pylist()], np.stack(vectors)
+    column = table[lists[0]].combine_chunks()
+    lengths = pc.unique(pc.list_value_length(column)).to_pylist()
+    if column.null_count or len(lengths) != 1 or not lengths[0]:
+        raise EncoderError(
+            f"{path}: the vectors of '{lists[0]}' are missing or differ in length (lengths {lengths[:5]})"
+        )
+    matrix = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32).reshape(len(column), lengths[0])
+    return [str(i) for i in table["item_id"].to_pylist()], matrix
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))

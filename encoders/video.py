@@ -24,6 +24,7 @@ from encoders.base import (
 from encoders.batching import Batches, RowEncoder, row_stable, to_device
 from encoders.image import MAX_PIXELS
 from encoders.sound import decode_audio
+from encoders.tuning import encode_all
 
 if TYPE_CHECKING:
     import torch
@@ -204,10 +205,13 @@ class FrameEncoder:
     def encode(self, prepared: Sequence[tuple[list[Any], Any]]) -> np.ndarray:
         """Vectors (n, dim)."""
         out = np.zeros((len(prepared), self.spec.dim), np.float32)
-        for i, (frames, sound) in enumerate(prepared):
-            out[i, : self.image.spec.dim] = unit_rows(attention_pool(self.image.encode(frames))[None])[0]
-            if sound is not None:
-                out[i, self.image.spec.dim :] = self.audio.encode([sound])[0]
+        frames = encode_all(self.image, [f for pictures, _ in prepared for f in pictures])
+        ends = np.cumsum([len(pictures) for pictures, _ in prepared])
+        for i, rows in enumerate(np.split(frames, ends[:-1])):
+            out[i, : self.image.spec.dim] = unit_rows(attention_pool(rows)[None])[0]
+        heard = [i for i, (_, sound) in enumerate(prepared) if sound is not None]
+        if heard:
+            out[heard, self.image.spec.dim :] = encode_all(self.audio, [prepared[i][1] for i in heard])
         return unit_rows(out)
 
 
