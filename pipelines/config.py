@@ -280,9 +280,9 @@ def _absolute(config: Config, base: Path) -> Config:
     encoders = {
         m: e.model_copy(
             update={
-                k: str((base / v).resolve())
+                k: str((base / Path(v).expanduser()).resolve())
                 for k in ("model", "image", "audio")
-                if (v := getattr(e, k)).startswith((".", "/"))
+                if (v := getattr(e, k)).startswith((".", "/", "~")) or v.endswith(VECTOR_FILES)
             }
         )
         for m, e in config.encoders.items()
