@@ -1,6 +1,6 @@
 """Fine-tuning a text encoder on the log: full, LoRA, AdaLoRA or (IA)3 adapters through peft.
 
-Two tasks: contrastive on items that the same users consume one after the other, and supervised on labels with a
+Two tasks: contrastive on items that the same users consume, and supervised on labels with a
 linear head. The result is a model folder like any other, with a digest of its own. Belongs here: losses, what is
 trained, early stopping. Does not: which events and items are trained on (``pipelines.finetune``).
 """
@@ -52,7 +52,7 @@ class FinetuneSettings:
 
 @dataclass(frozen=True)
 class CoConsumption:
-    """Pairs of item rows (n, 2) that users consumed one after the other."""
+    """Pairs of item rows (n, 2) that the same users consume."""
 
     pairs: np.ndarray
 

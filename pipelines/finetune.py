@@ -15,12 +15,14 @@ from encoders.finetune import CoConsumption, FinetuneSettings, Labels, content_r
 from pipelines.config import Config
 from pipelines.dataset import Dataset, load_dataset
 from pipelines.models import load_card
+from pipelines.recommenders.base import Inputs
+from pipelines.recommenders.neighbours import ItemCF
 from pipelines.storage import Lake, Manifest
 
 log = logging.getLogger(__name__)
 
 TABLE = "model_finetuned"
-NEAR = 3  # items at most this many positions apart in a history are a pair
+NEIGHBOURS = 10  # items that the same users like most, a pair each
 TEST_SHARE = 0.2  # of labelled items, the youngest ones
 
 
@@ -65,8 +67,9 @@ def _new(later: Dataset, earlier: Dataset) -> list[np.ndarray]:
 
 def _task(config: Config, lake: Lake, day: date, known: Dataset) -> CoConsumption | Labels:
     if config.finetune.task == "co_consumption":
-        pairs = [(a, b) for h in known.histories() for i, a in enumerate(h) for b in h[i + 1 : i + 1 + NEAR]]
-        return CoConsumption(np.array(pairs, np.int64).reshape(-1, 2))
+        # most pairs within a long history have nothing in common; item-CF says which belong together
+        similar = ItemCF(NEIGHBOURS).fit(Inputs(known.positives())).similarity.tocoo()
+        return CoConsumption(np.stack([similar.row, similar.col], 1).astype(np.int64))
     items = lake.read("std_items", day, ["categories", "domain", "created_at", "text"]).to_pylist()
     classes = [r["categories"][0] if r["categories"] else r["domain"] for r in items]
     names = sorted({c for c in classes if c})
