@@ -12,7 +12,7 @@ import dagster as dg
 
 from encoders.base import MODALITIES
 from pipelines.config import Config
-from pipelines.schemas import TABLES
+from pipelines.schemas import TABLES, Key
 from pipelines.storage import Lake
 
 Promise = Callable[[Config, Lake, date], list[str]]
@@ -63,15 +63,14 @@ def check_specs(table: str) -> list[dg.AssetCheckSpec]:
 def run_checks(config: Config, lake: Lake, table: str, day: date) -> Iterator[dg.AssetCheckResult]:
     """Result of each of a table's checks on the published partition."""
     found: dict[str, list[str]] = {c.name: [] for c in check_specs(table)}
-    contract, last = TABLES[table], ()
+    contract = TABLES[table]
+    last: Key = ()
     for part in lake.scan(table, [day]):
         for rule, texts in contract.problems(part).items():
             if rule in found:
                 found[rule] += texts
-        if contract.key and part.num_rows:
-            if last and contract.key_at(part, 0) <= last:
-                found["keys_unique"].append(f"rows are not in order of the key after {last}")
-            last = contract.key_at(part, part.num_rows - 1)
+        last, disorder = contract.after(last, part)
+        found["keys_unique"] += disorder
     for name, promise in promises(table).items():
         found[name] += promise(config, lake, day)
     for name, problems in found.items():

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure, cost, cpu_seconds, parser, show
-from encoders.base import alone
+from encoders.base import single_threaded
 
 DAY = date(2026, 1, 1)
 ITEMS = 2_000
@@ -147,7 +147,7 @@ def _warm(folder: Path, modality: str) -> tuple[float, float]:
     return first, load
 
 
-@alone()
+@single_threaded()
 def _bare(modality: str, payloads: Sequence[bytes], fast: Any) -> tuple[float, float, float, float]:
     """CPU-seconds of decoding, of the encoder's own bare forward pass, of the bare float32 loop, its wall."""
     prepared: list[Any] = []

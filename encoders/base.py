@@ -195,7 +195,7 @@ def one_thread() -> None:
 
 
 @contextmanager
-def alone() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """While our threads share the cores, matrix libraries start none of their own.
 
     Idle threads of theirs spin, which costs as much as the work, and results would depend on the number of cores.

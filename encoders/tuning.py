@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.base import Device, Encoder, alone, cause_of
+from encoders.base import Device, Encoder, cause_of, single_threaded
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def machine(device: str) -> str:
     return f"{platform.machine()} {name} {' '.join(has_bf16)} torch {torch.__version__}"
 
 
-@alone()
+@single_threaded()
 def tune(load_on: Callable[[Device], Encoder], name: str, precision: str, payloads: Sequence[bytes]) -> Tuning:
     """Measure a model on real inputs.
 

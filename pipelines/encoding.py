@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.augment import augmented
-from encoders.base import DecodeError, Device, Encoder, Modality, ModelChoice, alone, cause_of, one_thread
+from encoders.base import DecodeError, Device, Encoder, Modality, ModelChoice, cause_of, one_thread, single_threaded
 from encoders.batching import MAX_PADDING
 from encoders.tuning import SAMPLE
 from pipelines import runtime
@@ -214,7 +214,7 @@ class EncodeBlock(beam.DoFn):
         start, shard = element
         rows = pq.read_table(shard).to_pylist()
         block = _Block(self.encoder, rows, self._payload, self._advance)
-        with alone():
+        with single_threaded():
             block.run()
         self._advance(len(block.failures))
         yield self._write(start, rows, block)

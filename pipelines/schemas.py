@@ -18,8 +18,11 @@ VECTOR = "fixed_size_list<float32>[d]"
 OPTIONAL_VECTOR = pa.list_(pa.float32())
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 STRINGS = pa.list_(pa.string())
-CHECK_ROWS = 1 << 12
+CHECK_ROWS = 1 << 12  # vectors whose norms are computed at once
 EVERYONE = "*"  # user_id of the list for users who have none of their own
+
+
+Key = tuple[Any, ...]
 
 
 class SchemaError(ValueError):
@@ -92,9 +95,15 @@ class Table:
             raise SchemaError(f"{self.name}: {e}") from e
         return data.sort_by([(k, "ascending") for k in self.key]) if self.key else data
 
-    def key_at(self, data: pa.Table, row: int) -> tuple[Any, ...]:
-        """Key of one row; tuples compare as the rows are sorted."""
-        return tuple(data[k][row].as_py() for k in self.key)
+    def after(self, last: Key, piece: pa.Table) -> tuple[Key, list[str]]:
+        """Key of the last row so far, and what is wrong where a sorted piece does not come after ``last``."""
+        if not self.key or not piece.num_rows:
+            return last, []
+        first, end = (tuple(piece[k][row].as_py() for k in self.key) for row in (0, piece.num_rows - 1))
+        broken = (
+            [f"a piece that begins with {first} follows {last}; keys have to ascend"] if last and first <= last else []
+        )
+        return end, broken
 
     def problems(self, data: pa.Table) -> dict[str, list[str]]:
         """Broken rules of a conforming table: rule name -> what was found. Empty lists are kept promises."""

@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schemas import TABLES, SchemaError, Table
+from pipelines.schemas import TABLES, Key, SchemaError, Table
 
 MANIFEST = "_SUCCESS"
 ROW_GROUP = 1 << 16
@@ -289,15 +289,13 @@ def _groups(table: Table, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """
     size = VECTOR_ROW_GROUP if any(c.is_vector for c in table.columns) else ROW_GROUP
     waiting: pa.Table | None = None
-    last: tuple[Any, ...] = ()
+    last: Key = ()
     for piece in pieces:
         conformed = table.conform(piece)
         table.validate(conformed)
-        if table.key and conformed.num_rows:
-            first, end = table.key_at(conformed, 0), table.key_at(conformed, conformed.num_rows - 1)
-            if last and first <= last:
-                raise SchemaError(f"{table.name}: a piece that begins with {first} follows {last}; keys have to ascend")
-            last = end
+        last, broken = table.after(last, conformed)
+        if broken:
+            raise SchemaError(f"{table.name}: {broken[0]}")
         waiting = conformed if waiting is None else pa.concat_tables([waiting, conformed])
         while waiting.num_rows > size:
             yield waiting.slice(0, size).combine_chunks()

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +9,8 @@ import pytest
 
 from pipelines.schemas import vectors_to_numpy
 from pipelines.storage import Lake
-from tests.conftest import DAYS, FIRST, write_config
-from tests.test_night import lake_at, run_job
-
-LAST = FIRST + timedelta(days=DAYS - 1)
+from tests.conftest import write_config
+from tests.test_night import LAST, lake_at, run_job
 
 
 def rows_of(raw: Path) -> list[dict[str, str]]:

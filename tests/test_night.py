@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date, timedelta
 from pathlib import Path
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +21,7 @@ from assets.cli import end_orphans, main
 from assets.definitions import build_defs
 from assets.resources import lake_of
 from pipelines.config import load_config
-from pipelines.storage import Lake
+from pipelines.storage import Lake, Manifest
 from tests.conftest import DAYS, FIRST, REPO, parquet_bytes, real_data, write_config, write_jsonl
 
 LAST = FIRST + timedelta(days=DAYS - 1)
@@ -139,7 +140,7 @@ def test_second_run_encodes_nothing_and_changes_no_byte(finished: Path, tmp_path
         assert counters["needed"] > 0
 
 
-def test_blocks_of_any_size_give_the_same_rows(finished: Path, tmp_path: Path) -> None:
+def test_blocks_of_any_size_give_the_same_rows(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines import features, score
 
     shutil.copytree(finished.parent, tmp_path / "copy", symlinks=True)
@@ -148,8 +149,18 @@ def test_blocks_of_any_size_give_the_same_rows(finished: Path, tmp_path: Path) -
     lake, config = lake_at(config_file), load_config(config_file)
     before = {t: lake.read(t, LAST) for t in ("reco_candidates", "recommendations")}
     files = {t: lake.require(t, LAST).files for t in ("feat_items", "feat_users")}
+    pieces, publish = [], Lake.publish
+
+    def counted(lake: Lake, table: str, day: date, data: Iterable[pa.Table], **provenance: object) -> Manifest:
+        rows = list(data)
+        pieces.append(len(rows))
+        return publish(lake, table, day, rows, **provenance)
+
+    monkeypatch.setattr(Lake, "publish", counted)
     features.fuse(config, lake, LAST)
     score.score(config, lake, LAST)
+    assert len(pieces) == 4
+    assert min(pieces) > 5, "many blocks, many pieces"
     for table, old in files.items():
         assert lake.require(table, LAST).files == old, f"{table}: the same bytes from blocks of seven"
     for table in ("reco_candidates", "recommendations"):  # a matrix product may differ in the last bit by block size

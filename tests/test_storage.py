@@ -116,12 +116,14 @@ def test_scratch_folders_of_the_living_are_left_alone(tmp_path: Path) -> None:
     assert not list((tmp_path / "cache").iterdir())
 
 
-def test_manifest_lists_every_file_with_its_hash(tmp_path: Path) -> None:
+def test_manifest_lists_every_file_with_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import hashlib
 
+    monkeypatch.setattr(storage, "VECTOR_ROW_GROUP", 3)
+    monkeypatch.setattr(storage, "PART_ROWS", 3)
     lake = Lake(tmp_path)
     made = lake.publish("emb_text", D, iter([vectors(3), vectors(3, 1)]), config_digest="c", counters={"encoded": 6})
-    assert sorted(made.files) == ["part-00000-of-00001.parquet"]
+    assert sorted(made.files) == ["part-00000-of-00002.parquet", "part-00001-of-00002.parquet"]
     for name, sha in made.files.items():
         assert hashlib.sha256((lake.folder("emb_text", D) / name).read_bytes()).hexdigest() == sha
     stored = json.loads((lake.folder("emb_text", D) / "_SUCCESS").read_text())
