@@ -175,41 +175,7 @@ def train_aligner(
     trainer = _Trainer(features, settings, device)
     batches = _Batches(histories, n, settings, np.setdiff1d(np.arange(n), held))
     steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.pairs), n) // settings.batch_size)))
-    optimizer = torch.optim.AdamW(trainer.model.parameters(), settings.learning_rate, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    curve = []
-    for step in range(steps):
-        loss_cross = trainer.cross_modal(torch.from_numpy(batches.items()).to(device)) if n > 1 else torch.zeros(())
-        loss_inter = (
-            trainer.interaction(*batches.next_items(), batches.log_q) if len(batches.pairs) else torch.zeros(())
-        )
-        loss = loss_cross + loss_inter
-        if loss.requires_grad:
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
-            optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            trainer.model.log_temperature.clamp_(np.log(0.02), np.log(0.5))
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"aligner loss is {loss.item()} at step {step}; lower aligner.learning_rate")
-        if step % max(1, steps // 50) == 0 or step == steps - 1:
-            curve.append(
-                {
-                    "step": step,
-                    "cross_modal": round(loss_cross.item(), 4),
-                    "interaction": round(loss_inter.item(), 4),
-                }
-            )
-        if step % max(1, steps // 5) == 0:
-            log.info(
-                "aligner: step %d of %d, cross-modal %.3f, interaction %.3f",
-                step,
-                steps,
-                loss_cross.item(),
-                loss_inter.item(),
-            )
+    curve = _optimize(trainer, batches, steps, settings.learning_rate)
     card = {
         "dims": {m: f.matrix.shape[1] for m, f in features.items()},
         "sequences": trainer.sequences,
@@ -222,6 +188,42 @@ def train_aligner(
     }
     state = {k: v.detach().cpu().contiguous() for k, v in sorted(trainer.model.state_dict().items())}
     return save_tensors(state), card
+
+
+def _optimize(trainer: "_Trainer", batches: "_Batches", steps: int, learning_rate: float) -> list[dict[str, float]]:
+    """Train for a number of steps; the learning curve, about fifty points of it."""
+    optimizer = torch.optim.AdamW(trainer.model.parameters(), learning_rate, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    curve = []
+    for step in range(steps):
+        cross, inter = _losses(trainer, batches)
+        loss = cross + inter
+        if loss.requires_grad:
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
+            optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            trainer.model.log_temperature.clamp_(np.log(0.02), np.log(0.5))
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"aligner loss is {loss.item()} at step {step}; lower aligner.learning_rate")
+        if step % max(1, steps // 50) == 0 or step == steps - 1:
+            point = {"cross_modal": round(cross.item(), 4), "interaction": round(inter.item(), 4)}
+            curve.append({"step": step} | point)
+        if step % max(1, steps // 5) == 0:
+            at = (step, steps, cross.item(), inter.item())
+            log.info("aligner: step %d of %d, cross-modal %.3f, interaction %.3f", *at)
+    return curve
+
+
+def _losses(trainer: "_Trainer", batches: "_Batches") -> tuple[Tensor, Tensor]:
+    """Cross-modal and interaction loss of the next batches; zero where there is nothing to learn from."""
+    zero = torch.zeros(())
+    items = torch.from_numpy(batches.items()).to(trainer.device) if len(trainer.present) > 1 else None
+    cross = zero if items is None else trainer.cross_modal(items)
+    inter = trainer.interaction(*batches.next_items(), batches.log_q) if len(batches.pairs) else zero
+    return cross, inter
 
 
 def _retrieval(model: FusionModel, features: dict[str, Features], rows: np.ndarray, device: str) -> dict[str, Any]:

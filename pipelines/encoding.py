@@ -289,8 +289,8 @@ class _Block:
                     self._take(*ahead.popleft(), pool)
             while ahead:
                 self._take(*ahead.popleft(), pool)
-            for bucket in sorted(self.buckets):
-                self._submit(bucket, pool)
+            for bucket in sorted(self.buckets, key=lambda b: b * len(self.buckets[b]), reverse=True):
+                self._submit(bucket, pool)  # the dearest first, so that no thread ends long after the others
             while self.encoding:
                 self._finish(*self.encoding.popleft())
 
