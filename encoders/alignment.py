@@ -190,7 +190,7 @@ def train_aligner(
     return save_tensors(state), card
 
 
-def _optimize(trainer: "_Trainer", batches: "_Batches", steps: int, learning_rate: float) -> list[dict[str, float]]:
+def _optimize(trainer: _Trainer, batches: _Batches, steps: int, learning_rate: float) -> list[dict[str, float]]:
     """Train for a number of steps; the learning curve, about fifty points of it."""
     optimizer = torch.optim.AdamW(trainer.model.parameters(), learning_rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -217,12 +217,13 @@ def _optimize(trainer: "_Trainer", batches: "_Batches", steps: int, learning_rat
     return curve
 
 
-def _losses(trainer: "_Trainer", batches: "_Batches") -> tuple[Tensor, Tensor]:
+def _losses(trainer: _Trainer, batches: _Batches) -> tuple[Tensor, Tensor]:
     """Cross-modal and interaction loss of the next batches; zero where there is nothing to learn from."""
-    zero = torch.zeros(())
-    items = torch.from_numpy(batches.items()).to(trainer.device) if len(trainer.present) > 1 else None
-    cross = zero if items is None else trainer.cross_modal(items)
-    inter = trainer.interaction(*batches.next_items(), batches.log_q) if len(batches.pairs) else zero
+    cross = inter = torch.zeros(())
+    if len(trainer.present) > 1:
+        cross = trainer.cross_modal(torch.from_numpy(batches.items()).to(trainer.device))
+    if len(batches.pairs):
+        inter = trainer.interaction(*batches.next_items(), batches.log_q)
     return cross, inter
 
 

@@ -278,8 +278,7 @@ def check_model(modality: Modality, choice: ModelChoice) -> list[str]:
     except Exception as e:  # every way a hub lookup fails is the same configuration error
         return [
             f"encoder '{model}' is not a built-in ({names}), not a local folder with config.json, not a "
-            f".npy or .parquet file, and not a reachable Hugging Face model "
-            f"({type(e).__name__}: {str(e).splitlines()[0][:200]})"
+            f".npy or .parquet file, and not a reachable Hugging Face model ({cause_of(e).splitlines()[0]})"
         ]
     return []
 
