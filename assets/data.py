@@ -10,7 +10,7 @@ from assets.checks import check_specs, run_checks
 from assets.metadata import OWNERS, table_metadata, table_spec
 from assets.resources import Nightloom, day_of, failures_explained, lake_of
 
-STD_TABLES = {
+STD_TABLES = {  # table -> nearest parents
     "std_interactions": ["raw_interactions"],
     "std_items": ["raw_items", "raw_media"],
     "std_user_content": ["raw_user_content", "raw_media"],
@@ -24,6 +24,7 @@ RAW = {
     "raw_user_content": "What users upload: reviews, pictures, sounds. Never modified.",
     "raw_media": "Images and sounds that rows refer to by path or URI. Never modified.",
 }
+GROUPS = {"quarantine": "quality", "ingest_files": "quality"}  # the others are "data"
 PLOTS = {"std_interactions": plots.events_by_day, "quarantine": plots.rejects_by_reason}
 
 
@@ -37,7 +38,7 @@ def build(partitions: dg.PartitionsDefinition) -> list[Any]:
 
     @dg.multi_asset(
         name="standardize",
-        specs=[table_spec(name, "data", partitions, list(deps)) for name, deps in STD_TABLES.items()],
+        specs=[table_spec(name, GROUPS.get(name, "data"), partitions, deps) for name, deps in STD_TABLES.items()],
         check_specs=[c for name in STD_TABLES for c in check_specs(name)],
     )
     def standardize(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:

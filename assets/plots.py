@@ -88,8 +88,10 @@ def finetune_curve(card: dict[str, Any]) -> bytes | None:
         if points:
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
     axes.set(title=f"fine-tuning, best epoch {card['best_epoch']}", xlabel="epoch", ylabel="loss (nats)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     other = axes.twinx()
-    other.plot([h["epoch"] for h in history], [h["validation"] for h in history], "k--", label="validation Recall@20")
+    epochs, validation = [h["epoch"] for h in history], [h["validation"] for h in history]
+    other.plot(epochs, validation, "k--", marker="s", label="validation Recall@20")
     other.set_ylabel("Recall@20")
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     return _png(figure)

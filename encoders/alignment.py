@@ -17,6 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.nn import functional as F
 
+from encoders.base import single_threaded
 from encoders.fusion import Features, FusionModel, fuse_items
 
 log = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ class _Trainer:
         return info_nce(users, positives, self.model.log_temperature.exp(), correction, goal[:, None] == goal[None])
 
 
+@single_threaded()  # sums of several threads differ from run to run
 def train_aligner(
     features: dict[str, Features],
     histories: Sequence[np.ndarray],

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from encoders.alignment import info_nce
-from encoders.base import Device, EncoderError, ModelChoice, model_files, unit_rows
+from encoders.base import Device, EncoderError, ModelChoice, model_files, single_threaded, unit_rows
 from encoders.batching import to_device
 from encoders.text import TextEncoder, padded
 from encoders.tuning import encode_all
@@ -72,6 +72,7 @@ class Labels:
     test: np.ndarray
 
 
+@single_threaded()  # sums of several threads differ from run to run
 def finetune(
     choice: ModelChoice,
     texts: Sequence[str],
@@ -122,6 +123,9 @@ def finetune(
         "all_parameters": trainer.n_all,
         "frozen_share": round(1 - trainer.n_trained / trainer.n_all, 6),
     }
+    if isinstance(task, Labels):
+        common = np.bincount(task.label[task.train]).argmax()
+        card["test_share_of_commonest_class"] = round(float((task.label[task.test] == common).mean()), 5)
     measured = {"seconds": round(time.monotonic() - started, 1), "peak_memory_mb": round(_peak_mb(device))}
     log.info("finetune: %s, %s", card, measured)
     return files, card | {"measured": measured}
