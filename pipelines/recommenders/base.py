@@ -24,6 +24,7 @@ class Inputs:
         fused: unit vectors of items in the unified space (items, d).
         user_vectors: unit vectors of users in the same space (users, d).
         has_signal: bool (users,), False for users without positive history and uploads.
+        graphs: modality -> similarity of items (items, items), where it is given instead of vectors.
     """
 
     positives: sparse.csr_matrix
@@ -32,6 +33,7 @@ class Inputs:
     fused: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     user_vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     has_signal: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    graphs: dict[str, sparse.csr_matrix] = field(default_factory=dict)
 
 
 class Recommender(Protocol):

@@ -1,0 +1,197 @@
+"""`python -m benchmarks.accuracy --data DIR [--json]`: Recall and NDCG of every recommender on a published split.
+
+DIR holds ``train.parquet``, ``validation.parquet``, ``test.parquet`` (user_id, item_id, integers) and for each modality
+``<modality>_feat.npy`` (row = item_id) or ``<modality>_graph.npz`` (scipy CSR, item-item similarity). Recommenders are
+fitted on train, their settings are chosen by validation NDCG@20 from a small grid, and the hybrid's weights are fitted
+on validation (its own validation figures are therefore flattering); test decides nothing. Full ranking, train items
+left out.
+"""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from benchmarks.figures import parser, peak_mb
+from encoders.base import single_threaded
+from pipelines.metrics import ndcg, recall
+from pipelines.recommenders.base import Inputs, Recommender, top_k
+from pipelines.recommenders.content import Content
+from pipelines.recommenders.graph import GraphFilter
+from pipelines.recommenders.neighbours import ItemCF, Popularity, UserCF
+from pipelines.recommenders.stack import ItemFacts, Stack, channel, combined
+
+CUTOFFS = (10, 20)
+BLOCK = 2048  # users scored at once
+FIT_SCORES = 20_000_000  # users x items that the hybrid's weights are fitted on
+GRIDS: dict[str, list[Recommender]] = {
+    "popularity": [Popularity()],
+    "user_cf": [UserCF(n) for n in (50, 100, 400)],
+    "item_cf": [ItemCF(n) for n in (50, 100)],
+    "content": [Content()],
+    "graph": [GraphFilter(order, weight) for order in (2, 3) for weight in (0.1, 0.3)],
+}
+SIGNED = {"content"}  # scores may be negative
+STACKED = ("graph", "user_cf", "item_cf", "content")
+
+
+@dataclass(frozen=True)
+class Split:
+    """A published split: what is learned from, and who is judged by what.
+
+    Attributes:
+        inputs: train interactions and content.
+        wanted: name of a part -> items (users, items) of it.
+    """
+
+    inputs: Inputs
+    wanted: dict[str, sparse.csr_matrix]
+
+    def users(self, part: str) -> np.ndarray:
+        """Rows of users with items in the part."""
+        return np.flatnonzero(np.diff(self.wanted[part].indptr))
+
+
+def load_split(folder: Path) -> Split:
+    """Read a folder of the shape above."""
+    pairs = {}
+    for part in ("train", "validation", "test"):
+        table = pq.read_table(folder / f"{part}.parquet", columns=["user_id", "item_id"])
+        pairs[part] = (table["user_id"].to_numpy().astype(np.int64), table["item_id"].to_numpy().astype(np.int64))
+    vectors = {p.name.removesuffix("_feat.npy"): np.load(p) for p in sorted(folder.glob("*_feat.npy"))}
+    graphs = {p.name.removesuffix("_graph.npz"): sparse.load_npz(p).tocsr() for p in sorted(folder.glob("*_graph.npz"))}
+    users = 1 + max(int(u.max()) for u, _ in pairs.values())
+    items = max([1 + max(int(i.max()) for _, i in pairs.values()), *(m.shape[0] for m in (vectors | graphs).values())])
+
+    def matrix(part: str) -> sparse.csr_matrix:
+        user, item = pairs[part]
+        found = sparse.csr_matrix((np.ones(len(user), np.float32), (user, item)), shape=(users, items))
+        found.data[:] = 1
+        return found
+
+    content = {m: _unit(_padded(v.astype(np.float32), items)) for m, v in vectors.items()}
+    for graph in graphs.values():
+        graph.resize(items, items)
+    train = matrix("train")
+    inputs = Inputs(train, content, graphs={m: g.astype(np.float32) for m, g in graphs.items()})
+    return Split(inputs, {part: matrix(part) for part in ("validation", "test")})
+
+
+def _padded(rows: np.ndarray, n: int) -> np.ndarray:
+    return np.vstack([rows, np.zeros((n - len(rows), rows.shape[1]), np.float32)])
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norm > 0, norm, 1)
+
+
+def judged(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix) -> dict[str, np.ndarray]:
+    """Recall and NDCG at each cutoff of each user (users,)."""
+    items, _ = top_k(scores, max(CUTOFFS), seen)
+    found: dict[str, list[float]] = {}
+    for row, ranked in enumerate(items):
+        liked = wanted.indices[wanted.indptr[row] : wanted.indptr[row + 1]]
+        hits = np.isin(ranked, liked)
+        for k in CUTOFFS:
+            found.setdefault(f"recall@{k}", []).append(recall(hits[:k], len(liked)))
+            found.setdefault(f"ndcg@{k}", []).append(ndcg(hits[:k], len(liked)))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+class Contest:
+    """Every recommender on a split, with what each cost."""
+
+    def __init__(self, split: Split):
+        self.split, self.best = split, dict[str, Recommender]()
+        self.rows: list[dict[str, Any]] = []
+
+    def run(self, name: str) -> dict[str, Any]:
+        """Choose a recommender's settings on validation, judge the chosen one on both parts."""
+        started = time.process_time()
+        tried = []
+        for model in GRIDS[name]:
+            model.fit(self.split.inputs)
+            tried.append((self._mean("validation", [model])["ndcg@20"], model))
+        self.best[name] = max(tried, key=lambda t: t[0])[1]
+        chosen = {k: v for k, v in vars(self.best[name]).items() if isinstance(v, int | float)}
+        fitted = time.process_time() - started
+        return self._row(name, [self.best[name]], fitted, chosen)
+
+    def hybrid(self, name: str, facts: bool) -> dict[str, Any]:
+        """Fit the stack of the chosen recommenders on validation, with or without facts about items."""
+        started = time.process_time()
+        inputs, wanted = self.split.inputs, self.split.wanted["validation"]
+        users = self.split.users("validation")
+        most = max(1, FIT_SCORES // inputs.positives.shape[1])
+        users = np.sort(np.random.default_rng(0).permutation(users)[:most])
+        models = [self.best[n] for n in STACKED] if facts else [*(self.best[n] for n in ("popularity", *STACKED))]
+        known = ItemFacts().fit(inputs).transform(inputs) if facts else np.zeros((inputs.positives.shape[1], 0), "f4")
+        scaled = [channel(m.score(inputs, users), m.name in SIGNED) for m in models]
+        weights, of_facts = Stack(scaled, known, wanted[users], inputs.positives[users]).fit()
+        self.weights, self.prior = weights, known @ of_facts
+        chosen = {m.name: round(float(w), 3) for m, w in zip(models, weights, strict=True)} | {"facts": known.shape[1]}
+        return self._row(name, models, time.process_time() - started, chosen)
+
+    def _row(self, name: str, models: list[Recommender], fitted: float, chosen: dict[str, Any]) -> dict[str, Any]:
+        started = time.process_time()
+        row: dict[str, Any] = {"model": name}
+        for part in ("validation", "test"):
+            row |= {f"{part}_{k}": round(v, 5) for k, v in self._mean(part, models).items()}
+        row |= {"fit_cpu_s": round(fitted, 1), "score_cpu_s": round(time.process_time() - started, 1)}
+        row |= {"peak_mb": round(peak_mb()), "chosen": chosen}
+        self.rows.append(row)
+        return row
+
+    def _mean(self, part: str, models: list[Recommender]) -> dict[str, float]:
+        """Mean metrics over the users of a part."""
+        users, found = self.split.users(part), list[dict[str, np.ndarray]]()
+        inputs = self.split.inputs
+        for start in range(0, len(users), BLOCK):
+            block = users[start : start + BLOCK]
+            scores = [m.score(inputs, block) for m in models]
+            total = scores[0]
+            if len(models) > 1:
+                scaled = [channel(s, m.name in SIGNED) for s, m in zip(scores, models, strict=True)]
+                total = combined(scaled, self.weights, self.prior)
+            found.append(judged(total, self.split.wanted[part][block], inputs.positives[block]))
+        return {name: float(np.concatenate([f[name] for f in found]).mean()) for name in found[0]}
+
+
+def show(row: dict[str, Any], as_json: bool) -> None:
+    """Print a line as soon as it is known."""
+    if as_json:
+        print(json.dumps(row), flush=True)
+        return
+    parts = " ".join(f"{row[f'{p}_{m}@20']:.4f}" for p in ("validation", "test") for m in ("recall", "ndcg"))
+    times = f"fit {row['fit_cpu_s']:6.1f} score {row['score_cpu_s']:6.1f} CPU-s {row['peak_mb']:6d} MB"
+    print(f"{row['model']:24s} {parts}  {times}  {row['chosen']}", flush=True)
+
+
+@single_threaded()
+def main() -> None:
+    """Run all on a folder and print a line each."""
+    command = parser(__doc__)
+    command.add_argument("--data", type=Path, required=True, help="folder of a split")
+    args = command.parse_args()
+    split = load_split(args.data)
+    loaded = time.process_time()
+    contest = Contest(split)
+    if not args.json:
+        print(f"{'':24s} validation    test (Recall@20, NDCG@20)")
+    for name in GRIDS:
+        show(contest.run(name), args.json)
+    show(contest.hybrid("hybrid_without_facts", facts=False), args.json)
+    show(contest.hybrid("hybrid", facts=True), args.json)
+    total = {"model": "all", "cpu_s": round(time.process_time() - loaded, 1), "peak_mb": round(peak_mb())}
+    print(json.dumps(total | {"cores": len(os.sched_getaffinity(0))}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""Stacking by maximum likelihood: scores of recommenders and facts about items to one score.
+
+``score(u, i) = sum_c w_c z_c(u, i) + v . f(i)``; the weights w, v make the items that users came to like the likely
+ones among all that they had not seen (conditional logit, https://eml.berkeley.edu/reprints/mcfadden/zarembka.pdf).
+Facts about items carry what changes between the days that models learn from and the days that lists are for: which
+popularity lasts, where the catalogue moves to. Belongs here: facts, scales, the fit. Does not: any recommender, which
+users it is fitted on (``train``).
+"""
+
+from typing import Self
+
+import numpy as np
+from scipy import sparse
+
+from pipelines.recommenders.base import Inputs, standard_scores
+from pipelines.recommenders.content import centred
+from pipelines.recommenders.graph import content_graph, scaled
+
+MODES = 16  # leading directions of the interactions and of each modality
+POWER_STEPS = 6  # of the randomized SVD
+OVERSAMPLED = 16
+USUAL = 0.98  # quantile of activity above which a user says little about which items go together
+DAMPING = 3.0  # added to an item's degree
+LEAST_SHARE = 0.01  # of the events; an activity stratum with less is left out
+SMOOTHING = 0.05  # share of a row's mean score added before the logarithm
+RIDGE = 5.0
+CHANNEL_RIDGE = 0.1
+NEWTON_STEPS = 25
+CLIP = 4.0  # standard deviations
+
+
+def logarithm(scores: np.ndarray) -> np.ndarray:
+    """Non-negative scores (users, items) by ratio to the row's mean, in logarithms; rows of zeros are level."""
+    positive = np.maximum(scores, 0)
+    mean = positive.mean(1, keepdims=True)
+    return np.log(SMOOTHING + positive / np.where(mean > 0, mean, 1)).astype(np.float32)
+
+
+def channel(scores: np.ndarray, signed: bool) -> np.ndarray:
+    """A recommender's scores (users, items) on a scale that adds up with others'."""
+    return standard_scores(scores) if signed else logarithm(scores)
+
+
+class ItemFacts:
+    """Facts about each item that are comparable from one day to the next.
+
+    Log popularity among users of like activity (1, 2, 3-4, 5-8, ... items) and among the items' neighbours; leading
+    directions of the interactions of all but the most active users (randomized SVD,
+    https://arxiv.org/abs/0909.4061) and of each modality. Directions are found once, in ``fit``; later inputs are
+    projected on them.
+    """
+
+    def fit(self, inputs: Inputs) -> Self:
+        """Find strata, directions and scales."""
+        active = np.diff(inputs.positives.indptr)
+        self.usual = active <= (np.quantile(active[active > 0], USUAL) if active.any() else 0)
+        events = np.bincount(_stratum(active), weights=active)
+        self.strata = np.flatnonzero(events > LEAST_SHARE * max(active.sum(), 1))
+        self.users = right_directions(self._links(inputs).T.tocsr(), MODES)
+        self.axes = {m: right_directions(v, MODES) for m, v in _contents(inputs).items()}
+        raw = self._raw(inputs)
+        self.mean, self.deviation = raw.mean(0), np.maximum(raw.std(0), 1e-9)
+        return self
+
+    def transform(self, inputs: Inputs) -> np.ndarray:
+        """Float32 (items, facts)."""
+        return np.clip((self._raw(inputs) - self.mean) / self.deviation, -CLIP, CLIP).astype(np.float32)
+
+    def _links(self, inputs: Inputs) -> sparse.csr_matrix:
+        """Interactions (users, items) of all but the most active users, damped by both degrees."""
+        usual = (sparse.diags_array(self.usual.astype(np.float32)) @ inputs.positives).tocsr()
+        degree = np.asarray(usual.sum(0)).ravel() + DAMPING
+        return (scaled(usual, 0.5, 0.0) @ sparse.diags_array(degree**-0.5)).tocsr().astype(np.float32)
+
+    def _raw(self, inputs: Inputs) -> np.ndarray:
+        liked = (inputs.positives > 0).astype(np.float32).tocsr()
+        stratum = _stratum(np.diff(liked.indptr))
+        popularity = np.stack([np.asarray(liked[stratum == s].sum(0)).ravel() for s in self.strata], 1)
+        usual = liked[self.usual]
+        together, alike = scaled((usual.T @ usual).tocsr(), 0.5, 0.5), content_graph(inputs)
+        counts = [np.log1p(p) for p in (popularity, together @ popularity, alike @ popularity)]
+        contents = _contents(inputs)
+        directions = [self._links(inputs).T @ self.users, *(contents[m] @ axes for m, axes in self.axes.items())]
+        return np.hstack([np.asarray(p, np.float64) for p in (*counts, *directions)])
+
+
+def _stratum(activity: np.ndarray) -> np.ndarray:
+    """0 for none or one item, 1 for two, 2 for three and four, 3 up to eight, ..."""
+    return np.ceil(np.log2(np.maximum(activity, 1))).astype(int)
+
+
+def _contents(inputs: Inputs) -> dict[str, np.ndarray | sparse.csr_matrix]:
+    """What each modality says of items, one row an item: its vector, or its similarity to all others."""
+    found: dict[str, np.ndarray | sparse.csr_matrix] = {m: centred(v) for m, v in inputs.content.items()}
+    found |= {m: scaled(g.maximum(g.T).tocsr(), 0.5, 0.5) for m, g in inputs.graphs.items()}
+    return dict(sorted(found.items()))
+
+
+def right_directions(matrix: np.ndarray | sparse.csr_matrix, k: int) -> np.ndarray:
+    """Leading right singular vectors (columns of the matrix, k) by a seeded randomized SVD; signs are fixed."""
+    size = min(k + OVERSAMPLED, *matrix.shape)
+    basis = np.random.default_rng(0).normal(size=(matrix.shape[1], size)).astype(np.float32)
+    for _ in range(POWER_STEPS):
+        basis = np.linalg.qr(matrix.T @ (matrix @ basis))[0]
+    _, _, small = np.linalg.svd(matrix @ basis, full_matrices=False)
+    found = np.asarray((basis @ small.T)[:, :k], np.float32)
+    signs = np.sign(found[np.abs(found).argmax(0), np.arange(found.shape[1])])
+    return found * np.where(signs == 0, 1, signs)
+
+
+class Stack:
+    """The fit on some users.
+
+    Args:
+        channels: scaled scores (users, items) of each recommender.
+        facts: (items, facts).
+        wanted: nonzero (users, items) that the users came to like.
+        seen: nonzero (users, items) that are no alternatives, or None.
+    """
+
+    def __init__(
+        self, channels: list[np.ndarray], facts: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None
+    ):
+        self.channels, self.facts, self.seen = channels, facts, seen
+        self.user = np.repeat(np.arange(wanted.shape[0]), np.diff(wanted.indptr))
+        at = wanted.indices
+        self.goal = np.concatenate([[z[self.user, at].sum() for z in channels], facts[at].sum(0)]).astype(np.float64)
+        self.ridge = np.array([CHANNEL_RIDGE] * len(channels) + [RIDGE] * facts.shape[1])
+
+    def fit(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the channels (c,) and of the facts (f,), by Newton's method with step halving."""
+        c = len(self.channels)
+        weights = np.zeros(len(self.goal))
+        weights[:c] = 1 / c
+        likely, best = self._likelihood(weights)
+        for _ in range(NEWTON_STEPS):
+            step, length = self._newton_step(weights, likely), 1.0
+            likely, found = self._likelihood(weights + step)
+            while found < best and length > 1e-3:
+                length /= 2
+                likely, found = self._likelihood(weights + length * step)
+            if found < best:
+                break
+            weights, gain, best = weights + length * step, found - best, found
+            if gain < 1e-4 * len(self.user):
+                break
+        return weights[:c].astype(np.float32), weights[c:].astype(np.float32)
+
+    def _likelihood(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
+        """Probability of each item for each user, and the penalized log-likelihood."""
+        c = len(self.channels)
+        logit = combined(self.channels, weights[:c], self.facts @ weights[c:].astype(np.float32))
+        if self.seen is not None:
+            logit[np.repeat(np.arange(len(logit)), np.diff(self.seen.indptr)), self.seen.indices] = -np.inf
+        top = logit.max(1, keepdims=True)
+        likely = np.exp(logit - top)
+        total = likely.sum(1, keepdims=True)
+        partition = (np.log(total.astype(np.float64)) + top)[self.user].sum()
+        return likely / total, float(self.goal @ weights - partition - 0.5 * (self.ridge * weights**2).sum())
+
+    def _newton_step(self, weights: np.ndarray, likely: np.ndarray) -> np.ndarray:
+        c, times = len(self.channels), np.bincount(self.user, minlength=len(likely)).astype(np.float64)
+        expected = np.empty((len(likely), len(weights)))
+        curve = np.zeros((len(weights), len(weights)))
+        mass = times.astype(np.float32) @ likely
+        curve[c:, c:] = (self.facts * mass[:, None]).T @ self.facts
+        expected[:, c:] = likely @ self.facts
+        for k, z in enumerate(self.channels):
+            share = likely * z
+            expected[:, k] = share.sum(1)
+            curve[k, c:] = (times.astype(np.float32) @ share) @ self.facts
+            for j in range(k, c):
+                curve[k, j] = times @ np.einsum("ij,ij->i", share, self.channels[j])
+        curve = np.triu(curve) + np.triu(curve, 1).T
+        curve -= (expected * times[:, None]).T @ expected
+        slope = self.goal - times @ expected - self.ridge * weights
+        return np.linalg.solve(curve + np.diag(self.ridge), slope)
+
+
+def combined(channels: list[np.ndarray], weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Weighted channels plus what speaks for each item anyway: float32 (users, items)."""
+    total = np.repeat(prior[None].astype(np.float32), len(channels[0]), 0)
+    for w, z in zip(weights, channels, strict=True):
+        total += np.float32(w) * z
+    return total
