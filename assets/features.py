@@ -35,12 +35,12 @@ def build(partitions: dg.PartitionsDefinition, config: Config) -> list[Any]:
 
 def _embedding(modality: Modality, partitions: dg.PartitionsDefinition, config: Config) -> Any:
     name = f"emb_{modality}"
-    # std_media lists the media of items and uploads
-    deps = ["std_items", "std_user_content"] if modality == "text" else ["std_media"]
     if config.encoders[modality].is_vectors:
         deps = ["std_items"]
-    elif modality == "text" and config.finetune.enabled:
-        deps.append("model_finetuned")
+    elif modality == "text":
+        deps = ["std_items", "std_user_content", *(["model_finetuned"] if config.finetune.enabled else [])]
+    else:
+        deps = ["std_media"]  # lists the media of items and uploads
 
     @dg.multi_asset(
         name=name,

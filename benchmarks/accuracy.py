@@ -10,6 +10,7 @@ left out.
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ GRIDS: dict[str, list[Recommender]] = {
     "graph": [GraphFilter(order, weight) for order in (2, 3) for weight in (0.1, 0.3)],
 }
 SIGNED = {"content"}  # scores may be negative
+Score = Callable[[Inputs, np.ndarray], np.ndarray]  # scores (users, items) of some users
 STACKED = ("graph", "user_cf", "item_cf", "content")
 
 
@@ -75,19 +77,17 @@ def load_split(folder: Path) -> Split:
         found.data[:] = 1
         return found
 
-    content = {m: _unit(_padded(v.astype(np.float32), items)) for m, v in vectors.items()}
+    padded = {m: np.pad(v.astype(np.float32), ((0, items - len(v)), (0, 0))) for m, v in vectors.items()}
     for graph in graphs.values():
         graph.resize(items, items)
     train = matrix("train")
+    content = {m: _unit(v) for m, v in padded.items()}
     inputs = Inputs(train, content, graphs={m: g.astype(np.float32) for m, g in graphs.items()})
     return Split(inputs, {part: matrix(part) for part in ("validation", "test")})
 
 
-def _padded(rows: np.ndarray, n: int) -> np.ndarray:
-    return np.vstack([rows, np.zeros((n - len(rows), rows.shape[1]), np.float32)])
-
-
 def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows of length 1; an item without content keeps its zeros, unlike in ``encoders.base.unit_rows``."""
     norm = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norm > 0, norm, 1)
 
@@ -110,7 +110,6 @@ class Contest:
 
     def __init__(self, split: Split):
         self.split, self.best = split, dict[str, Recommender]()
-        self.rows: list[dict[str, Any]] = []
 
     def run(self, name: str) -> dict[str, Any]:
         """Choose a recommender's settings on validation, judge the chosen one on both parts."""
@@ -118,49 +117,51 @@ class Contest:
         tried = []
         for model in GRIDS[name]:
             model.fit(self.split.inputs)
-            tried.append((self._mean("validation", [model])["ndcg@20"], model))
-        self.best[name] = max(tried, key=lambda t: t[0])[1]
+            tried.append((self._mean("validation", model.score), model))
+        metrics, self.best[name] = max(tried, key=lambda t: t[0]["ndcg@20"])
         chosen = {k: v for k, v in vars(self.best[name]).items() if isinstance(v, int | float)}
-        fitted = time.process_time() - started
-        return self._row(name, [self.best[name]], fitted, chosen)
+        return self._row(name, self.best[name].score, metrics, time.process_time() - started, chosen)
 
     def hybrid(self, name: str, facts: bool) -> dict[str, Any]:
-        """Fit the stack of the chosen recommenders on validation, with or without facts about items."""
+        """Fit the stack of the chosen recommenders on validation, with facts about items or with popularity."""
         started = time.process_time()
         inputs, wanted = self.split.inputs, self.split.wanted["validation"]
         users = self.split.users("validation")
         most = max(1, FIT_SCORES // inputs.positives.shape[1])
         users = np.sort(np.random.default_rng(0).permutation(users)[:most])
-        models = [self.best[n] for n in STACKED] if facts else [*(self.best[n] for n in ("popularity", *STACKED))]
+        models = [self.best[n] for n in (STACKED if facts else ("popularity", *STACKED))]
         known = ItemFacts().fit(inputs).transform(inputs) if facts else np.zeros((inputs.positives.shape[1], 0), "f4")
-        scaled = [channel(m.score(inputs, users), m.name in SIGNED) for m in models]
-        weights, of_facts = Stack(scaled, known, wanted[users], inputs.positives[users]).fit()
-        self.weights, self.prior = weights, known @ of_facts
+
+        def channels(inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
+            return [channel(m.score(inputs, users), m.name in SIGNED) for m in models]
+
+        weights, of_facts = Stack(channels(inputs, users), known, wanted[users], inputs.positives[users]).fit()
+        prior = known @ of_facts
         chosen = {m.name: round(float(w), 3) for m, w in zip(models, weights, strict=True)} | {"facts": known.shape[1]}
-        return self._row(name, models, time.process_time() - started, chosen)
+        fitted = time.process_time() - started
 
-    def _row(self, name: str, models: list[Recommender], fitted: float, chosen: dict[str, Any]) -> dict[str, Any]:
+        def score(inputs: Inputs, users: np.ndarray) -> np.ndarray:
+            return combined(channels(inputs, users), weights, prior)
+
+        return self._row(name, score, self._mean("validation", score), fitted, chosen)
+
+    def _row(
+        self, name: str, score: Score, validation: dict[str, float], fitted: float, chosen: dict[str, Any]
+    ) -> dict[str, Any]:
         started = time.process_time()
+        metrics = {"validation": validation, "test": self._mean("test", score)}
         row: dict[str, Any] = {"model": name}
-        for part in ("validation", "test"):
-            row |= {f"{part}_{k}": round(v, 5) for k, v in self._mean(part, models).items()}
-        row |= {"fit_cpu_s": round(fitted, 1), "score_cpu_s": round(time.process_time() - started, 1)}
-        row |= {"peak_mb": round(peak_mb()), "chosen": chosen}
-        self.rows.append(row)
-        return row
+        row |= {f"{part}_{k}": round(v, 5) for part, found in metrics.items() for k, v in found.items()}
+        row |= {"fit_cpu_s": round(fitted, 1), "test_cpu_s": round(time.process_time() - started, 1)}
+        return row | {"peak_mb": round(peak_mb()), "chosen": chosen}
 
-    def _mean(self, part: str, models: list[Recommender]) -> dict[str, float]:
+    def _mean(self, part: str, score: Score) -> dict[str, float]:
         """Mean metrics over the users of a part."""
         users, found = self.split.users(part), list[dict[str, np.ndarray]]()
         inputs = self.split.inputs
         for start in range(0, len(users), BLOCK):
             block = users[start : start + BLOCK]
-            scores = [m.score(inputs, block) for m in models]
-            total = scores[0]
-            if len(models) > 1:
-                scaled = [channel(s, m.name in SIGNED) for s, m in zip(scores, models, strict=True)]
-                total = combined(scaled, self.weights, self.prior)
-            found.append(judged(total, self.split.wanted[part][block], inputs.positives[block]))
+            found.append(judged(score(inputs, block), self.split.wanted[part][block], inputs.positives[block]))
         return {name: float(np.concatenate([f[name] for f in found]).mean()) for name in found[0]}
 
 
@@ -170,7 +171,7 @@ def show(row: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(row), flush=True)
         return
     parts = " ".join(f"{row[f'{p}_{m}@20']:.4f}" for p in ("validation", "test") for m in ("recall", "ndcg"))
-    times = f"fit {row['fit_cpu_s']:6.1f} score {row['score_cpu_s']:6.1f} CPU-s {row['peak_mb']:6d} MB"
+    times = f"fit {row['fit_cpu_s']:6.1f} test {row['test_cpu_s']:6.1f} CPU-s {row['peak_mb']:6d} MB"
     print(f"{row['model']:24s} {parts}  {times}  {row['chosen']}", flush=True)
 
 

@@ -26,6 +26,7 @@ from encoders.base import one_thread, single_threaded
 DAY = date(2026, 1, 1)
 ITEMS = 2_000
 MANY = 20_000
+CORES = len(os.sched_getaffinity(0))
 BATCHES = {"text": (8, 32), "image": (1, 8), "audio": (1, 8)}
 MODELS = {"text": "minilm", "image": "efficientnet-lite0", "audio": "musicnn"}
 PARTS = ("text", "image", "audio", "incremental", "memory")
@@ -169,9 +170,8 @@ def _bare(modality: str, payloads: Sequence[bytes], fast: Any) -> tuple[float, f
             start = stop
 
     same = cost(lambda: ours(prepared))[0]
-    cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(cores, initializer=one_thread) as pool:
-        together = cost(lambda: list(pool.map(ours, [prepared[i::cores] for i in range(cores)])))[0]
+    with ThreadPoolExecutor(CORES, initializer=one_thread) as pool:
+        together = cost(lambda: list(pool.map(ours, [prepared[i::CORES] for i in range(CORES)])))[0]
     sample = prepared[:: max(1, len(prepared) // 256)]
     plain = PLAIN[modality]()
     best = min(BATCHES[modality], key=lambda b: cost(lambda: plain(sample, b))[0])
@@ -272,13 +272,12 @@ def bench_modality(modality: str, folder: Path) -> Iterator[Figure]:
         1.15,
         "lower",
     )
-    cores = len(os.sched_getaffinity(0))
-    bound = min(max(decode, same), (decode + same) / cores)
+    bound = min(max(decode, same), (decode + same) / CORES)
     yield Figure(
         f"{modality}_step_wall",
         ITEMS / wall,
         "items/s",
-        f"bound on {cores} cores",
+        f"bound on {CORES} cores",
         (wall - load) / bound,
         1.25,
         "lower",
@@ -288,7 +287,7 @@ def bench_modality(modality: str, folder: Path) -> Iterator[Figure]:
         f"{modality}_forward_all_cores",
         ITEMS / together,
         "items/CPU-s",
-        f"own forward pass on one of {cores} cores",
+        f"own forward pass on one of {CORES} cores",
         together / same,
         None,
         "lower",

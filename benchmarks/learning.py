@@ -47,11 +47,10 @@ def _aligned(config: Config, lake: Lake, day: date, seed: int) -> dict[str, floa
     card = load_card(lake, "aligner", day)
     data = load_dataset(lake, day, config.recommend, config.timezone)
     past = data.before(data.validation_days())
-    new = [np.setdiff1d(a, b) for a, b in zip(data.histories(), past.histories(), strict=True)]
     weights = (lake.folder("model_aligner", day) / "aligner.safetensors").read_bytes()
     vectors = fuse_items(load_aligner(weights, card), item_features(config, lake, day)[0]).vector
     found = {f"{pair}_recall_at_10": values["recall_at_10"] for pair, values in card["retrieval"].items()}
-    return found | {"fused_content_recall_at_20": content_recall(vectors, past.histories(), new)}
+    return found | {"fused_content_recall_at_20": content_recall(vectors, past.histories(), data.new_since(past))}
 
 
 def bench_augment(config: Config, lake: Lake, day: date) -> Iterator[Figure]:

@@ -79,6 +79,10 @@ class Dataset:
             out.append(newest_first[np.sort(at)][::-1])
         return out
 
+    def new_since(self, earlier: "Dataset") -> list[np.ndarray]:
+        """Distinct positive items of each user that the same user had not in ``earlier``."""
+        return [np.setdiff1d(a, b) for a, b in zip(self.histories(), earlier.histories(), strict=True)]
+
     def validation_days(self) -> float:
         """Age of the last ``VALIDATION_SHARE`` of the events: whole days, at least one, at most half the time span."""
         if not len(self.age_days):

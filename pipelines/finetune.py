@@ -44,8 +44,8 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
     tested: list[float] = []
 
     def validate(vectors: np.ndarray) -> float:
-        tested.append(content_recall(vectors, past.histories(), _new(data, past)))
-        return content_recall(vectors, known.histories(), _new(past, known))
+        tested.append(content_recall(vectors, past.histories(), data.new_since(past)))
+        return content_recall(vectors, known.histories(), past.new_since(known))
 
     files, card = finetune(choice, texts, task, settings, validate, choose_device(config.compute.device).name)
     measured = card.pop("measured")  # times differ from run to run and stay out of the files
@@ -58,11 +58,6 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
     files = {f"encoder/{name}": content for name, content in files.items()} | {"card.json": card_bytes(card)}
     counters = {"seconds": round(measured["seconds"]), "peak_memory_mb": measured["peak_memory_mb"]}
     return lake.publish_files(TABLE, day, files, config_digest=digest, counters=counters)
-
-
-def _new(later: Dataset, earlier: Dataset) -> list[np.ndarray]:
-    """Positive items of each user that came after ``earlier``."""
-    return [np.setdiff1d(a, b) for a, b in zip(later.histories(), earlier.histories(), strict=True)]
 
 
 def _task(config: Config, lake: Lake, day: date, known: Dataset) -> CoConsumption | Labels:

@@ -66,9 +66,7 @@ def top_k(scores: np.ndarray, k: int, forbidden: sparse.csr_matrix | None = None
         Item rows int64 (users, min(k, items)), -1 behind the end of a short list, and their scores.
     """
     scores = np.array(scores, np.float32)
-    if forbidden is not None:
-        rows = np.repeat(np.arange(forbidden.shape[0]), np.diff(forbidden.indptr))
-        scores[rows, forbidden.indices] = -np.inf
+    forbid(scores, forbidden)
     k = min(k, scores.shape[1])
     if k == 0:
         return np.zeros((len(scores), 0), np.int64), np.zeros((len(scores), 0), np.float32)
@@ -81,6 +79,13 @@ def top_k(scores: np.ndarray, k: int, forbidden: sparse.csr_matrix | None = None
         best = best[np.isfinite(scores[row, best])]
         out[row, : len(best)], values[row, : len(best)] = best, scores[row, best]
     return out, values
+
+
+def forbid(scores: np.ndarray, forbidden: sparse.csr_matrix | None) -> None:
+    """Set scores (users, items) to minus infinity wherever ``forbidden`` is nonzero, in place."""
+    if forbidden is not None:
+        rows = np.repeat(np.arange(forbidden.shape[0]), np.diff(forbidden.indptr))
+        scores[rows, forbidden.indices] = -np.inf
 
 
 def standard_scores(scores: np.ndarray) -> np.ndarray:

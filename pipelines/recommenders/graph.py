@@ -21,16 +21,21 @@ def scaled(matrix: sparse.csr_matrix, rows: float, columns: float) -> sparse.csr
     return (sparse.diags_array(left**-rows) @ matrix @ sparse.diags_array(right**-columns)).tocsr().astype(np.float32)
 
 
+def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:
+    """A similarity of items (items, items) made symmetric and divided by the square roots of both degrees."""
+    return scaled(graph.maximum(graph.T).tocsr(), 0.5, 0.5)
+
+
 def content_graph(inputs: Inputs) -> sparse.csr_matrix:
     """Mean of the normalized nearest-neighbour graphs of all modalities (items, items); given graphs go first."""
     n = inputs.positives.shape[1]
     graphs = {
         m: nearest_graph(centred(v), GRAPH_NEIGHBOURS) for m, v in inputs.content.items() if m not in inputs.graphs
     }
-    graphs |= {m: g.maximum(g.T).tocsr() for m, g in inputs.graphs.items()}
+    graphs |= inputs.graphs
     total = sparse.csr_matrix((n, n), dtype=np.float32)
     for _, graph in sorted(graphs.items()):
-        total = total + scaled(graph, 0.5, 0.5) / len(graphs)
+        total = total + normalized(graph) / len(graphs)
     return total.tocsr().astype(np.float32)
 
 
@@ -66,12 +71,11 @@ class GraphFilter:
         item = np.where(self.column > 0, self.column, 1) ** -0.5
         start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr()
         out = np.zeros(start.shape, np.float32)
-        back = self.links.T.tocsr()
         weight = (1 + self.damped) ** self.popularity
         for a in range(0, len(users), BLOCK):
             signal = np.ascontiguousarray(start[a : a + BLOCK].T.toarray(), np.float32)
             for _ in range(self.order):
-                signal = back @ (self.links @ signal) + self.content * (self.graph @ signal)
+                signal = self.links.T @ (self.links @ signal) + self.content * (self.graph @ signal)
             out[a : a + BLOCK] = (signal * weight[:, None]).T
         return out
 

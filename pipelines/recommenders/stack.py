@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Inputs, standard_scores
+from pipelines.recommenders.base import Inputs, forbid, standard_scores
 from pipelines.recommenders.content import centred
-from pipelines.recommenders.graph import content_graph, scaled
+from pipelines.recommenders.graph import content_graph, normalized, scaled
 
 MODES = 16  # leading directions of the interactions and of each modality
 POWER_STEPS = 6  # of the randomized SVD
@@ -56,7 +56,7 @@ class ItemFacts:
         self.usual = active <= (np.quantile(active[active > 0], USUAL) if active.any() else 0)
         events = np.bincount(_stratum(active), weights=active)
         self.strata = np.flatnonzero(events > LEAST_SHARE * max(active.sum(), 1))
-        self.users = right_directions(self._links(inputs).T.tocsr(), MODES)
+        self.users = right_directions(self._links(inputs).T, MODES)
         self.axes = {m: right_directions(v, MODES) for m, v in _contents(inputs).items()}
         raw = self._raw(inputs)
         self.mean, self.deviation = raw.mean(0), np.maximum(raw.std(0), 1e-9)
@@ -92,7 +92,7 @@ def _stratum(activity: np.ndarray) -> np.ndarray:
 def _contents(inputs: Inputs) -> dict[str, np.ndarray | sparse.csr_matrix]:
     """What each modality says of items, one row an item: its vector, or its similarity to all others."""
     found: dict[str, np.ndarray | sparse.csr_matrix] = {m: centred(v) for m, v in inputs.content.items()}
-    found |= {m: scaled(g.maximum(g.T).tocsr(), 0.5, 0.5) for m, g in inputs.graphs.items()}
+    found |= {m: normalized(g) for m, g in inputs.graphs.items()}
     return dict(sorted(found.items()))
 
 
@@ -150,8 +150,7 @@ class Stack:
         """Probability of each item for each user, and the penalized log-likelihood."""
         c = len(self.channels)
         logit = combined(self.channels, weights[:c], self.facts @ weights[c:].astype(np.float32))
-        if self.seen is not None:
-            logit[np.repeat(np.arange(len(logit)), np.diff(self.seen.indptr)), self.seen.indices] = -np.inf
+        forbid(logit, self.seen)
         top = logit.max(1, keepdims=True)
         likely = np.exp(logit - top)
         total = likely.sum(1, keepdims=True)
