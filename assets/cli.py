@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as e:
         print(e, file=sys.stderr)
         return 2
-    return {"run": _run, "backfill": _backfill, "check": _check, "ui": _ui}[args.command](args, config, path)
+    commands = {"run": _run, "backfill": _backfill, "search": _search, "check": _check, "ui": _ui}
+    return commands[args.command](args, config, path)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,13 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in {
         "run": "run one night",
         "backfill": "run a range of nights in order",
+        "search": "search settings of the recommenders on a night that was run; they serve until the next search",
         "check": "check the configuration and what it points at",
         "ui": "start Dagster on 127.0.0.1, after ending runs that a crash left open",
     }.items():
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--config", help=f"TOML file (default: ${ENV_CONFIG}, else the demo's nightloom.toml)")
         sub.add_argument("--verbose", action="store_true", help="log every message instead of a progress bar")
-        if name == "run":
+        if name in ("run", "search"):
             sub.add_argument("--date", type=date.fromisoformat, required=True, help="the night's day, YYYY-MM-DD")
         if name == "backfill":
             sub.add_argument("--from", dest="first", type=date.fromisoformat, required=True, help="first day")
@@ -75,6 +77,29 @@ def _backfill(args: argparse.Namespace, config: Config, path: Path) -> int:
         print(f"--from {args.first} is after --to {args.last}", file=sys.stderr)
         return 2
     return run_nights(config, path, days, args.verbose)
+
+
+def _search(args: argparse.Namespace, config: Config, path: Path) -> int:
+    from assets.resources import lake_of
+    from pipelines.models import load_card
+    from pipelines.search import search
+    from pipelines.storage import StorageError
+
+    lake = lake_of(config)
+    try:
+        search(config, lake, args.date, now=True, progress=lambda text: print(text, file=sys.stderr))
+    except StorageError as e:
+        print(f"{e}\nrun the night first: nightloom run --date {args.date}", file=sys.stderr)
+        return 1
+    card = load_card(lake, "settings", args.date)
+    for name, trials in sorted(card["tried"].items()):
+        for trial in sorted(trials, key=lambda t: -t["ndcg"]):
+            settings = {k: v for k, v in trial.items() if k != "ndcg"}
+            mark = "*" if settings == card["settings"][name] else " "
+            text = ", ".join(f"{k} = {v}" for k, v in settings.items()) or "defaults"
+            print(f"{mark} {name:12s} NDCG@{config.recommend.k} {trial['ndcg']:.4f}  {text}")
+    print(f"{card['users']} validation users; * serves from the night of {args.date} on")
+    return 0
 
 
 def _check(args: argparse.Namespace, config: Config, path: Path) -> int:

@@ -23,7 +23,7 @@ def build_defs(config_file: Path | None = None, hooks: frozenset[dg.HookDefiniti
     path = config_file or config_path()
     config = load_config(path)
     partitions = partitions_of(config)
-    assets = [*data.build(partitions), *features.build(partitions, config), *recommend.build(partitions)]
+    assets = [*data.build(partitions), *features.build(partitions, config), *recommend.build(partitions, config)]
     job = build_job(assets, hooks)
     return dg.Definitions(
         assets=[*data.raw_specs(), *assets],

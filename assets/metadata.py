@@ -99,11 +99,11 @@ def table_metadata(lake: Lake, manifest: Manifest, plot: bytes | None = None) ->
     return found | plot_metadata(plot)
 
 
-def plot_metadata(plot: bytes | None) -> dict[str, Any]:
-    """A PNG as markdown, or nothing."""
+def plot_metadata(plot: bytes | None, name: str = "plot") -> dict[str, Any]:
+    """A PNG as markdown under a name, or nothing."""
     if plot is None:
         return {}
-    return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(plot).decode()})")}
+    return {name: dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(plot).decode()})")}
 
 
 def texts_shown(examples: Iterable[Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
@@ -141,13 +141,56 @@ def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> byt
     slices = sorted({r["slice"] for r in rows})
     models = sorted({r["model"] for r in rows})
     value = {(r["model"], r["slice"]): r["value"] for r in rows}
-    figure, axes = _figure()
+    figure, axes = _figure(10, 4)
+    width = 0.85 / len(models)
     for i, model in enumerate(models):
-        x = np.arange(len(slices)) + (i - len(models) / 2) * 0.13
-        axes.bar(x, [value.get((model, s), 0.0) for s in slices], 0.12, label=model)
+        x = np.arange(len(slices)) + (i - (len(models) - 1) / 2) * width
+        axes.bar(x, [value.get((model, s), 0.0) for s in slices], 0.9 * width, label=model, color=_colour(i))
     axes.set(title=f"{metric}@{k} on {day}", xticks=range(len(slices)), xticklabels=slices)
-    axes.legend(fontsize=7, ncols=3)
+    axes.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.08))
     return _png(figure)
+
+
+def accuracy_by_time(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> bytes | None:
+    """A metric of each recommender against the seconds that it took to fit on the night before."""
+    table = lake.read("eval_offline", day)
+    wanted = {"metric": metric, "k": k, "slice": "all"}
+    value = {r["model"]: r["value"] for r in table.to_pylist() if wanted.items() <= r.items()}
+    yesterday = day - timedelta(days=1)
+    made = {m: manifest for m in sorted(value) if (manifest := lake.manifest(f"model_{m}", yesterday))}
+    seconds = {m: manifest.counters["fit_ms"] / 1000 for m, manifest in made.items() if "fit_ms" in manifest.counters}
+    if not seconds:
+        return None
+    figure, axes = _figure()
+    for i, (model, spent) in enumerate(seconds.items()):
+        axes.scatter(max(spent, 1e-3), value[model], color=_colour(i))
+        axes.annotate(model, (max(spent, 1e-3), value[model]), (4, 3), textcoords="offset points", fontsize=8)
+    axes.set(title=f"accuracy on {day} against time", xscale="log", xlabel="seconds to fit", ylabel=f"{metric}@{k}")
+    axes.margins(x=0.2, y=0.15)
+    return _png(figure)
+
+
+def tried_settings(card: dict[str, Any]) -> bytes | None:
+    """NDCG of all settings that the last search tried; the chosen ones stand out."""
+    tried = card.get("tried")
+    if not tried:
+        return None
+    figure, axes = _figure(7, 0.6 + 0.4 * len(tried))
+    for row, (model, trials) in enumerate(sorted(tried.items())):
+        values = [t["ndcg"] for t in trials]
+        chosen = [t["ndcg"] for t in trials if {k: v for k, v in t.items() if k != "ndcg"} == card["settings"][model]]
+        axes.scatter(values, [row] * len(values), color="tab:grey", alpha=0.6)
+        axes.scatter(chosen[:1], [row], color="tab:red", marker="D", label="chosen" if row == 0 else None)
+    axes.set(title=f"settings tried on {card['searched_on']}", xlabel="NDCG on validation users")
+    axes.set(yticks=range(len(tried)), yticklabels=sorted(tried), ylim=(-0.6, len(tried) - 0.4))
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def _colour(i: int) -> Any:
+    from matplotlib import colormaps
+
+    return colormaps["tab10"](i % 10)
 
 
 def gallery(examples: Sequence[Any]) -> bytes | None:

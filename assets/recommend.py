@@ -8,29 +8,69 @@ import dagster as dg
 
 from assets import plots
 from assets.checks import check_specs, run_checks
-from assets.metadata import card_metadata, manifest_metadata, model_spec, table_metadata, table_spec
+from assets.metadata import (
+    card_metadata,
+    manifest_metadata,
+    model_spec,
+    plot_metadata,
+    table_metadata,
+    table_spec,
+)
 from assets.resources import Nightloom, day_of, failures_explained, lake_of
-from pipelines.config import MODEL_NAMES
+from pipelines.config import Config
 
 MODELS = {
     "popularity": "Decayed popularity, the same for everyone.",
     "user_cf": "User-based collaborative filtering (cosine).",
-    "item_cf": "Item-based collaborative filtering (shrunk cosine).",
+    "item_cf": "Item-based collaborative filtering (RP3beta, cosine, BM25).",
+    "ease": "EASE: item-item weights that rebuild histories, in closed form.",
+    "als": "Matrix factorization of implicit feedback by alternating least squares.",
+    "graph": "Low-pass filter of the interaction graph and of graphs of items alike in content.",
     "content": "Cosine of raw modality vectors to the history and uploads.",
     "multimodal": "Dot product in the unified space plus a graph of items alike in it.",
-    "hybrid": "Blend of all, weights fitted on a time split, cold users routed apart.",
+    "sequential": "What is liked after what, and how recently.",
+    "hybrid": "All others stacked on the last days before the night; warm and cold users apart.",
 }
 KEY_METRICS = (("ndcg", 10), ("recall", 20))
 
 
-def build(partitions: dg.PartitionsDefinition) -> list[Any]:
-    """Training, scoring and evaluation steps."""
-    return [_models(partitions), _lists(partitions), _evaluation(partitions)]
+def build(partitions: dg.PartitionsDefinition, config: Config) -> list[Any]:
+    """Search, training, scoring and evaluation steps of the configured recommenders."""
+    models = [f"model_{n}" for n in config.recommend.models]
+    searched = bool(config.recommend.search_days)
+    return [
+        *([_settings(partitions)] if searched else []),
+        _models(partitions, models, ["model_settings"] if searched else ["feat_items", "feat_users"]),
+        _lists(partitions, models),
+        _evaluation(partitions),
+    ]
 
 
-def _models(partitions: dg.PartitionsDefinition) -> Any:
-    deps = ["feat_items", "feat_users"]
-    specs = [model_spec(f"model_{n}", "models", partitions, list(deps), MODELS[n]) for n in MODEL_NAMES]
+def _settings(partitions: dg.PartitionsDefinition) -> Any:
+    text = "Settings of the recommenders, searched every few nights on the last days before the night."
+    spec = model_spec("model_settings", "models", partitions, ["feat_items", "feat_users"], text)
+
+    @dg.multi_asset(name="model_settings", specs=[spec])
+    def model_settings(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        """Search when it is due."""
+        from pipelines.models import load_card
+        from pipelines.search import search
+
+        with failures_explained():
+            config, day = nightloom.config(), day_of(context)
+            lake = lake_of(config)
+            manifest = search(config, lake, day)
+            card = load_card(lake, "settings", day)
+            metadata = (
+                manifest_metadata(lake, manifest) | card_metadata(card) | plot_metadata(plots.tried_settings(card))
+            )
+            yield dg.MaterializeResult(asset_key="model_settings", metadata=metadata)
+
+    return model_settings
+
+
+def _models(partitions: dg.PartitionsDefinition, models: list[str], deps: list[str]) -> Any:
+    specs = [model_spec(n, "models", partitions, list(deps), MODELS[n.removeprefix("model_")]) for n in models]
 
     @dg.multi_asset(name="train_recommenders", specs=specs)
     def train_recommenders(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
@@ -50,8 +90,8 @@ def _models(partitions: dg.PartitionsDefinition) -> Any:
     return train_recommenders
 
 
-def _lists(partitions: dg.PartitionsDefinition) -> Any:
-    tables = {"reco_candidates": [f"model_{n}" for n in MODEL_NAMES], "recommendations": ["reco_candidates"]}
+def _lists(partitions: dg.PartitionsDefinition, models: list[str]) -> Any:
+    tables = {"reco_candidates": models, "recommendations": ["reco_candidates"]}
 
     @dg.multi_asset(
         name="score",
@@ -99,7 +139,9 @@ def _evaluation(partitions: dg.PartitionsDefinition) -> Any:
             facts = {f"{r['metric']}_at_{r['k']}_{r['model']}": r["value"] for r in wanted}
             yield dg.MaterializeResult(
                 asset_key="eval_offline",
-                metadata=table_metadata(lake, manifest, plots.metric_bars(lake, day)) | facts,
+                metadata=table_metadata(lake, manifest, plots.metric_bars(lake, day))
+                | plot_metadata(plots.accuracy_by_time(lake, day), "accuracy_by_time")
+                | facts,
             )
             yield from run_checks(config, lake, "eval_offline", day)
 

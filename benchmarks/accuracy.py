@@ -2,9 +2,9 @@
 
 DIR holds ``train.parquet``, ``validation.parquet``, ``test.parquet`` (user_id, item_id, integers) and for each modality
 ``<modality>_feat.npy`` (row = item_id) or ``<modality>_graph.npz`` (scipy CSR, item-item similarity). Recommenders are
-fitted on train, their settings are chosen by validation NDCG@20 from a small grid, and the hybrid's weights are fitted
-on validation (its own validation figures are therefore flattering); test decides nothing. Full ranking, train items
-left out.
+fitted on train, their settings are searched by validation NDCG@20 as in the nightly run, and the hybrid's weights are
+fitted on validation (its own validation figures are therefore flattering); test decides nothing. Full ranking, train
+items left out.
 """
 
 import json
@@ -21,26 +21,19 @@ from scipy import sparse
 
 from benchmarks.figures import parser, peak_mb
 from encoders.base import single_threaded
-from pipelines.metrics import ndcg, recall
+from pipelines.inputs import Validation
+from pipelines.metrics import hits_of, ndcg, recall
+from pipelines.models import CLASSES
 from pipelines.recommenders.base import Inputs, Recommender, top_k
-from pipelines.recommenders.content import Content
-from pipelines.recommenders.graph import GraphFilter
-from pipelines.recommenders.neighbours import ItemCF, Popularity, UserCF
-from pipelines.recommenders.stack import ItemFacts, Stack, channel, combined
+from pipelines.recommenders.content import with_graphs
+from pipelines.recommenders.hybrid import Hybrid, is_warm
+from pipelines.search import search_one
 
 CUTOFFS = (10, 20)
 BLOCK = 2048  # users scored at once
-FIT_SCORES = 20_000_000  # users x items that the hybrid's weights are fitted on
-GRIDS: dict[str, list[Recommender]] = {
-    "popularity": [Popularity()],
-    "user_cf": [UserCF(n) for n in (50, 100, 400)],
-    "item_cf": [ItemCF(n) for n in (50, 100)],
-    "content": [Content()],
-    "graph": [GraphFilter(order, weight) for order in (2, 3) for weight in (0.1, 0.3)],
-}
-SIGNED = {"content"}  # scores may be negative
+NEED_MORE = ("multimodal", "sequential")  # the unified space, the order of events: no split has them
+NAMES = tuple(n for n in CLASSES if n not in NEED_MORE)
 Score = Callable[[Inputs, np.ndarray], np.ndarray]  # scores (users, items) of some users
-STACKED = ("graph", "user_cf", "item_cf", "content")
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ def load_split(folder: Path) -> Split:
     train = matrix("train")
     content = {m: _unit(v) for m, v in padded.items()}
     inputs = Inputs(train, content, graphs={m: g.astype(np.float32) for m, g in graphs.items()})
-    return Split(inputs, {part: matrix(part) for part in ("validation", "test")})
+    return Split(with_graphs(inputs), {part: matrix(part) for part in ("validation", "test")})
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -95,14 +88,9 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 def judged(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix) -> dict[str, np.ndarray]:
     """Recall and NDCG at each cutoff of each user (users,)."""
     items, _ = top_k(scores, max(CUTOFFS), seen)
-    found: dict[str, list[float]] = {}
-    for row, ranked in enumerate(items):
-        liked = wanted.indices[wanted.indptr[row] : wanted.indptr[row + 1]]
-        hits = np.isin(ranked, liked)
-        for k in CUTOFFS:
-            found.setdefault(f"recall@{k}", []).append(recall(hits[:k], len(liked)))
-            found.setdefault(f"ndcg@{k}", []).append(ndcg(hits[:k], len(liked)))
-    return {name: np.array(values) for name, values in found.items()}
+    hits, relevant = hits_of(items, wanted), np.diff(wanted.indptr)
+    metrics = {"recall": recall, "ndcg": ndcg}
+    return {f"{m}@{k}": np.asarray(f(hits[:, :k], relevant)) for m, f in metrics.items() for k in CUTOFFS}
 
 
 class Contest:
@@ -110,50 +98,35 @@ class Contest:
 
     def __init__(self, split: Split):
         self.split, self.best = split, dict[str, Recommender]()
+        self.validation = Validation(0, split.inputs, split.wanted["validation"], split.inputs.positives)
 
     def run(self, name: str) -> dict[str, Any]:
-        """Choose a recommender's settings on validation, judge the chosen one on both parts."""
+        """Choose a recommender's settings on validation as the nightly search does, judge it on both parts."""
         started = time.process_time()
-        tried = []
-        for model in GRIDS[name]:
-            model.fit(self.split.inputs)
-            tried.append((self._mean("validation", model.score), model))
-        metrics, self.best[name] = max(tried, key=lambda t: t[0]["ndcg@20"])
-        chosen = {k: v for k, v in vars(self.best[name]).items() if isinstance(v, int | float)}
-        return self._row(name, self.best[name].score, metrics, time.process_time() - started, chosen)
+        chosen, _ = search_one(CLASSES[name], self.validation, max(CUTOFFS)) if CLASSES[name].grid else ({}, [])
+        model = self.best[name] = CLASSES[name](**chosen).fit(self.split.inputs)
+        return self._row(name, model.score, time.process_time() - started, chosen)
 
     def hybrid(self, name: str, facts: bool) -> dict[str, Any]:
-        """Fit the stack of the chosen recommenders on validation, with facts about items or with popularity."""
+        """Fit the stack of all recommenders on validation, with or without facts about items."""
         started = time.process_time()
-        inputs, wanted = self.split.inputs, self.split.wanted["validation"]
-        users = self.split.users("validation")
-        most = max(1, FIT_SCORES // inputs.positives.shape[1])
-        users = np.sort(np.random.default_rng(0).permutation(users)[:most])
-        models = [self.best[n] for n in (STACKED if facts else ("popularity", *STACKED))]
-        known = ItemFacts().fit(inputs).transform(inputs) if facts else np.zeros((inputs.positives.shape[1], 0), "f4")
-
-        def channels(inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
-            return [channel(m.score(inputs, users), m.name in SIGNED) for m in models]
-
-        weights, of_facts = Stack(channels(inputs, users), known, wanted[users], inputs.positives[users]).fit()
-        prior = known @ of_facts
-        chosen = {m.name: round(float(w), 3) for m, w in zip(models, weights, strict=True)} | {"facts": known.shape[1]}
+        models, v = list(self.best.values()), self.validation
+        hybrid = Hybrid({m.name: m.signed for m in models}, facts)
+        report = hybrid.fit(models, v.past, v.wanted, v.seen, max(CUTOFFS))
         fitted = time.process_time() - started
 
         def score(inputs: Inputs, users: np.ndarray) -> np.ndarray:
-            return combined(channels(inputs, users), weights, prior)
+            return hybrid.blend({m.name: m.score(inputs, users) for m in models}, is_warm(inputs, users))
 
-        return self._row(name, score, self._mean("validation", score), fitted, chosen)
+        return self._row(name, score, fitted, report["warm"]["weights"])
 
-    def _row(
-        self, name: str, score: Score, validation: dict[str, float], fitted: float, chosen: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _row(self, name: str, score: Score, fitted: float, chosen: dict[str, Any]) -> dict[str, Any]:
         started = time.process_time()
-        metrics = {"validation": validation, "test": self._mean("test", score)}
-        row: dict[str, Any] = {"model": name}
-        row |= {f"{part}_{k}": round(v, 5) for part, found in metrics.items() for k, v in found.items()}
-        row |= {"fit_cpu_s": round(fitted, 1), "test_cpu_s": round(time.process_time() - started, 1)}
-        return row | {"peak_mb": round(peak_mb()), "chosen": chosen}
+        test = self._mean("test", score)
+        cost: dict[str, Any] = {"fit_cpu_s": round(fitted, 1), "test_cpu_s": round(time.process_time() - started, 1)}
+        metrics = {"validation": self._mean("validation", score), "test": test}
+        figures = {f"{part}_{k}": round(v, 5) for part, found in metrics.items() for k, v in found.items()}
+        return {"model": name} | figures | cost | {"peak_mb": round(peak_mb()), "chosen": chosen}
 
     def _mean(self, part: str, score: Score) -> dict[str, float]:
         """Mean metrics over the users of a part."""
@@ -181,12 +154,11 @@ def main() -> None:
     command = parser(__doc__)
     command.add_argument("--data", type=Path, required=True, help="folder of a split")
     args = command.parse_args()
-    split = load_split(args.data)
     loaded = time.process_time()
-    contest = Contest(split)
+    contest = Contest(load_split(args.data))
     if not args.json:
         print(f"{'':24s} validation    test (Recall@20, NDCG@20)")
-    for name in GRIDS:
+    for name in NAMES:
         show(contest.run(name), args.json)
     show(contest.hybrid("hybrid_without_facts", facts=False), args.json)
     show(contest.hybrid("hybrid", facts=True), args.json)

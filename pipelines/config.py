@@ -5,11 +5,12 @@ Stages receive the values that they need as arguments, not this object's interna
 """
 
 import hashlib
+import inspect
 import os
 import tomllib
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,7 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from encoders.base import MODALITIES, VECTOR_FILES, Modality, ModelChoice, check_model
 
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
-MODEL_NAMES = ("popularity", "user_cf", "item_cf", "content", "multimodal", "hybrid")
+HYBRID = "hybrid"
+ModelName = Literal[
+    "popularity", "user_cf", "item_cf", "ease", "als", "graph", "content", "multimodal", "sequential", "hybrid"
+]
 
 
 class ConfigError(ValueError):
@@ -151,9 +155,14 @@ class Recommend(Settings):
 
     k: int = Field(20, ge=1, le=1000, description="list length")
     filter_seen: bool = True
-    serve: Literal["popularity", "user_cf", "item_cf", "content", "multimodal", "hybrid"] = "hybrid"
+    models: tuple[ModelName, ...] = Field(get_args(ModelName), description="recommenders of the night")
+    serve: ModelName = Field("hybrid", description="whose lists are recommendations; one of models")
+    settings: dict[str, dict[str, float | int | str]] = Field(
+        {}, description="recommender -> settings that are pinned; a search chooses the others"
+    )
+    search_days: int = Field(0, ge=0, description="nights between searches for settings; 0: only by `nightloom search`")
     half_life_days: float = Field(30.0, gt=0, description="an event's weight halves in this time")
-    neighbours: int = Field(100, ge=1, description="neighbours kept by user-CF and item-CF")
+    new_items: int = Field(1, ge=0, description="last places of a hybrid list kept for items that nobody has liked")
     rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
     event_weights: dict[str, float] = Field(
         {
@@ -169,6 +178,18 @@ class Recommend(Settings):
         },
         description="strength of each event; unlisted events count 1, negative ones are no positive feedback",
     )
+
+    @model_validator(mode="after")
+    def _served(self) -> "Recommend":
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"models names one twice: {', '.join(self.models)}")
+        if self.serve not in self.models:
+            raise ValueError(f"serve = '{self.serve}' is not in models ({', '.join(self.models)})")
+        if self.new_items >= self.k:
+            raise ValueError(f"new_items ({self.new_items}) must be smaller than k ({self.k})")
+        if set(self.models) == {HYBRID}:
+            raise ValueError("models has only the hybrid; name at least one recommender that it can combine")
+        return self
 
 
 class Compute(Settings):
@@ -319,6 +340,28 @@ def verify(config: Config, source: str = "configuration") -> None:
             problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
     for modality, encoder in config.encoders.items():
         problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder.choice())]
+    problems += _check_settings(config.recommend)
     problems += runtime.check(config.compute.runner, config.compute.device)
     if problems:
         raise ConfigError(source, problems)
+
+
+def _check_settings(recommend: Recommend) -> list[str]:
+    """Pinned settings that a recommender does not know or take."""
+    from pipelines.models import CLASSES
+
+    problems = []
+    for name, pinned in recommend.settings.items():
+        where = f"recommend.settings.{name}"
+        if name not in CLASSES:
+            problems.append(f"{where}: no recommender with settings; known here: {', '.join(CLASSES)}")
+            continue
+        known = inspect.signature(CLASSES[name]).parameters
+        if unknown := sorted(pinned.keys() - known):
+            problems.append(f"{where}: unknown {', '.join(unknown)}; known here: {', '.join(known) or 'none'}")
+            continue
+        try:
+            CLASSES[name](**pinned)
+        except (TypeError, ValueError) as e:
+            problems.append(f"{where} = {pinned}: {e}")
+    return problems

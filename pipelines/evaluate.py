@@ -27,10 +27,10 @@ class Judgement:
     """What is known to judge the lists of a night.
 
     Attributes:
-        relevant: user -> items that the user came to like today, of yesterday's catalogue.
-        met: item -> number of users who had met it before today.
-        users_before: users with events before today.
-        catalogue: yesterday's item ids.
+        relevant: user -> items that the user came to like after the night, of its catalogue.
+        met: item -> number of users who had met it up to the night.
+        users_before: users with events up to the night.
+        catalogue: item ids of the night.
     """
 
     relevant: dict[str, set[str]]
@@ -50,7 +50,7 @@ def evaluate(config: Config, lake: Lake, day: date) -> Manifest:
     if lake.manifest("reco_candidates", yesterday) is None:
         log.warning("eval_offline %s: no lists of %s to judge; run that night first", day, yesterday)
     else:
-        judgement = judge(config, lake, day)
+        judgement = judge(config, lake, yesterday, [day])
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
         for name in sorted(pc.unique(table["model"]).to_pylist()):
@@ -60,20 +60,19 @@ def evaluate(config: Config, lake: Lake, day: date) -> Manifest:
     return lake.publish("eval_offline", day, data, config_digest=config.digest("recommend"), inputs=inputs)
 
 
-def judge(config: Config, lake: Lake, day: date) -> Judgement:
-    """What users did on ``day`` that yesterday's lists could have foretold."""
-    yesterday = day - timedelta(days=1)
-    catalogue = set(lake.read("std_items", yesterday, ["item_id"])["item_id"].to_pylist())
-    earlier = lake.days("std_interactions", yesterday)
+def judge(config: Config, lake: Lake, night: date, days: list[date]) -> Judgement:
+    """What users did on ``days`` that the lists of ``night`` could have foretold."""
+    catalogue = set(lake.read("std_items", night, ["item_id"])["item_id"].to_pylist())
+    earlier = lake.days("std_interactions", night)
     before = lake.read_days("std_interactions", earlier, ["user_id", "item_id"]) if earlier else None
     pairs = set(zip(before["user_id"].to_pylist(), before["item_id"].to_pylist(), strict=True)) if before else set()
     met: dict[str, int] = {}
     for _, item in pairs:
         met[item] = met.get(item, 0) + 1
-    today = lake.read("std_interactions", day, ["user_id", "item_id", "event", "value"])
-    today = today.filter(pa.array(event_weights(today, config.recommend) > 0))
+    later = lake.read_days("std_interactions", days, ["user_id", "item_id", "event", "value"])
+    later = later.filter(pa.array(event_weights(later, config.recommend) > 0))
     relevant: dict[str, set[str]] = {}
-    for user, item in zip(today["user_id"].to_pylist(), today["item_id"].to_pylist(), strict=True):
+    for user, item in zip(later["user_id"].to_pylist(), later["item_id"].to_pylist(), strict=True):
         if item in catalogue and not (config.recommend.filter_seen and (user, item) in pairs):
             relevant.setdefault(user, set()).add(item)
     return Judgement(relevant, met, {u for u, _ in pairs}, catalogue)
@@ -109,7 +108,7 @@ def evaluate_model(name: str, lists: dict[str, list[str]], judgement: Judgement,
                 hits = np.zeros(cutoff, bool)
                 hits[: len(items)] = [i in relevant for i in items]
                 for metric, function in PER_USER.items():
-                    values.setdefault((metric, part), []).append(function(hits, len(relevant)))
+                    values.setdefault((metric, part), []).append(float(function(hits, len(relevant))))
         entry = {"model": name, "k": cutoff}
         for (metric, part), found in sorted(values.items()):
             rows.append(

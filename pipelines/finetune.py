@@ -63,7 +63,7 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
 def _task(config: Config, lake: Lake, day: date, known: Dataset) -> CoConsumption | Labels:
     if config.finetune.task == "co_consumption":
         # most pairs within a long history have nothing in common; item-CF says which belong together
-        similar = ItemCF(NEIGHBOURS).fit(Inputs(known.positives())).similarity.tocoo()
+        similar = ItemCF(NEIGHBOURS, "shrunk").fit(Inputs(known.positives())).similarity.tocoo()
         return CoConsumption(np.stack([similar.row, similar.col], 1).astype(np.int64))
     items = lake.read("std_items", day, ["categories", "domain", "created_at", "text"]).to_pylist()
     classes = [r["categories"][0] if r["categories"] else r["domain"] for r in items]

@@ -1,67 +1,87 @@
 """Ranking metrics of one user's list, and of all lists together. Pure functions, binary relevance, full ranking.
 
 Every per-user function takes ``hits``, a bool array (k,), True where the item at that rank is relevant, and the
-number of relevant items. Edge case of all: no relevant item is an error, the user must be left out.
+number of relevant items; or (users, k) and (users,), and returns (users,). Edge case of all: no relevant item is an
+error, the user must be left out.
 """
 
 import math
 from collections.abc import Callable
 
 import numpy as np
+from scipy import sparse
+
+Counts = int | np.ndarray
+Values = float | np.ndarray
 
 
-def recall(hits: np.ndarray, relevant: int) -> float:
+def hits_of(items: np.ndarray, relevant: sparse.csr_matrix) -> np.ndarray:
+    """Bool (users, k), True where ``items`` (users, k; -1 behind the end of a list) are nonzero in (users, items).
+
+    >>> hits_of(np.array([[2, 0], [1, -1]]), sparse.csr_matrix([[0, 0, 1], [1, 0, 0]]))
+    array([[ True, False],
+           [False, False]])
+    """
+    width = relevant.shape[1]
+    row = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
+    keys = np.arange(len(items))[:, None] * width + items
+    return np.isin(keys, row * width + relevant.indices) & (items >= 0)
+
+
+def recall(hits: np.ndarray, relevant: Counts) -> Values:
     r"""Recall@K: share of the relevant items that the list holds.
 
-    >>> recall(np.array([True, False, True]), 4)  # 2 of 4
+    >>> float(recall(np.array([True, False, True]), 4))  # 2 of 4
     0.5
     """
-    return float(hits.sum() / relevant)
+    return hits.sum(-1) / relevant
 
 
-def hit_rate(hits: np.ndarray, relevant: int) -> float:
+def hit_rate(hits: np.ndarray, relevant: Counts) -> Values:
     """1 when the list holds any relevant item.
 
-    >>> hit_rate(np.array([False, True]), 3), hit_rate(np.array([False, False]), 3)
-    (1.0, 0.0)
+    >>> hit_rate(np.array([[False, True], [False, False]]), 3).tolist()
+    [1.0, 0.0]
     """
-    return float(hits.any())
+    return hits.any(-1).astype(float)
 
 
-def ndcg(hits: np.ndarray, relevant: int) -> float:
+def ndcg(hits: np.ndarray, relevant: Counts) -> Values:
     r"""NDCG@K with gain 1 and discount :math:`1 / \log_2(rank + 1)`; the ideal list holds min(K, relevant) hits first.
 
     https://doi.org/10.1145/582415.582418
 
-    >>> round(ndcg(np.array([False, True]), 1), 4)  # 1 / log2(3)
+    >>> round(float(ndcg(np.array([False, True]), 1)), 4)  # 1 / log2(3)
     0.6309
-    >>> ndcg(np.array([True, True]), 5)
+    >>> float(ndcg(np.array([True, True]), 5))
     1.0
     """
-    discount = 1 / np.log2(np.arange(2, len(hits) + 2))
-    return float((hits * discount).sum() / discount[: min(relevant, len(hits))].sum())
+    discount = 1 / np.log2(np.arange(2, hits.shape[-1] + 2))
+    ideal = np.cumsum(discount)[np.minimum(relevant, hits.shape[-1]) - 1]
+    return (hits * discount).sum(-1) / ideal
 
 
-def average_precision(hits: np.ndarray, relevant: int) -> float:
+def average_precision(hits: np.ndarray, relevant: Counts) -> Values:
     """AP@K: precision at the rank of each hit, added up and divided by min(K, relevant).
 
-    >>> round(average_precision(np.array([True, False, True]), 2), 4)  # (1/1 + 2/3) / 2
+    >>> round(float(average_precision(np.array([True, False, True]), 2)), 4)  # (1/1 + 2/3) / 2
     0.8333
     """
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float((precision * hits).sum() / min(relevant, len(hits)))
+    k = hits.shape[-1]
+    precision = np.cumsum(hits, -1) / np.arange(1, k + 1)
+    return (precision * hits).sum(-1) / np.minimum(relevant, k)
 
 
-def reciprocal_rank(hits: np.ndarray, relevant: int) -> float:
+def reciprocal_rank(hits: np.ndarray, relevant: Counts) -> Values:
     """1 / rank of the first hit, 0 without one.
 
-    >>> reciprocal_rank(np.array([False, True, True]), 2), reciprocal_rank(np.array([False]), 2)
-    (0.5, 0.0)
+    >>> reciprocal_rank(np.array([[False, True, True], [False, False, False]]), 2).tolist()
+    [0.5, 0.0]
     """
-    return float(1 / (np.argmax(hits) + 1)) if hits.any() else 0.0
+    return hits.any(-1) / (np.argmax(hits, -1) + 1)
 
 
-PER_USER: dict[str, Callable[[np.ndarray, int], float]] = {
+PER_USER: dict[str, Callable[[np.ndarray, Counts], Values]] = {
     "recall": recall,
     "ndcg": ndcg,
     "map": average_precision,

@@ -1,7 +1,7 @@
-"""Recommenders and the arrays they need, to and from the lake.
+"""Recommenders by name, and to and from the lake.
 
-Belongs here: tables to ``Inputs``, ``model_<name>`` partitions to fitted objects. Does not: any algorithm
-(``recommenders``), when to fit (``train``), what to serve (``score``).
+Belongs here: which class a name stands for, their settings, ``model_<name>`` partitions. Does not: any algorithm
+(``recommenders``), what they are fitted on (``inputs``), when to fit (``train``), what to serve (``score``).
 """
 
 import json
@@ -13,22 +13,42 @@ import numpy as np
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
 
-from encoders.base import unit_rows
-from encoders.fusion import Features
-from pipelines.config import Recommend
-from pipelines.dataset import Dataset
-from pipelines.recommenders.base import Arrays, Inputs, Recommender
+from pipelines.config import HYBRID, Recommend
+from pipelines.recommenders.base import Arrays, Recommender, Settings
 from pipelines.recommenders.content import Content, Multimodal
+from pipelines.recommenders.graph import GraphFilter
+from pipelines.recommenders.hybrid import Hybrid
+from pipelines.recommenders.linear import ALS, Ease
 from pipelines.recommenders.neighbours import ItemCF, Popularity, UserCF
-from pipelines.schemas import vectors_to_numpy
+from pipelines.recommenders.sequential import Sequential
 from pipelines.storage import Lake
 
-Uploads = list[list[tuple[str, np.ndarray]]]
+CLASSES: dict[str, type[Recommender]] = {
+    c.name: c for c in (Popularity, UserCF, ItemCF, Ease, ALS, GraphFilter, Content, Multimodal, Sequential)
+}
+SETTINGS = "model_settings"
 
 
-def recommenders(settings: Recommend) -> list[Recommender]:
-    """Unfitted recommenders, without the hybrid that blends them."""
-    return [Popularity(), UserCF(settings.neighbours), ItemCF(settings.neighbours), Content(), Multimodal()]
+def recommenders(config: Recommend, chosen: Mapping[str, Settings] | None = None) -> list[Recommender]:
+    """Unfitted recommenders of a configuration, without the hybrid that combines them.
+
+    Args:
+        config: names, and settings that are pinned.
+        chosen: name -> settings that a search chose; pinned ones go first.
+    """
+    return [CLASSES[n](**settings_of(n, config, chosen or {})) for n in config.models if n != HYBRID]
+
+
+def settings_of(name: str, config: Recommend, chosen: Mapping[str, Settings]) -> Settings:
+    """What differs from a recommender's defaults."""
+    return chosen.get(name, {}) | config.settings.get(name, {})
+
+
+def chosen_settings(lake: Lake, day: date) -> dict[str, Settings]:
+    """Settings of the latest search up to a night; empty before the first one."""
+    days = lake.days(SETTINGS, day)
+    settings: dict[str, Settings] = load_card(lake, "settings", days[-1])["settings"] if days else {}
+    return settings
 
 
 def model_files(state: Arrays, card: Mapping[str, Any]) -> dict[str, bytes]:
@@ -40,17 +60,31 @@ def model_files(state: Arrays, card: Mapping[str, Any]) -> dict[str, bytes]:
     }
 
 
-def load_recommenders(lake: Lake, day: date, settings: Recommend) -> list[Recommender]:
+def load_recommenders(lake: Lake, day: date, config: Recommend) -> list[Recommender]:
     """The night's fitted recommenders, without the hybrid.
 
     Raises:
         StorageError: one was not published.
     """
     fitted = []
-    for model in recommenders(settings):
-        lake.require(f"model_{model.name}", day)
-        fitted.append(model.restore(load_file(lake.folder(f"model_{model.name}", day) / "model.safetensors")))
+    for name in (n for n in config.models if n != HYBRID):
+        settings = load_card(lake, name, day)["settings"]
+        fitted.append(CLASSES[name](**settings).restore(_arrays(lake, name, day)))
     return fitted
+
+
+def load_hybrid(lake: Lake, day: date, models: list[Recommender]) -> Hybrid:
+    """The night's fitted hybrid of these recommenders.
+
+    Raises:
+        StorageError: it was not published.
+    """
+    return Hybrid({m.name: m.signed for m in models}).restore(_arrays(lake, HYBRID, day))
+
+
+def _arrays(lake: Lake, name: str, day: date) -> Arrays:
+    lake.require(f"model_{name}", day)
+    return load_file(lake.folder(f"model_{name}", day) / "model.safetensors")
 
 
 def load_card(lake: Lake, name: str, day: date) -> dict[str, Any]:
@@ -62,40 +96,3 @@ def load_card(lake: Lake, name: str, day: date) -> dict[str, Any]:
     lake.require(f"model_{name}", day)
     card: dict[str, Any] = json.loads((lake.folder(f"model_{name}", day) / "card.json").read_text())
     return card
-
-
-def build_inputs(
-    data: Dataset,
-    features: dict[str, Features],
-    uploads: Uploads,
-    fused: np.ndarray,
-    user_vectors: np.ndarray,
-) -> Inputs:
-    """Arrays that recommenders learn from; rows as in ``data``.
-
-    Args:
-        data: events.
-        features: modality -> vectors of ``data.items``.
-        uploads: (modality, vector) of each of ``data.users``.
-        fused: unified vectors of ``data.items``.
-        user_vectors: unified vectors of ``data.users``.
-    """
-    positives = data.positives()
-    content = {m: np.where(f.present[:, None], f.matrix, 0).astype(np.float32) for m, f in features.items()}
-    means = {m: np.zeros((len(data.users), v.shape[1]), np.float32) for m, v in content.items()}
-    for u, pieces in enumerate(uploads):
-        for m in {m for m, _ in pieces}:
-            means[m][u] = unit_rows(np.mean([v for kind, v in pieces if kind == m], axis=0)[None])[0]
-    signal = (np.diff(positives.indptr) > 0) | np.array([bool(p) for p in uploads], bool)
-    return Inputs(positives, content, means, fused, user_vectors, signal)
-
-
-def feature_vectors(lake: Lake, day: date, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Unified vectors of ``data.items`` and ``data.users`` from the night's tables; zero rows for absent users."""
-    fused = vectors_to_numpy(lake.read("feat_items", day, ["vector"])["vector"])
-    table = lake.read("feat_users", day, ["user_id", "vector"])
-    stored = vectors_to_numpy(table["vector"])
-    out = np.zeros((len(data.users), stored.shape[1]), np.float32)
-    at = {u: i for i, u in enumerate(data.users)}
-    out[[at[u] for u in table["user_id"].to_pylist()]] = stored
-    return fused, out

@@ -376,7 +376,8 @@ TABLES: dict[str, Table] = {
                 _c("recommendation_id", pa.string(), "log it with the user's reaction"),
                 _c("reason_code", pa.string(), "similar_to_history, similar_to_uploads, popular or new"),
                 _c("reason_item_ids", STRINGS, "items of the user's history that speak for it"),
-                _c("reason_modality", pa.string(), "modality in which they are most alike", True),
+                _c("reason_modality", pa.string(), "modality that makes them alike, by attention times cosine", True),
+                _c("reason_attention", pa.float32(), "attention of that modality in the item's vector, 0 to 1", True),
             ),
         ),
         Table(

@@ -20,12 +20,13 @@ from scipy import sparse
 
 from encoders.base import MODALITIES
 from pipelines import runtime
-from pipelines.config import MODEL_NAMES, Config, Recommend
-from pipelines.dataset import Dataset, item_features, load_dataset, user_uploads
-from pipelines.models import build_inputs, feature_vectors, load_card, load_recommenders
+from pipelines.config import HYBRID, Config, Recommend
+from pipelines.dataset import Dataset, load_dataset
+from pipelines.inputs import load_inputs
+from pipelines.models import load_hybrid, load_recommenders
 from pipelines.recommenders.base import Inputs, Recommender, top_k
 from pipelines.recommenders.content import centred
-from pipelines.recommenders.hybrid import route
+from pipelines.recommenders.hybrid import Hybrid, is_warm, place_new
 from pipelines.schemas import STRINGS, vectors_to_numpy
 from pipelines.storage import Lake, Manifest, scratch, write_parquet
 
@@ -45,7 +46,7 @@ def score(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
     blocks = [(a, min(a + size, len(users)), len(users)) for a in range(0, len(users), size)]
     provenance: dict[str, Any] = {
         "config_digest": config.digest("recommend"),
-        "inputs": {f"model_{n}": lake.require(f"model_{n}", day).content_digest for n in MODEL_NAMES},
+        "inputs": {f"model_{n}": lake.require(f"model_{n}", day).content_digest for n in config.recommend.models},
     }
     with scratch(config.paths.data / "cache", "score") as staging:
 
@@ -54,7 +55,7 @@ def score(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
             p | beam.Create(blocks, reshuffle=False) | score_block
 
         runtime.run(build, config.compute.runner, config.compute.runner_options, "score")
-        candidates = [staging / f"{n}-{a:09d}.parquet" for n in sorted(MODEL_NAMES) for a, _, _ in blocks]
+        candidates = [staging / f"{n}-{a:09d}.parquet" for n in sorted(config.recommend.models) for a, _, _ in blocks]
         served = [staging / f"served-{a:09d}.parquet" for a, _, _ in blocks]
         made = (
             lake.publish("reco_candidates", day, (pq.read_table(p) for p in candidates), **provenance),
@@ -66,14 +67,15 @@ def score(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
 
 @dataclass(frozen=True)
 class _Night:
-    """Everything that a worker needs to score any user of a night."""
+    """Everything that a worker needs to score any user of a night; ``space`` are the centred fused vectors."""
 
     data: Dataset
     inputs: Inputs
     models: list[Recommender]
-    weights: dict[str, dict[str, float]]
+    hybrid: Hybrid | None
     aligned: dict[str, np.ndarray]
-    has_uploads: np.ndarray
+    attention: dict[str, np.ndarray]
+    space: np.ndarray
     histories: list[np.ndarray]
     seen: sparse.csr_matrix
     liked: np.ndarray
@@ -81,26 +83,24 @@ class _Night:
 
 def load_night(config: Config, lake: Lake, day: date) -> _Night:
     """Load the night's models, features and events."""
-    data = load_dataset(lake, day, config.recommend, config.timezone, everyone=True)
-    features, _ = item_features(config, lake, day)
-    uploads = user_uploads(lake, day, data, list(features))
-    fused, vectors = feature_vectors(lake, day, data)
-    table = lake.read("feat_items", day, [f"{c}_{m}" for m in MODALITIES for c in ("has", "vector")])
+    data, inputs = load_inputs(config, lake, day)
+    table = lake.read("feat_items", day, [f"{c}_{m}" for m in MODALITIES for c in ("has", "vector", "attention")])
     aligned: dict[str, np.ndarray] = {}
     for m in MODALITIES:
         has = np.asarray(table[f"has_{m}"].to_numpy(), bool)
-        aligned[m] = np.zeros_like(fused)
+        aligned[m] = np.zeros_like(inputs.fused)
         if has.any():
             aligned[m][has] = vectors_to_numpy(table[f"vector_{m}"].drop_null())
-    inputs = build_inputs(data, features, uploads, fused, vectors)
+    models = load_recommenders(lake, day, config.recommend)
     return _Night(
         data=data,
         inputs=inputs,
-        models=load_recommenders(lake, day, config.recommend),
-        weights=load_card(lake, "hybrid", day)["weights"],
+        models=models,
+        hybrid=load_hybrid(lake, day, models) if HYBRID in config.recommend.models else None,
         aligned=aligned,
-        has_uploads=np.array([bool(u) for u in uploads], bool),
-        histories=data.histories(),
+        attention={m: table[f"attention_{m}"].to_numpy() for m in MODALITIES},
+        space=centred(inputs.fused),
+        histories=inputs.histories,
         seen=data.seen(),
         liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
     )
@@ -123,11 +123,13 @@ class ScoreBlock(beam.DoFn):
         night, settings = self.night, self.config.recommend
         users = np.arange(start, stop)
         scores = {m.name: m.score(night.inputs, users) for m in night.models}
-        warm = np.diff(night.inputs.positives.indptr)[users] > 0
-        scores["hybrid"] = route(scores, night.weights, warm)
+        if night.hybrid:
+            scores[HYBRID] = night.hybrid.blend(scores, is_warm(night.inputs, users))
         forbidden = night.seen[users] if settings.filter_seen else None
-        for name in MODEL_NAMES:
+        for name in settings.models:
             lists = top_k(scores[name], settings.k, forbidden)
+            if name == HYBRID and settings.new_items and not night.liked.all():
+                lists = place_new(lists, scores[name], ~night.liked, settings.new_items, forbidden)
             yield self._write(f"{name}-{start:09d}", _candidates(night.data, users, name, *lists))
             if name == settings.serve:
                 yield self._write(f"served-{start:09d}", served_table(night, users, settings, self.day, *lists))
@@ -168,37 +170,36 @@ def served_table(
         .append_column("reason_code", pa.array([r[0] for r in reasons], pa.string()))
         .append_column("reason_item_ids", pa.array([r[1] for r in reasons], STRINGS))
         .append_column("reason_modality", pa.array([r[2] for r in reasons], pa.string()))
+        .append_column("reason_attention", pa.array([r[3] for r in reasons], pa.float32()))
     )
 
 
-def explain(night: _Night, user: int, items: np.ndarray) -> list[tuple[str, list[str], str | None]]:
-    """(reason code, history items, modality) of each recommended item row.
+def explain(night: _Night, user: int, items: np.ndarray) -> list[tuple[str, list[str], str | None, float | None]]:
+    """(reason code, history items, modality, its share) of each recommended item row.
 
-    History items speak for an item by centred cosine in the unified space; the modality is the one in which the
-    strongest of them is most alike.
+    History items speak for an item by centred cosine in the unified space. The modality is the one that carries most
+    of it: its attention in the recommended item times the cosine to the strongest history item in that modality.
     """
     history = night.histories[user][-REASON_HISTORY:]
-    space = _centred_items(night)
-    out: list[tuple[str, list[str], str | None]] = []
+    out: list[tuple[str, list[str], str | None, float | None]] = []
     for item in items:
-        similarity = space[history] @ space[item] if len(history) else np.zeros(0)
+        similarity = night.space[history] @ night.space[item] if len(history) else np.zeros(0)
         best = np.lexsort((history, -similarity))[:REASON_ITEMS] if len(history) else np.zeros(0, int)
         best = best[similarity[best] >= REASON_SIMILARITY]
         if len(best):
             names = [str(night.data.items[history[b]]) for b in best]
-            out.append(("similar_to_history", names, _modality(night, history[best[0]], item)))
-        elif night.has_uploads[user] and not len(history):
-            out.append(("similar_to_uploads", [], None))
+            out.append(("similar_to_history", names, *_modality(night, history[best[0]], item)))
+        elif night.inputs.has_signal[user] and not len(history):
+            out.append(("similar_to_uploads", [], None, None))
         else:
-            out.append(("popular" if len(history) or night.liked[item] else "new", [], None))
+            out.append(("popular" if len(history) or night.liked[item] else "new", [], None, None))
     return out
 
 
-def _centred_items(night: _Night) -> np.ndarray:
-    multimodal = next(m for m in night.models if m.name == "multimodal")
-    return getattr(multimodal, "items", centred(night.inputs.fused))
-
-
-def _modality(night: _Night, a: int, b: int) -> str | None:
-    alike = {m: float(v[a] @ v[b]) for m, v in night.aligned.items() if v[a].any() and v[b].any()}
-    return max(sorted(alike), key=lambda m: alike[m]) if alike else None
+def _modality(night: _Night, a: int, b: int) -> tuple[str | None, float | None]:
+    """The modality that makes item ``b`` like item ``a``, and its attention in ``b``."""
+    both = [m for m, v in sorted(night.aligned.items()) if v[a].any() and v[b].any()]
+    if not both:
+        return None, None
+    best = max(both, key=lambda m: float(night.attention[m][b] * (night.aligned[m][a] @ night.aligned[m][b])))
+    return best, float(night.attention[best][b])

@@ -1,7 +1,7 @@
 """Fits every recommender of the night and publishes ``model_<name>``.
 
-Belongs here: the time split on which the hybrid is fitted, the cards. Does not: any algorithm (``recommenders``),
-storing (``models``).
+Belongs here: the order of fits, the cards. Does not: any algorithm (``recommenders``), storing (``models``), the time
+split on which the hybrid is fitted (``inputs``).
 """
 
 import logging
@@ -10,34 +10,32 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-import numpy as np
-from scipy import sparse
-
-from encoders.alignment import load_aligner
-from encoders.base import choose_device
-from encoders.fusion import Features, FusionModel, fuse_users
-from pipelines.config import Config
-from pipelines.dataset import Dataset, item_features, load_dataset, user_uploads
-from pipelines.models import Uploads, build_inputs, feature_vectors, load_card, model_files, recommenders
-from pipelines.recommenders import hybrid
+from encoders.base import single_threaded
+from pipelines.config import HYBRID, Config
+from pipelines.dataset import Dataset
+from pipelines.inputs import load_inputs, load_validation
+from pipelines.models import SETTINGS, chosen_settings, model_files, recommenders, settings_of
+from pipelines.recommenders.base import Inputs, Settings
+from pipelines.recommenders.content import with_graphs
+from pipelines.recommenders.hybrid import Hybrid
 from pipelines.storage import Lake, Manifest
 
 log = logging.getLogger(__name__)
 
 
+@single_threaded()  # sums of several threads differ from run to run
 def train(config: Config, lake: Lake, day: date, progress: Callable[[str], None] = log.info) -> dict[str, Manifest]:
     """Fit and publish all recommenders.
 
     Returns:
-        Manifest of each ``model_<name>``.
+        Manifest of each ``model_<name>``; its counter ``fit_ms`` is how long the fit took.
     """
-    data = load_dataset(lake, day, config.recommend, config.timezone, everyone=True)
-    features, _ = item_features(config, lake, day)
-    uploads = user_uploads(lake, day, data, list(features))
-    fused, vectors = feature_vectors(lake, day, data)
+    data, inputs = load_inputs(config, lake, day)
+    inputs, chosen = with_graphs(inputs), chosen_settings(lake, day)
+    tables = ["std_interactions", "feat_items", "feat_users", *([SETTINGS] if lake.manifest(SETTINGS, day) else [])]
     provenance: dict[str, Any] = {
         "config_digest": config.digest("recommend"),
-        "inputs": {t: lake.require(t, day).content_digest for t in ("std_interactions", "feat_items", "feat_users")},
+        "inputs": {t: lake.require(t, day).content_digest for t in tables},
     }
     facts = {
         "upto": day.isoformat(),
@@ -46,72 +44,32 @@ def train(config: Config, lake: Lake, day: date, progress: Callable[[str], None]
         "events": len(data.user),
     }
     made = {}
-    inputs = build_inputs(data, features, uploads, fused, vectors)
-    for model in recommenders(config.recommend):
+    for model in recommenders(config.recommend, chosen):
         started = time.monotonic()
         state = model.fit(inputs).state()
+        files = model_files(state, facts | {"settings": settings_of(model.name, config.recommend, chosen)})
+        counters = {"fit_ms": round(1000 * (time.monotonic() - started))}
         made[f"model_{model.name}"] = lake.publish_files(
-            f"model_{model.name}", day, model_files(state, facts), **provenance
+            f"model_{model.name}", day, files, counters=counters, **provenance
         )
-        progress(f"{model.name}: fitted on {facts['events']} events in {time.monotonic() - started:.1f} s")
-    weights, report = fit_hybrid(config, lake, day, data, features, uploads, fused)
-    state = {f"weights.{s}": np.array([weights[s][n] for n in hybrid.PARTS], np.float32) for s in weights}
-    card = facts | {"weights": weights, "validation": report}
-    made["model_hybrid"] = lake.publish_files("model_hybrid", day, model_files(state, card), **provenance)
-    progress(f"hybrid: {report}")
+        progress(f"{model.name}: fitted on {facts['events']} events in {counters['fit_ms'] / 1000:.1f} s")
+    if HYBRID in config.recommend.models:
+        started = time.monotonic()
+        hybrid, report = fit_hybrid(config, lake, day, data, inputs, chosen)
+        counters = {"fit_ms": round(1000 * (time.monotonic() - started))}
+        files = model_files(hybrid.state(), facts | {"validation": report})
+        made[f"model_{HYBRID}"] = lake.publish_files(f"model_{HYBRID}", day, files, counters=counters, **provenance)
+        progress(f"hybrid: fitted on {report['warm']['users']} warm and {report['cold']['users']} cold users")
     return made
 
 
 def fit_hybrid(
-    config: Config,
-    lake: Lake,
-    day: date,
-    data: Dataset,
-    features: dict[str, Features],
-    uploads: Uploads,
-    fused: np.ndarray,
-) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
-    """Weights of each user segment, chosen on the last events before the end of the night.
-
-    The recommenders are fitted again without these events. Cold users are those without positive history before.
-    """
-    days = data.validation_days()
-    past = data.before(days)
-    card = load_card(lake, "aligner", day)
-    model: FusionModel = load_aligner((lake.folder("model_aligner", day) / "aligner.safetensors").read_bytes(), card)
-    device = choose_device(config.compute.device, config.compute.precision).name
-    none: Uploads = [[] for _ in data.users]  # uploads carry no time here, so validation does without them
-    vectors = fuse_users(model, fused, past.histories(), none, config.aligner.history, device)
-    inputs = build_inputs(past, features, none, fused, vectors)
-    seen = past.seen()
-    relevant = relevant_after(data, days, seen if config.recommend.filter_seen else None)
-    judged = np.flatnonzero(np.diff(relevant.indptr))
-    warm = np.diff(inputs.positives.indptr)[judged] > 0
-    weights = dict(hybrid.DEFAULT)
-    report: dict[str, Any] = {"days": days}
-    fitted = [m.fit(inputs) for m in recommenders(config.recommend)]
-    for segment, users in (("warm", judged[warm]), ("cold", judged[~warm])):
-        if len(users) < hybrid.MIN_USERS:
-            report[segment] = {
-                "users": len(users),
-                "note": f"default weights: fewer than {hybrid.MIN_USERS} validation users",
-            }
-            continue
-        scores = {m.name: m.score(inputs, users) for m in fitted}
-        forbidden = seen[users] if config.recommend.filter_seen else None
-        weights[segment], report[segment] = hybrid.fit_weights(
-            scores, relevant[users], forbidden, config.recommend.k, weights[segment]
-        )
-    return weights, report
-
-
-def relevant_after(data: Dataset, age_days: float, seen: sparse.csr_matrix | None) -> sparse.csr_matrix:
-    """Items (users, items) that users came to like in the last ``age_days``, without those in ``seen``."""
-    late = (data.age_days < age_days) & (data.weight > 0)
-    shape = (len(data.users), len(data.items))
-    liked = sparse.csr_matrix((np.ones(late.sum(), np.float32), (data.user[late], data.item[late])), shape=shape)
-    liked.data[:] = 1
-    if seen is not None:
-        liked = (liked - liked.multiply(seen)).tocsr()
-    liked.eliminate_zeros()
-    return liked
+    config: Config, lake: Lake, day: date, data: Dataset, now: Inputs, chosen: dict[str, Settings]
+) -> tuple[Hybrid, dict[str, Any]]:
+    """Stack recommenders fitted without the last days on what users came to like in them; facts are those of now."""
+    validation = load_validation(config, lake, day, data, now)
+    models = [m.fit(validation.past) for m in recommenders(config.recommend, chosen)]
+    hybrid = Hybrid({m.name: m.signed for m in models})
+    report = hybrid.fit(models, validation.past, validation.wanted, validation.seen, config.recommend.k)
+    hybrid.prepare_for(now)
+    return hybrid, {"days": validation.days} | report

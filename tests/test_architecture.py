@@ -49,7 +49,7 @@ def test_imports_point_inwards(path: Path) -> None:
             assert any(path.is_relative_to(REPO / h) for h in homes), f"{name} may be imported in {homes} only"
 
 
-STAGES = ("ingest", "standardize", "embed", "augment", "finetune", "features", "train", "score", "evaluate")
+STAGES = ("ingest", "standardize", "embed", "augment", "finetune", "features", "search", "train", "score", "evaluate")
 
 
 @pytest.mark.parametrize("stage", [s for s in STAGES if s != "standardize"])
@@ -81,7 +81,8 @@ def test_asset_keys_are_stable() -> None:
         "raw_interactions", "raw_items", "raw_user_content", "raw_media",
         "std_interactions", "std_items", "std_user_content", "std_media", "quarantine", "ingest_files",
         "emb_text", "emb_image", "emb_audio", "emb_video", "model_aligner", "feat_items", "feat_users",
-        "model_popularity", "model_user_cf", "model_item_cf", "model_content", "model_multimodal", "model_hybrid",
+        "model_popularity", "model_user_cf", "model_item_cf", "model_ease", "model_als",
+        "model_graph", "model_content", "model_multimodal", "model_sequential", "model_hybrid",
         "reco_candidates", "recommendations", "eval_offline",
     }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Configuration: every problem at once, before any work."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,25 @@ def test_what_it_points_at_is_checked_before_any_work(tmp_path: Path) -> None:
     ):
         assert part in text
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('models = ["ease"]', "serve = 'hybrid' is not in models"),
+        ('models = ["hybrid"]', "only the hybrid"),
+        ('models = ["ease", "ease", "hybrid"]', "names one twice"),
+        ("k = 1", "new_items .1. must be smaller than k"),
+        ("[recommend.settings.ease]\nrigde = 5", "recommend.settings.ease: unknown rigde; known here: ridge, items"),
+        ('[recommend.settings.item_cf]\nsimilarity = "jaccard"', "none of shrunk, cosine, bm25, rp3beta"),
+        ("[recommend.settings.hybrid]\nx = 1", "no recommender with settings"),
+    ],
+)
+def test_which_recommenders_run_is_checked(shop: Path, text: str, message: str) -> None:
+    own = shop.read_text()
+    shop.write_text(own + text if text[0] == "[" else re.sub(r"\[recommend\][^\[]*", f"[recommend]\n{text}\n", own))
+    with pytest.raises(ConfigError, match=message):
+        verify(load_config(shop))
 
 
 def test_cuda_is_never_replaced_in_silence(shop: Path) -> None:

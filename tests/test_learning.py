@@ -10,9 +10,11 @@ from encoders.fusion import Features, fuse_items, fuse_users
 from pipelines.config import Recommend
 from pipelines.evaluate import Judgement, evaluate_model
 from pipelines.metrics import PER_USER
-from pipelines.models import recommenders
-from pipelines.recommenders import hybrid
+from pipelines.models import CLASSES, recommenders
 from pipelines.recommenders.base import Inputs, Recommender, keep_largest, standard_scores, top_k
+from pipelines.recommenders.hybrid import Hybrid, is_warm, place_new
+from pipelines.recommenders.neighbours import SIMILARITIES, ItemCF
+from pipelines.search import better
 from tests.conftest import unit
 
 N, GROUPS = 120, 4
@@ -120,13 +122,14 @@ def inputs_of(world) -> Inputs:  # type: ignore[no-untyped-def]
     means = np.stack([fused[h].mean(0) for h in histories] + [np.zeros(16)] * 2).astype(np.float32)
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
     signal = np.array([True] * 80 + [False] * 2)
-    return Inputs(positives, content, {}, fused.astype(np.float32), means, signal)
+    known = [*histories, np.zeros(0, int), np.zeros(0, int)]
+    return Inputs(positives, content, {}, fused.astype(np.float32), means, signal, histories=known)
 
 
-MODELS = recommenders(Recommend())
+MODELS = recommenders(Recommend(settings={"als": {"factors": 8}})) + [ItemCF(similarity=s) for s in SIMILARITIES]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda m: m.name)
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.name}-{getattr(m, 'kind', '')}")
 def test_contract_of_all_recommenders(world, model: Recommender) -> None:  # type: ignore[no-untyped-def]
     inputs, everyone = inputs_of(world), np.arange(82)
     fitted = model.fit(inputs)
@@ -137,7 +140,7 @@ def test_contract_of_all_recommenders(world, model: Recommender) -> None:  # typ
     singly = np.concatenate([fitted.score(inputs, np.array([u])) for u in everyone])
     assert np.allclose(scores, singly, atol=1e-5), "batch equals single"
     state = {k: v.copy() for k, v in fitted.state().items()}
-    restored = next(m for m in recommenders(Recommend()) if m.name == model.name).restore(state)
+    restored = CLASSES[model.name]().restore(state)
     assert np.array_equal(restored.score(inputs, everyone), scores), "a stored model is the same model"
     assert np.array_equal(model.fit(inputs).score(inputs, everyone), scores), "fitting again changes nothing"
     if model.name != "popularity":
@@ -171,26 +174,72 @@ def test_standard_scores_of_flat_rows_are_zero() -> None:
     assert out[1].mean() == pytest.approx(0)
 
 
-def test_hybrid_finds_the_part_that_is_right() -> None:
+class Fixed:
+    """A recommender whose scores are given."""
+
+    signed = True
+
+    def __init__(self, name: str, scores: np.ndarray):
+        self.name, self.scores = name, scores.astype(np.float32)
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        return self.scores[users]
+
+
+def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
     rng = np.random.default_rng(0)
-    relevant = sparse.csr_matrix((rng.random((40, 60)) < 0.1).astype(np.float32))
-    keep = np.flatnonzero(np.diff(relevant.indptr))
-    relevant = relevant[keep]
-    scores = {n: rng.normal(size=relevant.shape).astype(np.float32) for n in hybrid.PARTS}
-    scores["content"] = relevant.toarray() + 0.1 * scores["content"]
-    weights, report = hybrid.fit_weights(scores, relevant, None, 10, hybrid.DEFAULT["warm"])
-    assert weights["content"] > max(w for n, w in weights.items() if n != "content")
-    assert report["ndcg_blend"] >= max(report["ndcg_alone"].values()) - 1e-9
+    users, items = 200, 60
+    history = (rng.random((users, items)) < 0.1) * (np.arange(users) < 100)[:, None]  # the second half is cold
+    wanted = sparse.csr_matrix((rng.random((users, items)) < 0.08) & ~history.astype(bool), dtype=np.float32)
+    truth = 3 * wanted.toarray() + rng.normal(size=(users, items))
+    noise = rng.normal(size=(2, users, items))
+    right_for_warm = np.where((np.arange(users) < 100)[:, None], truth, noise[0])
+    right_for_cold = np.where((np.arange(users) < 100)[:, None], noise[1], truth)
+    models = [Fixed("a", right_for_warm), Fixed("b", right_for_cold)]
+    past = Inputs(sparse.csr_matrix(history.astype(np.float32)))
+    mixed = Hybrid({m.name: m.signed for m in models}, facts=False)
+    report = mixed.fit(models, past, wanted, past.positives, 10)
+    assert report["warm"]["weights"]["a"] > 5 * abs(report["warm"]["weights"]["b"])
+    assert report["cold"]["weights"]["b"] > 3 * abs(report["cold"]["weights"]["a"])
+    for segment in ("warm", "cold"):
+        found = report[segment]["ndcg"]
+        assert found["blend"] >= max(found["a"], found["b"]) - 0.02
+    everyone = np.arange(users)
+    scores = {m.name: m.score(past, everyone) for m in models}
+    blended = mixed.blend(scores, is_warm(past, everyone))
+    again = Hybrid({"a": True, "b": True}).restore(mixed.state())
+    assert np.array_equal(again.blend(scores, is_warm(past, everyone)), blended)
+    assert np.corrcoef(blended[150], right_for_cold[150])[0, 1] > 0.8
+    assert np.corrcoef(blended[50], right_for_warm[50])[0, 1] > 0.8
 
 
-def test_cold_users_get_the_cold_blend() -> None:
-    scores = {n: np.zeros((2, 3), np.float32) for n in hybrid.PARTS}
-    scores["popularity"] = np.array([[1, 2, 3], [1, 2, 3]], np.float32)
-    scores["item_cf"] = np.array([[3, 2, 1], [3, 2, 1]], np.float32)
-    only = {s: dict.fromkeys(hybrid.PARTS, 0.0) for s in ("warm", "cold")}
-    only["warm"]["item_cf"] = only["cold"]["popularity"] = 1.0
-    blended = hybrid.route(scores, only, np.array([True, False]))
-    assert blended.argmax(1).tolist() == [0, 2]
+def test_a_segment_with_few_validation_users_keeps_the_weights_it_starts_from() -> None:
+    wanted = sparse.csr_matrix(np.eye(5, 8, dtype=np.float32))
+    models = [Fixed("a", np.ones((5, 8))), Fixed("b", np.ones((5, 8)))]
+    report = Hybrid({"a": True, "b": True}, facts=False).fit(models, Inputs(wanted), wanted, None, 3)
+    assert report["warm"]["weights"] == report["cold"]["weights"] == {"a": 0.5, "b": 0.5}
+    assert "fewer than" in report["warm"]["note"]
+
+
+def test_new_items_get_the_last_places_and_nothing_forbidden() -> None:
+    scores = np.array([[9, 8, 7, 2, 1], [9, 8, 7, 2, 1], [1, 2, 3, 8, 9]], np.float32)
+    new = np.array([False, False, False, True, True])
+    forbidden = sparse.csr_matrix(np.array([[0, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]))
+    items, values = place_new(top_k(scores, 3, forbidden), scores, new, 1, forbidden)
+    assert items.tolist() == [[0, 1, 3], [0, 1, 4], [4, 3, 2]], "a list that has new items stays as it is"
+    assert values.tolist() == [[9, 8, 2], [9, 8, 1], [9, 8, 3]]
+    items, values = place_new(top_k(scores[:1], 3), scores[:1], np.array([False, False, True, True, True]), 2, None)
+    assert (items.tolist(), values.tolist()) == ([[0, 2, 3]], [[9, 7, 2]]), "a new item keeps the place that it has"
+    none = np.zeros(5, bool)
+    assert place_new(top_k(scores, 3), scores, none, 1, None)[0].tolist() == [[0, 1, 2], [0, 1, 2], [4, 3, 2]]
+
+
+def test_settings_change_only_where_the_gain_is_sure() -> None:
+    rng = np.random.default_rng(0)
+    base = rng.random(100)
+    assert better([base, base + 0.001 * rng.normal(size=100), base - 0.1]) == 0
+    assert better([base, base + 0.05 + 0.1 * rng.normal(size=100), base + 0.2]) == 2
+    assert better([base, base]) == 0
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------

@@ -5,12 +5,13 @@ Belongs here: what every model shares. Does not: any model.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from scipy import sparse
 
 Arrays = dict[str, np.ndarray]
+Settings = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class Inputs:
         fused: unit vectors of items in the unified space (items, d).
         user_vectors: unit vectors of users in the same space (users, d).
         has_signal: bool (users,), False for users without positive history and uploads.
-        graphs: modality -> similarity of items (items, items), where it is given instead of vectors.
+        graphs: modality -> similarity of items (items, items), where it is known or given instead of vectors.
+        histories: distinct positive items of each user, oldest first; empty where nothing is known of the order.
     """
 
     positives: sparse.csr_matrix
@@ -34,12 +36,21 @@ class Inputs:
     user_vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     has_signal: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     graphs: dict[str, sparse.csr_matrix] = field(default_factory=dict)
+    histories: list[np.ndarray] = field(default_factory=list)
 
 
 class Recommender(Protocol):
-    """Learns from ``Inputs``, scores every item for some users, and can be stored as arrays."""
+    """Learns from ``Inputs``, scores every item for some users, and can be stored as arrays.
+
+    Attributes:
+        name: as in ``recommend.models``; the model asset is ``model_<name>``.
+        signed: whether scores may be negative; those that may not grow by ratio rather than by difference.
+        grid: settings that a search tries beside the defaults.
+    """
 
     name: str
+    signed: bool
+    grid: ClassVar[tuple[Settings, ...]]
 
     def fit(self, inputs: Inputs) -> Self:
         """Learn; returns itself."""
@@ -114,6 +125,13 @@ def keep_largest(matrix: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(
         (np.concatenate(flat), np.concatenate(indices or [np.zeros(0, np.int32)]), indptr), shape=matrix.shape
     )
+
+
+def scaled(matrix: sparse.csr_matrix, rows: float, columns: float) -> sparse.csr_matrix:
+    """Entries divided by powers of the sums of their row and column; empty ones stay empty."""
+    left, right = (np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0))
+    left, right = (np.where(v > 0, v, 1) for v in (left, right))
+    return (sparse.diags_array(left**-rows) @ matrix @ sparse.diags_array(right**-columns)).tocsr().astype(np.float32)
 
 
 def pack(name: str, matrix: sparse.csr_matrix) -> Arrays:

@@ -1,11 +1,12 @@
 """Recommenders that look at what items are: raw modality vectors, and the unified space."""
 
-from typing import Self
+from dataclasses import replace
+from typing import ClassVar, Self
 
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, keep_largest, pack, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Settings, keep_largest, pack, unpack
 from pipelines.recommenders.neighbours import unit_rows
 
 GRAPH_NEIGHBOURS = 10
@@ -41,10 +42,18 @@ def nearest_graph(vectors: np.ndarray, k: int) -> sparse.csr_matrix:
     return graph.maximum(graph.T).tocsr().astype(np.float32)
 
 
+def with_graphs(inputs: Inputs) -> Inputs:
+    """The same with the nearest-neighbour graph of each modality, so that each is built once for all models."""
+    graphs = {m: nearest_graph(centred(v), GRAPH_NEIGHBOURS) for m, v in inputs.content.items()}
+    return replace(inputs, graphs=graphs | inputs.graphs)
+
+
 class Content:
     """Items like those of the history, by the cosine of raw modality vectors, averaged over modalities."""
 
     name = "content"
+    signed = True
+    grid: ClassVar[tuple[Settings, ...]] = ()
 
     def fit(self, inputs: Inputs) -> Self:
         """Centre each modality and lay them side by side, so that a dot product is the mean of cosines."""
@@ -87,6 +96,8 @@ class Multimodal:
     """
 
     name = "multimodal"
+    signed = True
+    grid: ClassVar[tuple[Settings, ...]] = ()
 
     def fit(self, inputs: Inputs) -> Self:
         """Build the graph of the centred fused vectors."""

@@ -3,22 +3,15 @@
 Belongs here: normalized graphs and their low-pass filter. Does not: how content graphs are cut (``content``).
 """
 
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, pack, unpack
-from pipelines.recommenders.content import GRAPH_NEIGHBOURS, centred, nearest_graph
+from pipelines.recommenders.base import Arrays, Inputs, Settings, pack, scaled, unpack
+from pipelines.recommenders.content import with_graphs
 
 BLOCK = 256  # users of one pass; their columns stay in the processor's cache
-
-
-def scaled(matrix: sparse.csr_matrix, rows: float, columns: float) -> sparse.csr_matrix:
-    """Entries divided by powers of the sums of their row and column; empty ones stay empty."""
-    left, right = (np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0))
-    left, right = (np.where(v > 0, v, 1) for v in (left, right))
-    return (sparse.diags_array(left**-rows) @ matrix @ sparse.diags_array(right**-columns)).tocsr().astype(np.float32)
 
 
 def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -27,12 +20,9 @@ def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:
 
 
 def content_graph(inputs: Inputs) -> sparse.csr_matrix:
-    """Mean of the normalized nearest-neighbour graphs of all modalities (items, items); given graphs go first."""
+    """Mean of the normalized nearest-neighbour graphs of all modalities (items, items)."""
     n = inputs.positives.shape[1]
-    graphs = {
-        m: nearest_graph(centred(v), GRAPH_NEIGHBOURS) for m, v in inputs.content.items() if m not in inputs.graphs
-    }
-    graphs |= inputs.graphs
+    graphs = with_graphs(inputs).graphs if inputs.content.keys() - inputs.graphs.keys() else inputs.graphs
     total = sparse.csr_matrix((n, n), dtype=np.float32)
     for _, graph in sorted(graphs.items()):
         total = total + normalized(graph) / len(graphs)
@@ -54,6 +44,8 @@ class GraphFilter:
     """
 
     name = "graph"
+    signed = False
+    grid: ClassVar[tuple[Settings, ...]] = ({"order": 2}, {"content": 0.1}, {"order": 2, "content": 0.1})
 
     def __init__(self, order: int = 3, content: float = 0.3, popularity: float = 0.5):
         self.order, self.content, self.popularity = order, content, popularity

@@ -1,93 +1,164 @@
-"""The hybrid: a blend of the other recommenders, its weights fitted on a time split, cold users routed apart."""
+"""The hybrid: all other recommenders stacked on the last days before the night, warm and cold users apart.
 
-from collections.abc import Mapping
-from typing import Any
+Belongs here: segments, what is fitted for each, how scores are combined. Does not: the fit itself (``stack``), where
+the days are cut (``inputs``).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
 
-from pipelines.metrics import ndcg
-from pipelines.recommenders.base import standard_scores, top_k
+from pipelines.metrics import hits_of, ndcg
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, top_k
+from pipelines.recommenders.stack import ItemFacts, Stack, channel, combined
 
-PARTS = ("popularity", "user_cf", "item_cf", "content", "multimodal")
-GRID = (0.0, 0.25, 0.5, 1.0, 2.0)
-ROUNDS = 2  # coordinate passes over the grid
-MIN_USERS = 10  # validation users below which the default weights stay
-DEFAULT = {
-    "warm": dict(zip(PARTS, (0.25, 0.5, 1.0, 0.5, 1.0), strict=True)),
-    "cold": dict(zip(PARTS, (1.0, 0.0, 0.0, 1.0, 1.0), strict=True)),
-}
+SEGMENTS = ("warm", "cold")
+MIN_USERS = 10  # validation users below which a segment keeps the weights that it starts from
+FIT_SCORES = 20_000_000  # users x items that weights are fitted on
 
 
-def blend(scores: Mapping[str, np.ndarray], weights: Mapping[str, float]) -> np.ndarray:
-    """Weighted sum of standard scores (users, items).
-
-    Args:
-        scores: recommender -> scores (users, items).
-        weights: recommender -> weight.
-    """
-    total = np.zeros_like(next(iter(scores.values())), np.float32)
-    for name in PARTS:
-        if weights[name]:
-            total += weights[name] * standard_scores(scores[name])
-    return total
+def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
+    """Bool (len(users),), True where a user has positive history."""
+    return np.diff(inputs.positives.indptr)[users] > 0
 
 
-def route(scores: Mapping[str, np.ndarray], weights: Mapping[str, Mapping[str, float]], warm: np.ndarray) -> np.ndarray:
-    """Blend with the weights of each user's segment; ``warm`` is bool (users,)."""
-    total = blend(scores, weights["cold"])
-    total[warm] = blend({k: v[warm] for k, v in scores.items()}, weights["warm"]) if warm.any() else total[warm]
-    return total
+class Hybrid:
+    """Weighted scores of other recommenders plus what speaks for each item anyway; weights by segment of users.
 
-
-def fit_weights(
-    scores: Mapping[str, np.ndarray],
-    relevant: sparse.csr_matrix,
-    seen: sparse.csr_matrix | None,
-    k: int,
-    start: Mapping[str, float],
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Weights that maximise NDCG@K on validation users by a coordinate search over ``GRID``.
+    Stacked generalization (https://doi.org/10.1016/S0893-6080(05)80023-1) with a time split. Cold users start from the
+    weights of warm ones, so that models that only uploads wake keep a say.
 
     Args:
-        scores: recommender -> scores (users, items) of models fitted before the validation events.
-        relevant: nonzero (users, items) that the users came to like in the validation time.
-        seen: items to leave out, or None.
-        k: list length.
-        start: weights to begin with; one that makes no difference keeps its value.
-
-    Returns:
-        Weights, and what was found: NDCG@K of each part alone and of the blend.
+        signed: recommender -> whether its scores may be negative, in the order of the weights.
+        facts: whether facts about items take part; see ``stack.ItemFacts``.
     """
-    ready = {name: standard_scores(scores[name]) for name in PARTS}
 
-    def quality(weights: Mapping[str, float]) -> float:
-        total = sum(w * ready[n] for n, w in weights.items() if w)
-        if isinstance(total, int):
-            return 0.0
-        items, _ = top_k(np.asarray(total), k, seen)
-        return mean_ndcg(items, relevant)
+    name = "hybrid"
 
-    alone = {n: quality({n: 1.0}) for n in PARTS}
-    weights, best = dict(start), quality(start)
-    for _ in range(ROUNDS):
-        for name in PARTS:
-            for value in GRID:
-                trial = weights | {name: value}
-                if value != weights[name] and any(trial.values()) and (found := quality(trial)) > best + 1e-9:
-                    weights, best = trial, found
-    report = {
-        "ndcg_alone": {n: round(v, 5) for n, v in alone.items()},
-        "ndcg_blend": round(best, 5),
-        "users": relevant.shape[0],
-    }
-    return weights, report
+    def __init__(self, signed: Mapping[str, bool], facts: bool = True):
+        self.signed, self.facts = dict(signed), ItemFacts() if facts else None
+        self.weights: dict[str, np.ndarray] = {}
+        self.prior: dict[str, np.ndarray] = {}
+        self.of_facts: dict[str, np.ndarray] = {}
+
+    def fit(
+        self,
+        models: Sequence[Recommender],
+        past: Inputs,
+        wanted: sparse.csr_matrix,
+        seen: sparse.csr_matrix | None,
+        k: int,
+    ) -> dict[str, Any]:
+        """Fit the weights of each segment.
+
+        Args:
+            models: recommenders fitted on ``past``.
+            past: what was known before the validation events.
+            wanted: nonzero (users, items) that users came to like in the validation time.
+            seen: nonzero (users, items) to leave out, or None.
+            k: list length of the report.
+
+        Returns:
+            What was found in each segment: users, NDCG@K of each part alone and of the blend (on the users that the
+            weights were fitted on).
+        """
+        known = self.facts.fit_transform(past) if self.facts else np.zeros((wanted.shape[1], 0), np.float32)
+        users = np.flatnonzero(np.diff(wanted.indptr))
+        warm = is_warm(past, users)
+        c = len(self.signed)
+        weights = np.array([1 / c] * c + [0.0] * known.shape[1])
+        report: dict[str, Any] = {}
+        for segment, mine in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
+            report[segment] = {"users": len(mine)}
+            if len(mine) < MIN_USERS:
+                report[segment]["note"] = f"fewer than {MIN_USERS} validation users: weights of the start"
+            else:
+                mine = some_users(mine, wanted.shape[1])
+                scores = {m.name: m.score(past, mine) for m in models}
+                forbidden = seen[mine] if seen is not None else None
+                parts = self.channels(scores)
+                weights = Stack(parts, known, wanted[mine], forbidden, weights).fit()
+                scores["blend"] = combined(parts, weights[:c], known @ weights[c:].astype(np.float32))
+                report[segment]["ndcg"] = {
+                    name: round(_mean_ndcg(values, wanted[mine], forbidden, k), 5) for name, values in scores.items()
+                }
+            report[segment]["weights"] = dict(zip(self.signed, weights[:c].round(4).tolist(), strict=True))
+            self.weights[segment], self.of_facts[segment] = weights[:c].astype(np.float32), weights[c:]
+        self._take(known)
+        return report
+
+    def prepare_for(self, now: Inputs) -> None:
+        """Take facts about items as of the night that lists are made in."""
+        if self.facts:
+            self._take(self.facts.transform(now))
+
+    def _take(self, facts: np.ndarray) -> None:
+        self.prior = {s: (facts @ v).astype(np.float32) for s, v in self.of_facts.items()}
+
+    def channels(self, scores: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Scores (users, items) of each part on scales that add up."""
+        return [channel(scores[name], signed) for name, signed in self.signed.items()]
+
+    def blend(self, scores: Mapping[str, np.ndarray], warm: np.ndarray) -> np.ndarray:
+        """Scores (users, items) by the weights of each user's segment; ``warm`` is bool (users,)."""
+        parts = self.channels(scores)
+        out = np.zeros_like(parts[0])
+        for segment, mine in zip(SEGMENTS, (warm, ~warm), strict=True):
+            if mine.any():
+                out[mine] = combined([p[mine] for p in parts], self.weights[segment], self.prior[segment])
+        return out
+
+    def state(self) -> Arrays:
+        """Arrays to store."""
+        return {f"weights.{s}": w for s, w in self.weights.items()} | {f"prior.{s}": p for s, p in self.prior.items()}
+
+    def restore(self, state: Arrays) -> Self:
+        """Stored arrays."""
+        self.weights = {s: state[f"weights.{s}"] for s in SEGMENTS}
+        self.prior = {s: state[f"prior.{s}"] for s in SEGMENTS}
+        return self
 
 
-def mean_ndcg(items: np.ndarray, relevant: sparse.csr_matrix) -> float:
-    """Mean NDCG over rows; ``items`` (users, k) item rows, -1 behind the end of a list."""
-    values = []
-    for row in range(len(items)):
-        liked = relevant.indices[relevant.indptr[row] : relevant.indptr[row + 1]]
-        values.append(ndcg(np.isin(items[row], liked), len(liked)))
-    return float(np.mean(values)) if values else 0.0
+def place_new(
+    lists: tuple[np.ndarray, np.ndarray],
+    scores: np.ndarray,
+    new: np.ndarray,
+    places: int,
+    forbidden: sparse.csr_matrix | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists with their last places given to the best new items, as far as fewer are in them already.
+
+    An item that nobody has liked loses to liked ones almost always, and would never be liked.
+
+    Args:
+        lists: item rows and scores (users, k) of ``top_k``.
+        scores: (users, items).
+        new: bool (items,), True for items that nobody has liked.
+        places: of each list.
+        forbidden: nonzero (users, items) are never placed.
+    """
+    items, values = (a.copy() for a in lists)
+    columns = np.flatnonzero(new)
+    mine = forbidden[:, columns].tocsr() if forbidden is not None else None
+    fresh, fresh_values = top_k(scores[:, columns], places, mine)
+    for row in np.flatnonzero((items >= 0).all(1)):  # a shorter list holds all that is allowed
+        inside = new[items[row]]
+        chosen = np.flatnonzero((fresh[row] >= 0) & ~np.isin(columns[fresh[row]], items[row]))
+        chosen = chosen[: max(places - inside.sum(), 0)]
+        kept = np.delete(np.arange(len(inside)), np.flatnonzero(~inside)[::-1][: len(chosen)])
+        items[row] = np.concatenate([items[row, kept], columns[fresh[row, chosen]]])
+        values[row] = np.concatenate([values[row, kept], fresh_values[row, chosen]])
+    return items, values
+
+
+def some_users(users: np.ndarray, items: int) -> np.ndarray:
+    """At most as many users as ``FIT_SCORES`` allows, drawn with a fixed seed."""
+    most = max(MIN_USERS, FIT_SCORES // max(items, 1))
+    return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
+
+
+def _mean_ndcg(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int) -> float:
+    items, _ = top_k(scores, k, seen)
+    return float(np.mean(ndcg(hits_of(items, wanted), np.diff(wanted.indptr))))

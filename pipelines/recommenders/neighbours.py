@@ -1,12 +1,15 @@
 """Recommenders of interactions alone: popularity, user-based and item-based collaborative filtering."""
 
-from typing import Self
+from collections.abc import Callable
+from typing import ClassVar, Self
 
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, keep_largest, pack, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Settings, keep_largest, pack, scaled, unpack
 
+BM25_K1, BM25_B = 1.2, 0.75
+RP3_BETA = 0.6
 SHRINKAGE = 5.0  # co-occurrences; similarities built on fewer are pulled towards zero
 
 
@@ -28,6 +31,8 @@ class Popularity:
     """Decayed weight of all positive feedback on an item, the same for everyone."""
 
     name = "popularity"
+    signed = False
+    grid: ClassVar[tuple[Settings, ...]] = ()
 
     def fit(self, inputs: Inputs) -> Self:
         """Add up."""
@@ -56,6 +61,8 @@ class UserCF:
     """
 
     name = "user_cf"
+    signed = False
+    grid: ClassVar[tuple[Settings, ...]] = tuple({"neighbours": n} for n in (50, 400))
 
     def __init__(self, neighbours: int = 100):
         self.neighbours = neighbours
@@ -84,28 +91,28 @@ class UserCF:
 
 
 class ItemCF:
-    """Item-based collaborative filtering: items liked by the same users (shrunk cosine; https://doi.org/10.1145/371920.372071).
+    """Item-based collaborative filtering: items liked by the same users (https://doi.org/10.1145/371920.372071).
 
     Args:
         neighbours: most similar items kept for each item.
+        similarity: ``shrunk`` (cosine, damped by the length of histories and shrunk where it rests on few users),
+            ``cosine``, ``bm25`` (dot product under BM25 weights, https://doi.org/10.1561/1500000019), or ``rp3beta``
+            (random walk of three steps against popularity, https://doi.org/10.1145/2955101).
     """
 
     name = "item_cf"
+    signed = False
+    grid: ClassVar[tuple[Settings, ...]] = tuple({"similarity": s} for s in ("shrunk", "bm25"))
 
-    def __init__(self, neighbours: int = 100):
-        self.neighbours = neighbours
+    def __init__(self, neighbours: int = 100, similarity: str = "rp3beta"):
+        if similarity not in SIMILARITIES:
+            raise ValueError(f"similarity '{similarity}' is none of {', '.join(SIMILARITIES)}")
+        self.neighbours, self.kind = neighbours, similarity
 
     def fit(self, inputs: Inputs) -> Self:
-        """Similarity of items; long histories are damped so that heavy users do not decide it."""
-        liked = (inputs.positives > 0).astype(np.float32)
-        length = np.maximum(np.asarray(liked.sum(1)).ravel(), 1)
-        damped = (sparse.diags_array(1 / np.sqrt(length)) @ inputs.positives).tocsr()
-        columns = unit_rows(damped.T.tocsr())
-        similarity = (columns @ columns.T).tocsr()
-        together = (liked.T @ liked).tocsr()
-        factor = together.copy()
-        factor.data = factor.data / (factor.data + SHRINKAGE)
-        similarity = without_self(similarity.multiply(factor).tocsr(), np.arange(similarity.shape[0]))
+        """Similarity of items, the nearest of each."""
+        similarity = SIMILARITIES[self.kind](inputs.positives).tocsr()
+        similarity = without_self(similarity, np.arange(similarity.shape[0]))
         self.similarity = keep_largest(similarity, self.neighbours).astype(np.float32)
         return self
 
@@ -121,3 +128,42 @@ class ItemCF:
         """Stored arrays."""
         self.similarity = unpack("similarity", state)
         return self
+
+
+def _cosine(positives: sparse.csr_matrix) -> sparse.csr_matrix:
+    columns = unit_rows(positives.T.tocsr())
+    return columns @ columns.T
+
+
+def _shrunk(positives: sparse.csr_matrix) -> sparse.csr_matrix:
+    liked = (positives > 0).astype(np.float32)
+    length = np.maximum(np.asarray(liked.sum(1)).ravel(), 1)
+    together = (liked.T @ liked).tocsr()
+    together.data = together.data / (together.data + SHRINKAGE)
+    return _cosine((sparse.diags_array(1 / np.sqrt(length)) @ positives).tocsr()).multiply(together)
+
+
+def _bm25(positives: sparse.csr_matrix) -> sparse.csr_matrix:
+    """An item is a document, its users are the terms: those who like everything say little."""
+    weights = positives.tocoo().astype(np.float64)
+    length = np.asarray(positives.sum(0)).ravel()
+    norm = 1 - BM25_B + BM25_B * length / max(length.mean(), 1e-12)
+    rarity = np.log(max(positives.shape[1], 1)) - np.log1p(np.bincount(weights.row, minlength=positives.shape[0]))
+    weights.data *= (BM25_K1 + 1) / (BM25_K1 * norm[weights.col] + weights.data) * rarity[weights.row]
+    weights = weights.tocsr()
+    return weights.T @ weights
+
+
+def _rp3beta(positives: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Probability of going from an item to another by a user of both, divided by a power of the other's popularity."""
+    to_user, to_item = scaled(positives.T.tocsr(), 1.0, 0.0), scaled(positives, 1.0, 0.0)
+    popularity = np.asarray((positives > 0).sum(0), np.float64).ravel()
+    return to_user @ to_item @ sparse.diags_array(np.maximum(popularity, 1) ** -RP3_BETA)
+
+
+SIMILARITIES: dict[str, Callable[[sparse.csr_matrix], sparse.csr_matrix]] = {
+    "shrunk": _shrunk,
+    "cosine": _cosine,
+    "bm25": _bm25,
+    "rp3beta": _rp3beta,
+}

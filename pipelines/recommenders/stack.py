@@ -7,14 +7,12 @@ popularity lasts, where the catalogue moves to. Belongs here: facts, scales, the
 users it is fitted on (``train``).
 """
 
-from typing import Self
-
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Inputs, forbid, standard_scores
+from pipelines.recommenders.base import Inputs, forbid, scaled, standard_scores
 from pipelines.recommenders.content import centred
-from pipelines.recommenders.graph import content_graph, normalized, scaled
+from pipelines.recommenders.graph import content_graph, normalized
 
 MODES = 16  # leading directions of the interactions and of each modality
 POWER_STEPS = 6  # of the randomized SVD
@@ -23,8 +21,8 @@ USUAL = 0.98  # quantile of activity above which a user says little about which 
 DAMPING = 3.0  # added to an item's degree
 LEAST_SHARE = 0.01  # of the events; an activity stratum with less is left out
 SMOOTHING = 0.05  # share of a row's mean score added before the logarithm
-RIDGE = 5.0
-CHANNEL_RIDGE = 0.1
+RIDGE = 100.0  # in users
+CHANNEL_RIDGE = 5.0
 NEWTON_STEPS = 25
 CLIP = 4.0  # standard deviations
 
@@ -50,8 +48,8 @@ class ItemFacts:
     projected on them.
     """
 
-    def fit(self, inputs: Inputs) -> Self:
-        """Find strata, directions and scales."""
+    def fit_transform(self, inputs: Inputs) -> np.ndarray:
+        """Find strata, directions and scales; facts (items, facts) of the same inputs."""
         active = np.diff(inputs.positives.indptr)
         self.usual = active <= (np.quantile(active[active > 0], USUAL) if active.any() else 0)
         events = np.bincount(_stratum(active), weights=active)
@@ -60,11 +58,14 @@ class ItemFacts:
         self.axes = {m: right_directions(v, MODES) for m, v in _contents(inputs).items()}
         raw = self._raw(inputs)
         self.mean, self.deviation = raw.mean(0), np.maximum(raw.std(0), 1e-9)
-        return self
+        return self._scaled(raw)
 
     def transform(self, inputs: Inputs) -> np.ndarray:
-        """Float32 (items, facts)."""
-        return np.clip((self._raw(inputs) - self.mean) / self.deviation, -CLIP, CLIP).astype(np.float32)
+        """Float32 (items, facts) of other inputs on the same users and items."""
+        return self._scaled(self._raw(inputs))
+
+    def _scaled(self, raw: np.ndarray) -> np.ndarray:
+        return np.clip((raw - self.mean) / self.deviation, -CLIP, CLIP).astype(np.float32)
 
     def _links(self, inputs: Inputs) -> sparse.csr_matrix:
         """Interactions (users, items) of all but the most active users, damped by both degrees."""
@@ -75,7 +76,9 @@ class ItemFacts:
     def _raw(self, inputs: Inputs) -> np.ndarray:
         liked = (inputs.positives > 0).astype(np.float32).tocsr()
         stratum = _stratum(np.diff(liked.indptr))
-        popularity = np.stack([np.asarray(liked[stratum == s].sum(0)).ravel() for s in self.strata], 1)
+        popularity = np.zeros((liked.shape[1], len(self.strata)))
+        for column, s in enumerate(self.strata):
+            popularity[:, column] = np.asarray(liked[stratum == s].sum(0)).ravel()
         usual = liked[self.usual]
         together, alike = scaled((usual.T @ usual).tocsr(), 0.5, 0.5), content_graph(inputs)
         counts = [np.log1p(p) for p in (popularity, together @ popularity, alike @ popularity)]
@@ -92,7 +95,7 @@ def _stratum(activity: np.ndarray) -> np.ndarray:
 def _contents(inputs: Inputs) -> dict[str, np.ndarray | sparse.csr_matrix]:
     """What each modality says of items, one row an item: its vector, or its similarity to all others."""
     found: dict[str, np.ndarray | sparse.csr_matrix] = {m: centred(v) for m, v in inputs.content.items()}
-    found |= {m: normalized(g) for m, g in inputs.graphs.items()}
+    found |= {m: normalized(g) for m, g in inputs.graphs.items() if m not in found}
     return dict(sorted(found.items()))
 
 
@@ -109,29 +112,37 @@ def right_directions(matrix: np.ndarray | sparse.csr_matrix, k: int) -> np.ndarr
 
 
 class Stack:
-    """The fit on some users.
+    """The fit on some users, each of whom counts once however many items were liked.
 
     Args:
         channels: scaled scores (users, items) of each recommender.
         facts: (items, facts).
         wanted: nonzero (users, items) that the users came to like.
         seen: nonzero (users, items) that are no alternatives, or None.
+        start: weights (channels + facts,) to begin with; the penalty is on the distance from them.
     """
 
     def __init__(
-        self, channels: list[np.ndarray], facts: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None
+        self,
+        channels: list[np.ndarray],
+        facts: np.ndarray,
+        wanted: sparse.csr_matrix,
+        seen: sparse.csr_matrix | None,
+        start: np.ndarray,
     ):
-        self.channels, self.facts, self.seen = channels, facts, seen
-        self.user = np.repeat(np.arange(wanted.shape[0]), np.diff(wanted.indptr))
-        at = wanted.indices
-        self.goal = np.concatenate([[z[self.user, at].sum() for z in channels], facts[at].sum(0)]).astype(np.float64)
+        self.channels, self.facts, self.seen, self.start = channels, facts, seen, start
+        length = np.diff(wanted.indptr)
+        user, at = np.repeat(np.arange(len(length)), length), wanted.indices
+        share = 1 / length[user]  # one vote a user, as in the metrics
+        self.votes = (length > 0).astype(np.float64)
+        self.goal = np.concatenate([[share @ z[user, at] for z in channels], share @ facts[at]]).astype(np.float64)
         self.ridge = np.array([CHANNEL_RIDGE] * len(channels) + [RIDGE] * facts.shape[1])
+        if not np.isfinite(self.goal).all():
+            raise FloatingPointError("a recommender's score is not finite; the stack cannot be fitted")
 
-    def fit(self) -> tuple[np.ndarray, np.ndarray]:
-        """Weights of the channels (c,) and of the facts (f,), by Newton's method with step halving."""
-        c = len(self.channels)
-        weights = np.zeros(len(self.goal))
-        weights[:c] = 1 / c
+    def fit(self) -> np.ndarray:
+        """Weights (channels + facts,) by Newton's method with step halving."""
+        weights = self.start.copy()
         likely, best = self._likelihood(weights)
         for _ in range(NEWTON_STEPS):
             step, length = self._newton_step(weights, likely), 1.0
@@ -142,9 +153,9 @@ class Stack:
             if found < best:
                 break
             weights, gain, best = weights + length * step, found - best, found
-            if gain < 1e-4 * len(self.user):
+            if gain < 1e-4 * self.votes.sum():
                 break
-        return weights[:c].astype(np.float32), weights[c:].astype(np.float32)
+        return weights
 
     def _likelihood(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
         """Probability of each item for each user, and the penalized log-likelihood."""
@@ -154,25 +165,26 @@ class Stack:
         top = logit.max(1, keepdims=True)
         likely = np.exp(logit - top)
         total = likely.sum(1, keepdims=True)
-        partition = (np.log(total.astype(np.float64)) + top)[self.user].sum()
-        return likely / total, float(self.goal @ weights - partition - 0.5 * (self.ridge * weights**2).sum())
+        partition = self.votes @ (np.log(total.astype(np.float64)) + top).ravel()
+        penalty = 0.5 * (self.ridge * (weights - self.start) ** 2).sum()
+        return likely / total, float(self.goal @ weights - partition - penalty)
 
     def _newton_step(self, weights: np.ndarray, likely: np.ndarray) -> np.ndarray:
-        c, times = len(self.channels), np.bincount(self.user, minlength=len(likely)).astype(np.float64)
+        c, votes = len(self.channels), self.votes
         expected = np.empty((len(likely), len(weights)))
         curve = np.zeros((len(weights), len(weights)))
-        mass = times.astype(np.float32) @ likely
+        mass = votes.astype(np.float32) @ likely
         curve[c:, c:] = (self.facts * mass[:, None]).T @ self.facts
         expected[:, c:] = likely @ self.facts
         for k, z in enumerate(self.channels):
             share = likely * z
             expected[:, k] = share.sum(1)
-            curve[k, c:] = (times.astype(np.float32) @ share) @ self.facts
+            curve[k, c:] = (votes.astype(np.float32) @ share) @ self.facts
             for j in range(k, c):
-                curve[k, j] = times @ np.einsum("ij,ij->i", share, self.channels[j])
+                curve[k, j] = votes @ np.einsum("ij,ij->i", share, self.channels[j])
         curve = np.triu(curve) + np.triu(curve, 1).T
-        curve -= (expected * times[:, None]).T @ expected
-        slope = self.goal - times @ expected - self.ridge * weights
+        curve -= (expected * votes[:, None]).T @ expected
+        slope = self.goal - votes @ expected - self.ridge * (weights - self.start)
         return np.linalg.solve(curve + np.diag(self.ridge), slope)
 
 

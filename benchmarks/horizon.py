@@ -1,0 +1,53 @@
+"""`python -m benchmarks.horizon --config FILE --date NIGHT [--json]`: a night's lists judged by all that came after it.
+
+The night must have been run, and a later one, whose run brings the events between. Full ranking, seen items left out,
+users unknown to the night judged by the list for everyone; slices as in ``eval_offline``.
+"""
+
+import json
+from datetime import date
+from pathlib import Path
+
+import pyarrow.compute as pc
+
+from assets.resources import lake_of
+from benchmarks.figures import parser
+from pipelines.config import load_config
+from pipelines.evaluate import evaluate_model, judge, lists_of
+
+SLICES = ("all", "user_warm", "user_cold", "item_warm", "item_cold")
+
+
+def main() -> None:
+    """Print a line a recommender: Recall@20 and NDCG@20 by slice."""
+    command = parser(__doc__)
+    command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
+    command.add_argument("--date", type=date.fromisoformat, required=True, help="the night whose lists are judged")
+    args = command.parse_args()
+    config = load_config(args.config)
+    lake = lake_of(config)
+    later = [d for d in lake.days("std_interactions") if d > args.date]
+    if not later:
+        raise SystemExit(f"no events after {args.date} in {lake.root}; run a later night first")
+    judgement = judge(config, lake, args.date, later)
+    table = lake.read("reco_candidates", args.date, ["model", "user_id", "rank", "item_id"])
+    if not args.json:
+        print(f"{len(judgement.relevant)} users from {later[0]} to {later[-1]}; Recall@20 NDCG@20 (users)")
+        print(f"{'':12s} " + " ".join(f"{s:>20s}" for s in SLICES))
+    for name in sorted(pc.unique(table["model"]).to_pylist()):
+        lists = lists_of(table.filter(pc.equal(table["model"], name)))
+        rows = evaluate_model(name, lists, judgement, config.recommend.k)
+        value = {(r["metric"], r["slice"]): (r["value"], r["n_users"]) for r in rows if r["k"] == 20}
+        if args.json:
+            found = {f"{m}@20_{s}": round(v, 5) for (m, s), (v, _) in value.items() if m in ("recall", "ndcg")}
+            print(json.dumps({"model": name} | found))
+            continue
+        cells = []
+        for part in SLICES:
+            (found_share, users), (quality, _) = (value.get((m, part), (0.0, 0)) for m in ("recall", "ndcg"))
+            cells.append(f"{found_share:.4f} {quality:.4f} ({users:4d})" if users else "")
+        print(f"{name:12s} " + " ".join(f"{c:>20s}" for c in cells))
+
+
+if __name__ == "__main__":
+    main()

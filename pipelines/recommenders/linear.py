@@ -1,0 +1,119 @@
+"""Linear models of interactions in closed form or by alternating least squares: EASE and matrix factorization."""
+
+from typing import ClassVar, Self
+
+import numpy as np
+from scipy import linalg
+from threadpoolctl import threadpool_limits
+
+from pipelines.recommenders.base import Arrays, Inputs, Settings
+
+
+class Ease:
+    """EASE: the item-item weights that best rebuild every history from its other items, in closed form.
+
+    https://arxiv.org/abs/1905.03375. Memory and time grow with the square and the cube of the items, so only the most
+    liked take part; the others score 0.
+
+    Args:
+        ridge: L2 penalty of the weights.
+        items: most liked items that take part.
+    """
+
+    name = "ease"
+    signed = True
+    grid: ClassVar[tuple[Settings, ...]] = tuple({"ridge": r} for r in (100.0, 1000.0))
+
+    def __init__(self, ridge: float = 300.0, items: int = 4000):
+        self.ridge, self.items = ridge, items
+
+    def fit(self, inputs: Inputs) -> Self:
+        """Invert the damped co-occurrences."""
+        liked = (inputs.positives > 0).astype(np.float32).tocsc()
+        degree = np.asarray(liked.sum(0)).ravel()
+        self.chosen = np.sort(np.argsort(-degree, kind="stable")[: self.items])
+        self.chosen = self.chosen[degree[self.chosen] > 0]
+        part = liked[:, self.chosen]
+        damped = (part.T @ part).toarray()
+        damped[np.diag_indices_from(damped)] += self.ridge
+        if len(damped):
+            damped = _inverse(damped)
+        self.weights = -damped / np.diag(damped)
+        self.weights[np.diag_indices_from(self.weights)] = 0
+        return self
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        """(users, items)."""
+        history = (inputs.positives[users] > 0).astype(np.float32)
+        out = np.zeros(history.shape, np.float32)
+        out[:, self.chosen] = history[:, self.chosen] @ self.weights
+        return out
+
+    def state(self) -> Arrays:
+        """Arrays to store."""
+        return {"weights": self.weights, "chosen": self.chosen}
+
+    def restore(self, state: Arrays) -> Self:
+        """Stored arrays."""
+        self.weights, self.chosen = state["weights"], state["chosen"]
+        return self
+
+
+def _inverse(matrix: np.ndarray) -> np.ndarray:
+    """Inverse of a symmetric positive definite matrix, by Cholesky in half the time of a general one."""
+    factor, _ = linalg.lapack.spotrf(matrix, lower=True, overwrite_a=True)
+    lower, _ = linalg.lapack.spotri(factor, lower=True, overwrite_c=True)
+    lower = np.tril(lower)
+    return lower + np.tril(lower, -1).T
+
+
+class ALS:
+    """Matrix factorization of implicit feedback by alternating least squares (https://doi.org/10.1109/ICDM.2008.22).
+
+    Training is that of the ``implicit`` library (https://benfred.github.io/implicit), which solves each row alone, so
+    the number of threads does not matter.
+
+    Args:
+        factors: length of user and item vectors.
+        regularization: L2 penalty.
+        alpha: weight of positive feedback against none.
+        iterations: passes over users and items.
+    """
+
+    name = "als"
+    signed = True
+    grid: ClassVar[tuple[Settings, ...]] = ({"factors": 32}, {"alpha": 1.0})
+
+    def __init__(self, factors: int = 64, regularization: float = 0.1, alpha: float = 10.0, iterations: int = 15):
+        self.factors, self.regularization, self.alpha, self.iterations = factors, regularization, alpha, iterations
+
+    def fit(self, inputs: Inputs) -> Self:
+        """Factorize."""
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        with threadpool_limits(1, user_api="blas"):  # it has threads of its own
+            model = AlternatingLeastSquares(
+                factors=self.factors,
+                regularization=self.regularization,
+                alpha=self.alpha,
+                iterations=self.iterations,
+                random_state=0,
+            )
+            model.fit(inputs.positives.astype(np.float32), show_progress=False)
+        known = np.diff(inputs.positives.indptr) > 0
+        self.users = np.where(known[:, None], model.user_factors, 0).astype(np.float32)
+        self.vectors = np.asarray(model.item_factors, np.float32)
+        return self
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        """(users, items)."""
+        return self.users[users] @ self.vectors.T
+
+    def state(self) -> Arrays:
+        """Arrays to store."""
+        return {"users": self.users, "items": self.vectors}
+
+    def restore(self, state: Arrays) -> Self:
+        """Stored arrays."""
+        self.users, self.vectors = state["users"], state["items"]
+        return self

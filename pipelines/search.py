@@ -1,0 +1,107 @@
+"""Settings of the recommenders, searched on the last days before a night every few nights.
+
+Writes ``model_settings``: a card with the settings that serve until the next search, and everything that was tried.
+Belongs here: when to search, how one setting beats another. Does not: what is tried (``grid`` of each recommender).
+"""
+
+import logging
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+
+from encoders.base import single_threaded
+from pipelines.config import Config, Recommend
+from pipelines.inputs import Validation, load_inputs, load_validation
+from pipelines.metrics import hits_of, ndcg
+from pipelines.models import SETTINGS, load_card, model_files, recommenders
+from pipelines.recommenders.base import Recommender, Settings, top_k
+from pipelines.recommenders.content import with_graphs
+from pipelines.recommenders.hybrid import MIN_USERS, is_warm, some_users
+from pipelines.storage import Lake, Manifest
+
+log = logging.getLogger(__name__)
+
+CERTAINTY = 1.0  # standard errors by which settings must beat the defaults
+
+
+@single_threaded()  # sums of several threads differ from run to run
+def search(
+    config: Config, lake: Lake, day: date, now: bool = False, progress: Callable[[str], None] = log.info
+) -> Manifest:
+    """Publish the night's settings: searched when due, else those of the last search.
+
+    Args:
+        config: what is configured; settings pinned there are left alone.
+        lake: where tables are.
+        day: the night.
+        now: search whether due or not.
+        progress: told of each recommender.
+    """
+    digest = config.digest("recommend")
+    earlier = [d for d in lake.days(SETTINGS, day) if d < day]
+    card = load_card(lake, "settings", earlier[-1]) if earlier else {"searched_on": None, "settings": {}, "tried": {}}
+    last = card["searched_on"]
+    every = config.recommend.search_days
+    if now or last is None or day >= date.fromisoformat(last) + timedelta(days=every):
+        data, inputs = load_inputs(config, lake, day)
+        validation = load_validation(config, lake, day, data, with_graphs(inputs))
+        card = {"searched_on": day.isoformat()} | search_all(config.recommend, validation, progress)
+    return lake.publish_files(SETTINGS, day, model_files({}, card), config_digest=digest)
+
+
+def search_all(config: Recommend, validation: Validation, progress: Callable[[str], None] = log.info) -> dict[str, Any]:
+    """Search every recommender whose settings are not pinned.
+
+    Returns:
+        ``settings`` (recommender -> chosen settings), ``tried`` (recommender -> settings and NDCG@K each), ``users``.
+    """
+    found: dict[str, Any] = {"users": len(judges(validation)), "settings": {}, "tried": {}}
+    if found["users"] < MIN_USERS:
+        progress(f"settings: {found['users']} warm validation users, {MIN_USERS} are needed; the defaults stay")
+        return found
+    for model in recommenders(config):
+        if model.grid and model.name not in config.settings:
+            chosen, tried = search_one(type(model), validation, config.k)
+            found["settings"][model.name], found["tried"][model.name] = chosen, tried
+            progress(f"settings: {model.name} {chosen or 'defaults'}")
+    return found
+
+
+def judges(validation: Validation) -> np.ndarray:
+    """Warm validation users, at most as many as ``FIT_SCORES`` allows."""
+    users = np.flatnonzero(np.diff(validation.wanted.indptr))
+    users = users[is_warm(validation.past, users)]
+    return some_users(users, validation.wanted.shape[1])
+
+
+def search_one(kind: type[Recommender], validation: Validation, k: int) -> tuple[Settings, list[Settings]]:
+    """Try the defaults and the grid of a recommender.
+
+    The defaults stay unless others beat them by ``CERTAINTY`` standard errors of the paired difference in NDCG@K; of
+    those that do, the best is chosen.
+
+    Returns:
+        The chosen settings, and all settings with the mean of NDCG@K.
+    """
+    users, trials = judges(validation), [dict[str, float | int | str](), *kind.grid]
+    values = [_judge(kind(**s), validation, users, k) for s in trials]
+    tried = [s | {"ndcg": round(float(v.mean()), 5)} for s, v in zip(trials, values, strict=True)]
+    return trials[better(values)], tried
+
+
+def better(values: list[np.ndarray]) -> int:
+    """Which setting to use, by the metric of each user under each; the first one unless another is surely better."""
+    gains = [v - values[0] for v in values]
+    errors = [g.std() / max(len(g), 1) ** 0.5 for g in gains]
+    sure = [i for i, (g, e) in enumerate(zip(gains, errors, strict=True)) if g.mean() > CERTAINTY * e]
+    return max(sure, key=lambda i: gains[i].mean(), default=0)
+
+
+def _judge(model: Recommender, validation: Validation, users: np.ndarray, k: int) -> np.ndarray:
+    """NDCG@K of each user."""
+    scores = model.fit(validation.past).score(validation.past, users)
+    items, _ = top_k(scores, k, validation.seen[users] if validation.seen is not None else None)
+    wanted = validation.wanted[users]
+    return np.asarray(ndcg(hits_of(items, wanted), np.diff(wanted.indptr)))
