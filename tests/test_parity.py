@@ -1,0 +1,82 @@
+"""Metrics and recommenders against public implementations on the same made data."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from pipelines.metrics import PER_USER, hits_of
+from pipelines.recommenders.base import Inputs, Recommender, top_k
+from pipelines.recommenders.linear import ALS, Ease
+from pipelines.recommenders.neighbours import ItemCF
+from tests.conftest import REPO
+
+K = 10
+RANX = {"recall": "recall", "ndcg": "ndcg", "mrr": "mrr", "hit_rate": "hit_rate", "map": "map"}
+
+
+def test_metrics_agree_with_ranx() -> None:
+    from ranx import Qrels, Run, evaluate
+
+    rng = np.random.default_rng(0)
+    scores = rng.permuted(np.tile(np.arange(60.0), (200, 1)), axis=1).astype(np.float32)
+    relevant = sparse.csr_matrix(rng.random((200, 60)) < rng.uniform(0.02, 0.5, (200, 1)), dtype=np.float32)
+    scores, relevant = (m[np.diff(relevant.indptr) > 0] for m in (scores, relevant))
+    items, values = top_k(scores, K)
+    qrels, run = {}, {}
+    for u in range(len(scores)):
+        qrels[f"u{u:03d}"] = {f"i{i}": 1 for i in relevant[u].indices}
+        run[f"u{u:03d}"] = {f"i{i}": float(s) for i, s in zip(items[u], values[u], strict=True)}
+    theirs = evaluate(Qrels(qrels), Run(run), [f"{m}@{K}" for m in RANX.values()], return_mean=False)
+    hits, n = hits_of(items, relevant), np.diff(relevant.indptr)
+    for ours, name in RANX.items():
+        few = n <= K if ours == "map" else n > 0  # ranx divides by all relevant items, RecBole and we by at most K
+        assert few.sum() > 50
+        assert np.allclose(PER_USER[ours](hits, n)[few], theirs[f"{name}@{K}"][few], atol=1e-6), ours
+
+
+@pytest.fixture(scope="module")
+def liked() -> sparse.csr_matrix:
+    stored = np.load(REPO / "tests" / "expected" / "ease_cornac.npz")
+    shape = tuple(stored["shape"])
+    return sparse.csr_matrix(np.unpackbits(stored["liked"])[: shape[0] * shape[1]].reshape(shape), dtype=np.float32)
+
+
+def ranked(model: Recommender, liked: sparse.csr_matrix) -> np.ndarray:
+    inputs = Inputs(liked)
+    scores = model.fit(inputs).score(inputs, np.arange(liked.shape[0]))
+    return top_k(scores, K, liked)[0]
+
+
+def test_ease_ranks_as_in_cornac(liked: sparse.csr_matrix) -> None:
+    """Expected lists are those of EASE(lamb=50) in Cornac 3.0.1, which is not worth its 31 MB in every set-up."""
+    expected = np.load(REPO / "tests" / "expected" / "ease_cornac.npz")
+    assert np.array_equal(ranked(Ease(ridge=float(expected["ridge"])), liked), expected["items"])
+
+
+def test_ease_leaves_the_least_liked_items_out(liked: sparse.csr_matrix) -> None:
+    inputs = Inputs(liked)
+    model = Ease(50.0, items=30).fit(inputs)
+    scores = model.score(inputs, np.arange(20))
+    degree = np.diff(liked.tocsc().indptr)
+    assert (np.count_nonzero(scores.any(0)), len(model.chosen)) == (30, 30)
+    assert degree[model.chosen].min() >= np.sort(degree)[::-1][30]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "bm25"])
+def test_item_cf_ranks_as_in_implicit(liked: sparse.csr_matrix, similarity: str) -> None:
+    from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
+
+    theirs = {"cosine": CosineRecommender, "bm25": BM25Recommender}[similarity](K=liked.shape[1])
+    theirs.fit(liked.astype(np.float64), show_progress=False)
+    expected, _ = theirs.recommend(np.arange(liked.shape[0]), liked, N=K)
+    ours = ranked(ItemCF(liked.shape[1], similarity), liked)
+    assert (ours == expected).mean() > 0.995, "but for ties in the last digit"
+
+
+def test_als_ranks_as_in_implicit(liked: sparse.csr_matrix) -> None:
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    theirs = AlternatingLeastSquares(factors=16, regularization=0.1, alpha=10.0, iterations=15, random_state=0)
+    theirs.fit(liked, show_progress=False)
+    expected, _ = theirs.recommend(np.arange(liked.shape[0]), liked, N=K)
+    assert np.array_equal(ranked(ALS(factors=16), liked), expected)
