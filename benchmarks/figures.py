@@ -46,7 +46,7 @@ def show(figures: Iterable[Figure], as_json: bool) -> None:
             print(json.dumps(asdict(f)), flush=True)
             continue
         goal = f", goal {f.goal:g} ({f.better} is better)" if f.goal is not None else ""
-        print(f"{f.figure:34s} {f.value:12.2f} {f.unit:12s} {f.ratio:6.3f} x {f.baseline}{goal}", flush=True)
+        print(f"{f.figure:34s} {f.value:12.4g} {f.unit:12s} {f.ratio:6.3f} x {f.baseline}{goal}", flush=True)
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:

@@ -1,23 +1,25 @@
 """Training of the unified space: cross-modal InfoNCE plus an interaction loss, with modality dropout.
 
-Belongs here: losses, batches, the training loop, saving without pickle. Does not: the network (``fusion``).
+Belongs here: losses, batches, the training loop, saving without pickle. Does not: the network (``fusion``), maps found
+without training (``closed_form``).
 """
 
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.base import single_threaded
+from encoders.closed_form import MAPS
 from encoders.fusion import Features, FusionModel, fuse_items
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,7 @@ MIN_HELD_OUT = 50
 class AlignerSettings:
     """Shape and training of the aligner; see ``pipelines.config.Aligner`` for the meaning of each."""
 
+    kind: str = "transformer"
     dim: int = 128
     layers: int = 1
     heads: int = 4
@@ -97,8 +100,7 @@ class _Trainer:
         self.settings, self.device = settings, device
         dims = {m: f.matrix.shape[1] for m, f in features.items()}
         self.sequences = {m: f.sequence for m, f in features.items() if f.sequence}
-        shape = {"dim": settings.dim, "layers": settings.layers, "heads": settings.heads}
-        self.model = FusionModel(dims=dims, sequences=self.sequences, **shape).to(device)
+        self.model = _untrained(dims, self.sequences, asdict(settings)).to(device)
         self.x = {m: torch.from_numpy(features[m].matrix).to(device) for m in self.model.modalities}
         self.views = {m: torch.from_numpy(v).to(device) for m, f in features.items() if (v := f.views) is not None}
         self.present = torch.from_numpy(np.stack([features[m].present for m in self.model.modalities], 1)).to(device)
@@ -174,22 +176,48 @@ def train_aligner(
     n = len(next(iter(features.values())).present)
     held = np.random.default_rng(settings.seed).permutation(n)[: int(HELD_OUT * n)]
     held = held if len(held) >= MIN_HELD_OUT else held[:0]
-    trainer = _Trainer(features, settings, device)
-    batches = _Batches(histories, n, settings, np.setdiff1d(np.arange(n), held))
-    steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.pairs), n) // settings.batch_size)))
-    curve = _optimize(trainer, batches, steps, settings.learning_rate)
+    known = np.setdiff1d(np.arange(n), held)
+    if settings.kind in MAPS:
+        features = {m: replace(f, sequence=None) for m, f in features.items()}
+        model, curve = _in_closed_form(features, histories, settings, known), list[dict[str, float]]()
+    else:
+        trainer, batches = _Trainer(features, settings, device), _Batches(histories, n, settings, known)
+        steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.pairs), n) // settings.batch_size)))
+        model, curve = trainer.model, _optimize(trainer, batches, steps, settings.learning_rate)
     card = {
         "dims": {m: f.matrix.shape[1] for m, f in features.items()},
-        "sequences": trainer.sequences,
+        "sequences": {m: f.sequence for m, f in features.items() if f.sequence},
         "settings": asdict(settings),
-        "steps": steps,
-        "temperature": round(trainer.model.log_temperature.exp().item(), 4),
+        "steps": curve[-1]["step"] + 1 if curve else 0,
+        "temperature": round(model.log_temperature.exp().item(), 4),
         "curve": curve,
-        "retrieval": _retrieval(trainer.model, features, held if len(held) else np.arange(n), device),
+        "retrieval": _retrieval(model, features, held if len(held) else np.arange(n), device),
         "retrieval_held_out": bool(len(held)),
     }
-    state = {k: v.detach().cpu().contiguous() for k, v in sorted(trainer.model.state_dict().items())}
+    state = {k: v.detach().cpu().contiguous() for k, v in sorted(model.state_dict().items())}
     return save_tensors(state), card
+
+
+def _untrained(dims: dict[str, int], sequences: dict[str, tuple[int, int]], settings: dict[str, Any]) -> FusionModel:
+    shape = {name: settings[name] for name in ("kind", "dim", "layers", "heads")}
+    return FusionModel(dims=dims, sequences=sequences, **shape)
+
+
+def _in_closed_form(
+    features: dict[str, Features], histories: Sequence[np.ndarray], settings: AlignerSettings, known: np.ndarray
+) -> FusionModel:
+    """A model whose projections are found without training; tokens have no kind."""
+    torch.manual_seed(settings.seed)
+    model = _untrained({m: f.matrix.shape[1] for m, f in features.items()}, {}, asdict(settings))
+    maps = MAPS[settings.kind](features, histories, settings.dim, known)
+    with torch.no_grad():
+        for m, found in maps.items():
+            linear = cast(nn.Linear, model.project[m])
+            linear.weight.copy_(torch.from_numpy(found.matrix.T))
+            linear.bias.copy_(torch.from_numpy(-found.mean @ found.matrix))
+        for kind in model.kind.values():
+            kind.zero_()
+    return model.eval()
 
 
 def _optimize(trainer: _Trainer, batches: _Batches, steps: int, learning_rate: float) -> list[dict[str, float]]:
@@ -248,9 +276,7 @@ def _retrieval(model: FusionModel, features: dict[str, Features], rows: np.ndarr
 
 def load_aligner(weights: bytes, card: dict[str, Any]) -> FusionModel:
     """Model of saved weights and their card."""
-    s = card["settings"]
-    shape = {"dim": s["dim"], "layers": s["layers"], "heads": s["heads"]}
-    model = FusionModel(dims=card["dims"], sequences=card["sequences"], **shape)
+    model = _untrained(card["dims"], card["sequences"], card["settings"])
     model.load_state_dict(load_tensors(weights))
     return model.eval()
 

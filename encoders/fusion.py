@@ -1,4 +1,4 @@
-"""Modality tokens to one unit vector: projection, Transformer encoder with presence mask, attention pooling.
+"""Modality tokens to one unit vector: projection, a fuser with presence mask, pooling by its weights.
 
 A missing modality is masked, never zero-filled. Belongs here: the network and running it over items and users.
 Does not: its training (``alignment``), where vectors come from (``pipelines``).
@@ -72,16 +72,90 @@ class SequenceProjection(nn.Module):
         return self.out((hidden * mask).sum(1) / mask.sum(1).clamp(min=1))
 
 
+class TransformerFuser(nn.Module):
+    """Tokens look at each other, then attention pooling (https://arxiv.org/abs/1706.03762, 1703.03130)."""
+
+    def __init__(self, dim: int, layers: int, heads: int):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.query = nn.Parameter(torch.zeros(dim))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (b, t, d) and their mask (b, t) to what is pooled (b, t, d) and logits of its weights (b, t)."""
+        hidden = self.encoder(tokens, src_key_padding_mask=~mask)
+        return hidden, (hidden @ self.query) / hidden.shape[-1] ** 0.5
+
+
+class AttentionFuser(nn.Module):
+    """Attention pooling alone: tokens do not look at each other (https://arxiv.org/abs/1703.03130)."""
+
+    def __init__(self, dim: int, layers: int, heads: int):
+        super().__init__()
+        self.key, self.query = nn.Linear(dim, dim), nn.Parameter(torch.randn(dim))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``TransformerFuser.forward``."""
+        return tokens, torch.tanh(self.key(tokens)) @ self.query / tokens.shape[-1] ** 0.5
+
+
+class GatedFuser(nn.Module):
+    """A gate a token decides how much of it counts (gated multimodal units, https://arxiv.org/abs/1702.01992)."""
+
+    def __init__(self, dim: int, layers: int, heads: int):
+        super().__init__()
+        self.value, self.gate = nn.Linear(dim, dim), nn.Linear(dim, 1)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``TransformerFuser.forward``; a softmax of log-sigmoids shares the whole out by the gates."""
+        return tokens + torch.tanh(self.value(tokens)), F.logsigmoid(self.gate(tokens)[..., 0])
+
+
+class MlpFuser(nn.Module):
+    """A residual two-layer network on each token, then their mean."""
+
+    def __init__(self, dim: int, layers: int, heads: int):
+        super().__init__()
+        self.net = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``TransformerFuser.forward``."""
+        return tokens + self.net(tokens), torch.zeros_like(tokens[..., 0])
+
+
+class MeanFuser(nn.Module):
+    """The mean of the tokens, for maps found in closed form."""
+
+    def __init__(self, dim: int, layers: int, heads: int):
+        super().__init__()
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """See ``TransformerFuser.forward``."""
+        return tokens, torch.zeros_like(tokens[..., 0])
+
+
+FUSERS: dict[str, type[nn.Module]] = {
+    "transformer": TransformerFuser,
+    "attention": AttentionFuser,
+    "gated": GatedFuser,
+    "mlp": MlpFuser,
+    "cca": MeanFuser,
+    "procrustes": MeanFuser,
+    "ridge": MeanFuser,
+}
+
+
 class FusionModel(nn.Module):
     """Items and users as sets of tokens in one space.
 
     A token is a projected modality vector plus the embedding of its kind; a user's tokens are the fused vectors of
-    the history and the projected vectors of uploads. Attention pooling follows https://arxiv.org/abs/1703.03130.
+    the history and the projected vectors of uploads.
 
     Args:
         dims: modality -> length of its vectors.
         sequences: modality -> (steps, features) where the vector is a flat sequence; a GRU takes the place of the
             linear projection.
+        kind: of ``FUSERS``.
         dim: length of the unified vector.
         layers: Transformer encoder layers.
         heads: attention heads.
@@ -91,6 +165,7 @@ class FusionModel(nn.Module):
         self,
         *,
         dims: dict[str, int],
+        kind: str,
         dim: int,
         layers: int,
         heads: int,
@@ -104,9 +179,7 @@ class FusionModel(nn.Module):
         )
         self.kind = nn.ParameterDict({m: nn.Parameter(0.02 * torch.randn(dim)) for m in [*self.modalities, "history"]})
         self.empty = nn.Parameter(torch.randn(dim))  # stands in for an item or user without any token
-        layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        self.query = nn.Parameter(torch.zeros(dim))
+        self.fuser = FUSERS[kind](dim, layers, heads)
         self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
 
     def aligned(self, modality: str, x: Tensor) -> Tensor:
@@ -131,8 +204,7 @@ class FusionModel(nn.Module):
         first = torch.where(none[:, None], self.empty, tokens[:, 0])
         tokens = torch.cat([first[:, None], tokens[:, 1:]], 1)
         mask = torch.cat([(mask[:, 0] | none)[:, None], mask[:, 1:]], 1)
-        hidden = self.encoder(tokens, src_key_padding_mask=~mask)  # (b, t, d)
-        logits = (hidden @ self.query) / self.dim**0.5
+        hidden, logits = self.fuser(tokens, mask)
         weights = logits.masked_fill(~mask, float("-inf")).softmax(1)  # (b, t)
         return F.normalize((weights[..., None] * hidden).sum(1), dim=-1), weights * ~none[:, None]
 

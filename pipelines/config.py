@@ -88,6 +88,9 @@ class Encoder(Settings):
 class Aligner(Settings):
     """The shared space and its training."""
 
+    kind: Literal["transformer", "attention", "gated", "mlp", "cca", "procrustes", "ridge"] = Field(
+        "transformer", description="the last three are found in closed form, without training"
+    )
     dim: int = Field(128, ge=8, le=1024, description="length of fused vectors")
     layers: int = Field(1, ge=1, le=8)
     heads: int = Field(4, ge=1, le=16)

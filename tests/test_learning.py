@@ -1,12 +1,15 @@
 """Alignment, fusion, recommenders, metrics: right answers known by construction."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
 from encoders.alignment import AlignerSettings, info_nce, load_aligner, train_aligner
-from encoders.fusion import Features, fuse_items, fuse_users
+from encoders.closed_form import MAPS
+from encoders.fusion import FUSERS, Features, fuse_items, fuse_users
 from pipelines.config import Recommend
 from pipelines.evaluate import Judgement, evaluate_model
 from pipelines.metrics import PER_USER
@@ -97,6 +100,59 @@ def test_uploads_speak_for_a_user_without_history(world, trained) -> None:  # ty
     )
     there = np.flatnonzero(features["text"].present)
     assert (group[there[(users @ fused[there].T).argmax(1)]] == group[rows]).mean() > 0.8
+
+
+@pytest.mark.parametrize("kind", FUSERS)
+def test_every_kind_of_alignment_keeps_the_contract(world, kind: str) -> None:  # type: ignore[no-untyped-def]
+    features, histories, group = world
+    settings = replace(SETTINGS, kind=kind, steps=150)
+    first, again = train_aligner(features, histories, settings), train_aligner(features, histories, settings)
+    assert first == again, "the same bytes"
+    model, card = load_aligner(*first), first[1]
+    fused = fuse_items(model, features)
+    assert np.allclose(np.linalg.norm(fused.vector, axis=1), 1, atol=1e-5)
+    junk = {
+        m: Features(np.where(f.present[:, None], f.matrix, 7.0).astype(np.float32), f.present)
+        for m, f in features.items()
+    }
+    assert np.array_equal(fuse_items(model, junk).vector, fused.vector), "what is missing is never read"
+    there = features["text"].present | features["image"].present
+    assert np.allclose(sum(fused.attention.values())[there], 1, atol=1e-5)
+    part = {m: Features(f.matrix[30:37], f.present[30:37]) for m, f in features.items()}
+    assert np.array_equal(fuse_items(model, part).vector, fused.vector[30:37]), "no item depends on its neighbours"
+    both = features["text"].present & features["image"].present
+    across = fused.aligned["text"][both] @ fused.aligned["image"][both].T
+    assert (group[both][across.argmax(1)] == group[both]).mean() > 0.8, "a modality finds the other's items"
+    users = fuse_users(model, fused.vector, histories, [[] for _ in histories], 20)
+    nearest = (users @ fused.vector[there].T).argmax(1)
+    assert (group[there][nearest] == np.arange(80) % GROUPS).mean() > 0.9, "users are near what they like"
+    assert (card["curve"] == []) == (kind in MAPS)
+
+
+def test_an_item_without_content_has_a_place_of_its_own(world) -> None:  # type: ignore[no-untyped-def]
+    features, histories, _ = world
+    model = load_aligner(*train_aligner(features, histories, replace(SETTINGS, kind="ridge")))
+    none = {m: Features(f.matrix[:3], np.zeros(3, bool)) for m, f in features.items()}
+    vectors = fuse_items(model, none).vector
+    assert np.isfinite(vectors).all()
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+
+
+def test_ridge_learns_taste_that_content_shows(world) -> None:  # type: ignore[no-untyped-def]
+    """Two of four groups share their users: the ridge space must join them, a space of content alone must not."""
+    features, _, group = world
+    rng = np.random.default_rng(3)
+    histories = [rng.permutation(np.flatnonzero(group % 2 == u % 2))[:15] for u in range(80)]
+
+    def apart(kind: str) -> float:
+        model = load_aligner(*train_aligner(features, histories, replace(SETTINGS, kind=kind)))
+        vectors = fuse_items(model, features).vector[features["text"].present | features["image"].present]
+        mine = group[features["text"].present | features["image"].present]
+        alike = vectors @ vectors.T
+        return float(alike[mine == 0][:, mine == 2].mean() - alike[mine == 0][:, mine == 1].mean())
+
+    assert apart("ridge") > 0.5
+    assert apart("ridge") > apart("procrustes") + 0.3
 
 
 def test_info_nce_by_hand() -> None:

@@ -1,0 +1,120 @@
+"""`python -m benchmarks.alignment --config FILE --date NIGHT [--json] [--only KIND ...]`: ways to one space, compared.
+
+The night must have been run. Every kind of ``aligner.kind`` is trained on the days before the validation days, three
+seeds each where it is trained at all: Recall@10 of finding a held-out item's vector in one modality by another (mean
+over pairs), NDCG@20 of the multimodal recommender on the validation days, seconds to train. Then the same NDCG with one
+modality taken from all items, by the model that was trained with it and by one that was trained without it.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+
+from assets.resources import lake_of
+from benchmarks.figures import Figure, parser, show
+from encoders.alignment import AlignerSettings, load_aligner, train_aligner
+from encoders.base import single_threaded
+from encoders.closed_form import MAPS
+from encoders.fusion import Features, FusionModel, fuse_items, fuse_users
+from pipelines.config import Aligner, load_config
+from pipelines.dataset import Dataset, item_features, load_dataset
+from pipelines.inputs import relevant_after
+from pipelines.metrics import hits_of, ndcg
+from pipelines.recommenders.base import Inputs, top_k
+from pipelines.recommenders.content import Multimodal
+
+KINDS = get_args(Aligner.model_fields["kind"].annotation)
+SEEDS = (0, 1, 2)
+K = 20
+
+
+class Comparison:
+    """One night's data, and how good a space is for it."""
+
+    def __init__(self, data: Dataset, features: dict[str, Features], history: int):
+        self.features, self.history, days = features, history, data.validation_days()
+        self.past = data.before(days)
+        self.histories, self.positives, self.seen = self.past.histories(), self.past.positives(), self.past.seen()
+        wanted = relevant_after(data, days, self.seen)
+        self.users = np.flatnonzero((np.diff(wanted.indptr) > 0) & (np.diff(self.positives.indptr) > 0))
+        self.wanted = wanted[self.users]
+
+    def ndcg(self, model: FusionModel, features: dict[str, Features]) -> float:
+        """NDCG@20 of the multimodal recommender."""
+        fused = fuse_items(model, features).vector
+        none: list[list[tuple[str, np.ndarray]]] = [[] for _ in self.histories]
+        vectors = fuse_users(model, fused, self.histories, none, self.history)
+        signal = np.diff(self.positives.indptr) > 0
+        inputs = Inputs(self.positives, fused=fused, user_vectors=vectors, has_signal=signal)
+        scores = Multimodal().fit(inputs).score(inputs, self.users)
+        items, _ = top_k(scores, K, self.seen[self.users])
+        return float(np.mean(ndcg(hits_of(items, self.wanted), np.diff(self.wanted.indptr))))
+
+    def train(self, settings: AlignerSettings, names: list[str]) -> tuple[list[FusionModel], list[float], float]:
+        """Models of all seeds on some modalities, mean retrieval of each, seconds of one."""
+        models, found, started = [], [], time.monotonic()
+        for seed in SEEDS if settings.kind not in MAPS else SEEDS[:1]:
+            weights, card = train_aligner(
+                {m: self.features[m] for m in names}, self.histories, replace(settings, seed=seed)
+            )
+            models.append(load_aligner(weights, card))
+            found += [np.mean([v["recall_at_10"] for v in card["retrieval"].values()])] if card["retrieval"] else []
+        return models, found, (time.monotonic() - started) / len(models)
+
+    def without(self, m: str) -> dict[str, Features]:
+        """Features with a modality taken from every item."""
+        gone = self.features[m]
+        return self.features | {m: replace(gone, present=np.zeros_like(gone.present))}
+
+
+def figures(comparison: Comparison, settings: AlignerSettings, kinds: list[str]) -> Iterator[Figure]:
+    """All figures of each kind."""
+    names = sorted(comparison.features)
+    base: dict[str, float] = {}
+    for kind in kinds:
+        mine = replace(settings, kind=kind)
+        models, retrieval, seconds = comparison.train(mine, names)
+        quality = [comparison.ndcg(m, comparison.features) for m in models]
+        found = {"retrieval_recall_at_10": float(np.mean(retrieval)), f"ndcg_at_{K}": float(np.mean(quality))}
+        for name, value in (found | {"train_seconds": seconds}).items():
+            first = base.setdefault(name, value)
+            better = "lower" if name == "train_seconds" else "higher"
+            spread = f"; seeds {min(quality):.4f} to {max(quality):.4f}" if name == f"ndcg_at_{K}" else ""
+            baseline = f"{kinds[0]}, {first:.4f}{spread}"
+            yield Figure(
+                f"{kind}_{name}", value, "s" if better == "lower" else "share", baseline, value / first, None, better
+            )
+        for m in names if len(names) > 1 else []:
+            dropped = float(np.mean([comparison.ndcg(model, comparison.without(m)) for model in models]))
+            rest = [n for n in names if n != m]
+            never = comparison.train(mine, rest)[0]
+            alone = float(
+                np.mean([comparison.ndcg(model, {n: comparison.features[n] for n in rest}) for model in never])
+            )
+            baseline = f"trained without {m}, {alone:.4f}"
+            yield Figure(f"{kind}_{m}_dropped_ndcg_at_{K}", dropped, "share", baseline, dropped / alone, 1.0, "higher")
+
+
+@single_threaded()
+def main() -> None:
+    """Train every kind and print each figure with its baseline."""
+    command = parser(__doc__)
+    command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
+    command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
+    command.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+    args = command.parse_args()
+    config = load_config(args.config)
+    lake = lake_of(config)
+    data = load_dataset(lake, args.date, config.recommend, config.timezone)
+    comparison = Comparison(data, item_features(config, lake, args.date)[0], config.aligner.history)
+    settings = AlignerSettings(**config.aligner.model_dump(exclude={"history"}))
+    show(figures(comparison, settings, args.only), args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""Alignment without training: one linear map a modality, in closed form.
+
+Belongs here: the three fits. Does not: fusing what is mapped (``fusion.MeanFuser``), measuring it (``alignment``).
+Every fit sees rows of ``known`` items that have the modality, and nothing else.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from encoders.fusion import Features
+
+DAMPING = 0.1  # ridge, in mean variances of a modality
+SHRINKAGE = 3.0  # added to an item's degree
+
+
+@dataclass(frozen=True)
+class Map:
+    """``(x - mean) @ matrix`` with mean (d_m,) and matrix (d_m, dim), float32."""
+
+    mean: np.ndarray
+    matrix: np.ndarray
+
+
+Fit = Callable[[dict[str, Features], Sequence[np.ndarray], int, np.ndarray], dict[str, Map]]
+
+
+@dataclass(frozen=True)
+class _Centred:
+    """Rows (n, d_m), float64, of items that have the modality; zero elsewhere."""
+
+    mean: np.ndarray
+    rows: np.ndarray
+    there: np.ndarray
+
+    def ridge(self, target: np.ndarray, of: np.ndarray | None = None) -> Map:
+        """Least squares from the rows to ``target`` (n, dim) on items that are there, and in ``of``."""
+        use = self.there if of is None else self.there & of
+        x = self.rows[use]
+        matrix = np.linalg.solve(self._damped(x), x.T @ target[use])
+        return Map(self.mean.astype(np.float32), matrix.astype(np.float32))
+
+    def whitened(self) -> np.ndarray:
+        """Rows of unit covariance, small directions damped."""
+        values, vectors = np.linalg.eigh(self._damped(self.rows))
+        return self.rows @ (vectors / np.sqrt(values))
+
+    @staticmethod
+    def _damped(x: np.ndarray) -> np.ndarray:
+        gram = x.T @ x
+        return gram + np.eye(len(gram)) * max(DAMPING * np.trace(gram) / len(gram), 1e-9)
+
+
+def _centre(features: dict[str, Features], known: np.ndarray) -> dict[str, _Centred]:
+    out = {}
+    for m, f in sorted(features.items()):
+        there = np.zeros(len(f.present), bool)
+        there[known] = f.present[known]
+        if not there.any():
+            there = f.present
+        mean = f.matrix[there].mean(0).astype(np.float64)
+        out[m] = _Centred(mean, np.where(there[:, None], f.matrix - mean, 0.0), there)
+    return out
+
+
+def _directions(rows: np.ndarray, dim: int) -> np.ndarray:
+    """Leading right singular vectors (d, dim), signs fixed, zero columns where there are fewer."""
+    values, vectors = np.linalg.eigh(rows.T @ rows)
+    found = vectors[:, np.argsort(-values, kind="stable")[:dim]]
+    found = found * np.sign(found[np.abs(found).argmax(0), np.arange(found.shape[1])])
+    return np.pad(found, ((0, 0), (0, dim - found.shape[1])))
+
+
+def cca(features: dict[str, Features], histories: Sequence[np.ndarray], dim: int, known: np.ndarray) -> dict[str, Map]:
+    """Generalized CCA (MAXVAR, https://doi.org/10.1093/biomet/58.3.433); missing modalities are left out of an item.
+
+    The shared vector of an item is what all its whitened modalities agree on; each modality is mapped to it.
+    """
+    views = _centre(features, known)
+    number = np.maximum(sum(v.there.astype(float) for v in views.values()), 1)
+    stacked = np.hstack([v.whitened() for v in views.values()]) / np.sqrt(number)[:, None]
+    shared = stacked @ _directions(stacked, dim)
+    return {m: v.ridge(shared) for m, v in views.items()}
+
+
+def procrustes(
+    features: dict[str, Features], histories: Sequence[np.ndarray], dim: int, known: np.ndarray
+) -> dict[str, Map]:
+    """Principal components of each modality, turned onto those of the one that most items have.
+
+    https://doi.org/10.1007/BF02289451
+    """
+    views = _centre(features, known)
+    first = max(views, key=lambda m: int(views[m].there.sum()))
+    axes = {m: _directions(v.rows, dim) for m, v in views.items()}
+    goal = views[first].rows @ axes[first]
+    out = {}
+    for m, view in views.items():
+        both = view.there & views[first].there
+        u, _, vt = np.linalg.svd((view.rows[both] @ axes[m]).T @ goal[both])
+        turn = np.eye(dim) if m == first else u @ vt
+        out[m] = Map(view.mean.astype(np.float32), (axes[m] @ turn).astype(np.float32))
+    return out
+
+
+def ridge(
+    features: dict[str, Features], histories: Sequence[np.ndarray], dim: int, known: np.ndarray
+) -> dict[str, Map]:
+    """Ridge regression of each modality onto collaborative factors: content that predicts who likes an item.
+
+    Factors are those of a truncated SVD of the damped interactions (PureSVD, https://doi.org/10.1145/1864708.1864721).
+    """
+    n = len(next(iter(features.values())).present)
+    factors = _collaborative(histories, n, dim)
+    liked = np.any(factors != 0, axis=1)
+    return {m: v.ridge(factors, liked) for m, v in _centre(features, known).items()}
+
+
+def _collaborative(histories: Sequence[np.ndarray], items: int, dim: int) -> np.ndarray:
+    """Unit factors (items, dim), zero rows of items that nobody liked."""
+    length = np.array([len(h) for h in histories], np.int64)
+    item = np.concatenate([*histories, np.zeros(0, np.int64)]).astype(np.int64)
+    user = np.repeat(np.arange(len(histories)), length)
+    degree = np.bincount(item, minlength=items)
+    weight = 1 / np.sqrt(length[user] * (degree[item] + SHRINKAGE))
+    matrix = sparse.csr_matrix((weight, (user, item)), shape=(max(len(histories), 1), items))
+    k = min(dim, min(matrix.shape) - 1)
+    out = np.zeros((items, dim))
+    if k > 0 and matrix.nnz:
+        _, scale, right = svds(matrix, k=k, v0=np.ones(min(matrix.shape)), return_singular_vectors="vh")
+        order = np.argsort(-scale, kind="stable")
+        factors = right[order].T * np.sqrt(scale[order])
+        factors *= np.sign(factors[np.abs(factors).argmax(0), np.arange(k)])
+        out[:, :k] = factors
+    norm = np.linalg.norm(out, axis=1, keepdims=True)
+    return np.where(degree[:, None] > 0, out / np.where(norm > 0, norm, 1), 0)
+
+
+MAPS: dict[str, Fit] = {"cca": cca, "procrustes": procrustes, "ridge": ridge}
