@@ -16,6 +16,8 @@ from pipelines.recommenders.stack import ItemFacts, Stack, channel, combined
 
 SEGMENTS = ("warm", "cold")
 MIN_USERS = 10  # validation users below which a segment keeps the weights that it starts from
+SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
+CROSS_VALIDATED = 1000  # users at most
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
 
 
@@ -71,23 +73,43 @@ class Hybrid:
         weights = np.array([1 / c] * c + [0.0] * known.shape[1])
         report: dict[str, Any] = {}
         for segment, mine in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
-            report[segment] = {"users": len(mine)}
+            mine = some_users(mine, wanted.shape[1])
             if len(mine) < MIN_USERS:
-                report[segment]["note"] = f"fewer than {MIN_USERS} validation users: weights of the start"
+                report[segment] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
             else:
-                mine = some_users(mine, wanted.shape[1])
                 scores = {m.name: m.score(past, mine) for m in models}
                 forbidden = seen[mine] if seen is not None else None
-                parts = self.channels(scores)
-                weights = Stack(parts, known, wanted[mine], forbidden, weights).fit()
-                scores["blend"] = combined(parts, weights[:c], known @ weights[c:].astype(np.float32))
-                report[segment]["ndcg"] = {
-                    name: round(_mean_ndcg(values, wanted[mine], forbidden, k), 5) for name, values in scores.items()
-                }
-            report[segment]["weights"] = dict(zip(self.signed, weights[:c].round(4).tolist(), strict=True))
+                weights, report[segment] = self._fit_segment(scores, known, wanted[mine], forbidden, weights, k)
+            report[segment] |= {
+                "users": len(mine),
+                "weights": dict(zip(self.signed, weights[:c].round(4).tolist(), strict=True)),
+            }
             self.weights[segment], self.of_facts[segment] = weights[:c].astype(np.float32), weights[c:]
         self._take(known)
         return report
+
+    def _fit_segment(
+        self,
+        scores: dict[str, np.ndarray],
+        known: np.ndarray,
+        wanted: sparse.csr_matrix,
+        seen: sparse.csr_matrix | None,
+        start: np.ndarray,
+        k: int,
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Weights (channels + facts,) of some users, and what was found; facts get none unless they surely help."""
+        parts, c = self.channels(scores), len(self.signed)
+        report: dict[str, Any] = {}
+        if known.shape[1]:
+            gain = _gain(parts, known, wanted, seen, start, k)
+            error = float(gain.std() / len(gain) ** 0.5)
+            report["facts"] = {"ndcg_gain": round(float(gain.mean()), 5), "standard_error": round(error, 5)}
+            known = known if gain.mean() > SURE * error else known[:, :0]
+        found = Stack(parts, known, wanted, seen, start[: c + known.shape[1]]).fit()
+        blended = combined(parts, found[:c], (known @ found[c:]).astype(np.float32))
+        report["ndcg"] = {n: round(float(_ndcg(v, wanted, seen, k).mean()), 5) for n, v in scores.items()}
+        report["ndcg"]["blend"] = round(float(_ndcg(blended, wanted, seen, k).mean()), 5)
+        return np.pad(found, (0, len(start) - len(found))), report
 
     def prepare_for(self, now: Inputs) -> None:
         """Take facts about items as of the night that lists are made in."""
@@ -159,6 +181,32 @@ def some_users(users: np.ndarray, items: int) -> np.ndarray:
     return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
 
 
-def _mean_ndcg(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int) -> float:
+def _gain(
+    parts: list[np.ndarray],
+    facts: np.ndarray,
+    wanted: sparse.csr_matrix,
+    seen: sparse.csr_matrix | None,
+    start: np.ndarray,
+    k: int,
+) -> np.ndarray:
+    """What facts add to NDCG@K of each of some users, by weights fitted on other users (two folds)."""
+    order = np.random.default_rng(0).permutation(wanted.shape[0])[:CROSS_VALIDATED]
+    halves = np.sort(order[::2]), np.sort(order[1::2])
+    gains = []
+    for fitted, judged in (halves, halves[::-1]):
+        mine, theirs = ([p[rows] for p in parts] for rows in (fitted, judged))
+        seen_by = [seen[rows] if seen is not None else None for rows in (fitted, judged)]
+        found = []
+        for known in (facts, facts[:, :0]):
+            weights = Stack(mine, known, wanted[fitted], seen_by[0], start[: len(parts) + known.shape[1]]).fit()
+            prior = (known @ weights[len(parts) :]).astype(np.float32)
+            scores = combined(theirs, weights[: len(parts)], prior)
+            found.append(_ndcg(scores, wanted[judged], seen_by[1], k))
+        gains.append(found[0] - found[1])
+    return np.concatenate(gains)
+
+
+def _ndcg(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int) -> np.ndarray:
+    """NDCG@K of each user (users,)."""
     items, _ = top_k(scores, k, seen)
-    return float(np.mean(ndcg(hits_of(items, wanted), np.diff(wanted.indptr))))
+    return np.asarray(ndcg(hits_of(items, wanted), np.diff(wanted.indptr)))

@@ -24,6 +24,8 @@ SMOOTHING = 0.05  # share of a row's mean score added before the logarithm
 RIDGE = 100.0  # in users
 CHANNEL_RIDGE = 5.0
 NEWTON_STEPS = 25
+LEAST_GAIN = 1e-4  # of log-likelihood a user, below which a step is the last
+BLOCK_SCORES = 1_000_000  # of all channels; a block stays in the processor's cache
 CLIP = 4.0  # standard deviations
 
 
@@ -134,7 +136,7 @@ class Stack:
         length = np.diff(wanted.indptr)
         user, at = np.repeat(np.arange(len(length)), length), wanted.indices
         share = 1 / length[user]  # one vote a user, as in the metrics
-        self.votes = (length > 0).astype(np.float64)
+        self.votes = (length > 0).astype(np.float32)
         self.goal = np.concatenate([[share @ z[user, at] for z in channels], share @ facts[at]]).astype(np.float64)
         self.ridge = np.array([CHANNEL_RIDGE] * len(channels) + [RIDGE] * facts.shape[1])
         if not np.isfinite(self.goal).all():
@@ -142,50 +144,56 @@ class Stack:
 
     def fit(self) -> np.ndarray:
         """Weights (channels + facts,) by Newton's method with step halving."""
-        weights = self.start.copy()
-        likely, best = self._likelihood(weights)
+        weights = self.start.astype(np.float64)
+        best, slope, curve = self._likelihood(weights)
         for _ in range(NEWTON_STEPS):
-            step, length = self._newton_step(weights, likely), 1.0
-            likely, found = self._likelihood(weights + step)
+            step, length = np.linalg.solve(curve, slope), 1.0
+            found, slope, curve = self._likelihood(weights + step)
             while found < best and length > 1e-3:
                 length /= 2
-                likely, found = self._likelihood(weights + length * step)
+                found, slope, curve = self._likelihood(weights + length * step)
             if found < best:
                 break
             weights, gain, best = weights + length * step, found - best, found
-            if gain < 1e-4 * self.votes.sum():
+            if gain < LEAST_GAIN * self.votes.sum():
                 break
         return weights
 
-    def _likelihood(self, weights: np.ndarray) -> tuple[np.ndarray, float]:
-        """Probability of each item for each user, and the penalized log-likelihood."""
-        c = len(self.channels)
-        logit = combined(self.channels, weights[:c], self.facts @ weights[c:].astype(np.float32))
-        forbid(logit, self.seen)
+    def _likelihood(self, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Penalized log-likelihood, its gradient (w,) and minus its second derivative (w, w), by blocks of users."""
+        c, n = len(self.channels), len(weights)
+        prior = (self.facts @ weights[c:]).astype(np.float32)
+        value, slope, curve = float(self.goal @ weights), self.goal.copy(), np.zeros((n, n))
+        mass = np.zeros(len(prior))
+        size = max(1, BLOCK_SCORES // max(c * len(prior), 1))
+        for a in range(0, len(self.votes), size):
+            z = np.stack([channel[a : a + size] for channel in self.channels])  # (c, b, items)
+            likely, partition = self._likely(z, weights[:c].astype(np.float32), prior, a)
+            value -= float(self.votes[a : a + size] @ partition)
+            share = z * likely
+            expected = np.hstack([share.sum(2).T, likely @ self.facts]).astype(np.float64)
+            slope -= expected.sum(0)
+            curve[:c, :c] += share.reshape(c, -1) @ z.reshape(c, -1).T
+            curve[:c, c:] += share.sum(1) @ self.facts
+            curve -= np.triu(expected.T @ expected)
+            mass += likely.sum(0)
+        curve[c:, c:] += (self.facts * mass[:, None]).T @ self.facts
+        curve = np.triu(curve) + np.triu(curve, 1).T
+        far = weights - self.start
+        value -= 0.5 * float((self.ridge * far**2).sum())
+        return value, slope - self.ridge * far, curve + np.diag(self.ridge)
+
+    def _likely(
+        self, z: np.ndarray, weights: np.ndarray, prior: np.ndarray, first: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Probability of each item (b, items), zero rows for users without a vote, and the log of its divisor (b,)."""
+        logit = np.tensordot(weights, z, 1) + prior
+        rows = slice(first, first + len(logit))
+        forbid(logit, None if self.seen is None else self.seen[rows])
         top = logit.max(1, keepdims=True)
         likely = np.exp(logit - top)
         total = likely.sum(1, keepdims=True)
-        partition = self.votes @ (np.log(total.astype(np.float64)) + top).ravel()
-        penalty = 0.5 * (self.ridge * (weights - self.start) ** 2).sum()
-        return likely / total, float(self.goal @ weights - partition - penalty)
-
-    def _newton_step(self, weights: np.ndarray, likely: np.ndarray) -> np.ndarray:
-        c, votes = len(self.channels), self.votes
-        expected = np.empty((len(likely), len(weights)))
-        curve = np.zeros((len(weights), len(weights)))
-        mass = votes.astype(np.float32) @ likely
-        curve[c:, c:] = (self.facts * mass[:, None]).T @ self.facts
-        expected[:, c:] = likely @ self.facts
-        for k, z in enumerate(self.channels):
-            share = likely * z
-            expected[:, k] = share.sum(1)
-            curve[k, c:] = (votes.astype(np.float32) @ share) @ self.facts
-            for j in range(k, c):
-                curve[k, j] = votes @ np.einsum("ij,ij->i", share, self.channels[j])
-        curve = np.triu(curve) + np.triu(curve, 1).T
-        curve -= (expected * votes[:, None]).T @ expected
-        slope = self.goal - votes @ expected - self.ridge * (weights - self.start)
-        return np.linalg.solve(curve + np.diag(self.ridge), slope)
+        return likely * (self.votes[rows, None] / total), np.log(total[:, 0].astype(np.float64)) + top[:, 0]
 
 
 def combined(channels: list[np.ndarray], weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
