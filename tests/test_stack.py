@@ -12,6 +12,7 @@ from benchmarks.accuracy import NAMES, Contest, judged, load_split
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.content import GRAPH_NEIGHBOURS, centred, nearest_graph
 from pipelines.recommenders.graph import BLOCK, GraphFilter
+from pipelines.recommenders.hybrid import SURE, Hybrid
 from pipelines.recommenders.stack import ItemFacts, Stack, combined, logarithm, right_directions
 from tests.conftest import unit
 
@@ -170,3 +171,28 @@ def test_metrics_by_hand_train_items_left_out() -> None:
     assert found["recall@10"] == [0.5]
     assert found["recall@20"] == [1.0]
     assert np.allclose(found["ndcg@20"], (1 / np.log2(3) + 1 / np.log2(16)) / ideal)
+
+
+class Noise:
+    """A recommender that knows nothing."""
+
+    name, signed = "noise", True
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=inputs.positives.shape).astype(np.float32)[users]
+
+
+@pytest.mark.parametrize("drifts", [True, False])
+def test_facts_take_part_only_where_other_users_show_their_worth(inputs: Inputs, drifts: bool) -> None:
+    """When taste moves to a quarter of the catalogue that its content shows, facts must carry it, and only then."""
+    rng = np.random.default_rng(1)
+    liked_now = np.where(np.arange(ITEMS) % 4 == 2, 0.3, 0.01) if drifts else np.full(ITEMS, 0.08)
+    wanted = sparse.csr_matrix((rng.random((USERS, ITEMS)) < liked_now[None]).astype(np.float32))
+    hybrid = Hybrid({"noise": True})
+    report = hybrid.fit([Noise()], inputs, wanted, None, 10)["warm"]
+    gain, error = report["facts"]["ndcg_gain"], report["facts"]["standard_error"]
+    assert (gain > SURE * error) == drifts
+    assert hybrid.prior["warm"].any() == drifts
+    if drifts:
+        assert report["ndcg"]["blend"] > 2 * report["ndcg"]["noise"]
+        assert hybrid.prior["warm"][2::4].mean() > np.delete(hybrid.prior["warm"], np.s_[2::4]).mean() + 1
