@@ -26,6 +26,7 @@ MODELS = {
     "ease": "EASE: item-item weights that rebuild histories, in closed form.",
     "als": "Matrix factorization of implicit feedback by alternating least squares.",
     "graph": "Low-pass filter of the interaction graph and of graphs of items alike in content.",
+    "lightgcn": "A small graph network trained with a softmax over the whole catalogue.",
     "content": "Cosine of raw modality vectors to the history and uploads.",
     "multimodal": "Dot product in the unified space plus a graph of items alike in it.",
     "sequential": "What is liked after what, and how recently.",

@@ -10,7 +10,9 @@ items left out.
 import json
 import os
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from scipy import sparse
+from tqdm import tqdm
 
 from benchmarks.figures import parser, peak_mb
 from encoders.base import single_threaded
@@ -26,14 +29,12 @@ from pipelines.metrics import hits_of, ndcg, recall
 from pipelines.models import CLASSES
 from pipelines.recommenders.base import Inputs, Recommender, top_k
 from pipelines.recommenders.content import with_graphs
-from pipelines.recommenders.hybrid import Hybrid, is_warm
-from pipelines.search import search_one
+from pipelines.recommenders.hybrid import Hybrid, blocks_of, is_warm
+from pipelines.search import judges, search_one
 
 CUTOFFS = (10, 20)
-BLOCK = 2048  # users scored at once
 NEED_MORE = ("multimodal", "sequential")  # the unified space, the order of events: no split has them
 NAMES = tuple(n for n in CLASSES if n not in NEED_MORE)
-Score = Callable[[Inputs, np.ndarray], np.ndarray]  # scores (users, items) of some users
 
 
 @dataclass(frozen=True)
@@ -94,58 +95,76 @@ def judged(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matri
 
 
 class Contest:
-    """Every recommender on a split, with what each cost."""
+    """Every recommender and hybrids of them on a split, with what each cost."""
 
     def __init__(self, split: Split):
-        self.split, self.best = split, dict[str, Recommender]()
+        self.split = split
         self.validation = Validation(0, split.inputs, split.wanted["validation"], split.inputs.positives)
+        self.models, self.hybrids = list[Recommender](), dict[str, Hybrid]()
+        self.chosen, self.cost = dict[str, Any](), defaultdict[str, dict[str, float]](lambda: defaultdict(float))
 
-    def run(self, name: str) -> dict[str, Any]:
-        """Choose a recommender's settings on validation as the nightly search does, judge it on both parts."""
+    def choose(self, name: str) -> None:
+        """Choose a recommender's settings on validation as the nightly search does, and fit it."""
+        with self._costs(name, "fit_cpu_s"):
+            kind = CLASSES[name]
+            self.chosen[name] = search_one(kind, self.validation, max(CUTOFFS))[0] if kind.grid else {}
+            self.models.append(kind(**self.chosen[name]).fit(self.split.inputs))
+
+    def stack(self, name: str, facts: str) -> None:
+        """Fit a hybrid of all recommenders on validation."""
+        with self._costs(name, "fit_cpu_s"):
+            v, hybrid = self.validation, Hybrid(self.models, facts)
+            report = hybrid.fit(v.past, v.wanted, v.seen, max(CUTOFFS))["warm"]
+            self.hybrids[name], self.chosen[name] = hybrid, {k: report.get(k) for k in ("facts", "weights")}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A line each: validation and test metrics, cost, what was chosen."""
+        validation, test = (self._means(part) for part in ("validation", "test"))
+        return [
+            {"model": name}
+            | {f"validation_{k}": v for k, v in validation[name].items()}
+            | {f"test_{k}": v for k, v in test[name].items()}
+            | {k: round(v, 1) for k, v in self.cost[name].items()}
+            | {"chosen": self.chosen[name]}
+            for name in test
+        ]
+
+    def _means(self, part: str) -> dict[str, dict[str, float]]:
+        """Mean metrics over the users of a part: all of test, and of validation those that settings are chosen by."""
+        users = judges(self.validation) if part == "validation" else self.split.users(part)
+        found: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
+        inputs, wanted = self.split.inputs, self.split.wanted[part]
+        for block in blocks_of(users, wanted.shape[1]):
+            evidence = {}
+            for m in self.models:
+                with self._costs(m.name, f"{part}_cpu_s"):
+                    evidence[m.name] = m.evidence(inputs, block)
+                    scores = m.combine(evidence[m.name])
+                    found[m.name].append(judged(scores, wanted[block], inputs.positives[block]))
+            for name, hybrid in self.hybrids.items():
+                with self._costs(name, f"{part}_cpu_s"):
+                    scores = hybrid.blend(evidence, is_warm(inputs, block))
+                    found[name].append(judged(scores, wanted[block], inputs.positives[block]))
+        return {
+            name: {k: round(float(np.concatenate([p[k] for p in parts]).mean()), 5) for k in parts[0]}
+            for name, parts in found.items()
+        }
+
+    @contextmanager
+    def _costs(self, name: str, what: str) -> Iterator[None]:
         started = time.process_time()
-        chosen, _ = search_one(CLASSES[name], self.validation, max(CUTOFFS)) if CLASSES[name].grid else ({}, [])
-        model = self.best[name] = CLASSES[name](**chosen).fit(self.split.inputs)
-        return self._row(name, model.score, time.process_time() - started, chosen)
-
-    def hybrid(self, name: str, facts: bool) -> dict[str, Any]:
-        """Fit the stack of all recommenders on validation, with or without facts about items."""
-        started = time.process_time()
-        models, v = list(self.best.values()), self.validation
-        hybrid = Hybrid({m.name: m.signed for m in models}, facts)
-        report = hybrid.fit(models, v.past, v.wanted, v.seen, max(CUTOFFS))
-        fitted = time.process_time() - started
-
-        def score(inputs: Inputs, users: np.ndarray) -> np.ndarray:
-            return hybrid.blend({m.name: m.score(inputs, users) for m in models}, is_warm(inputs, users))
-
-        return self._row(name, score, fitted, report["warm"]["weights"])
-
-    def _row(self, name: str, score: Score, fitted: float, chosen: dict[str, Any]) -> dict[str, Any]:
-        started = time.process_time()
-        test = self._mean("test", score)
-        cost: dict[str, Any] = {"fit_cpu_s": round(fitted, 1), "test_cpu_s": round(time.process_time() - started, 1)}
-        metrics = {"validation": self._mean("validation", score), "test": test}
-        figures = {f"{part}_{k}": round(v, 5) for part, found in metrics.items() for k, v in found.items()}
-        return {"model": name} | figures | cost | {"peak_mb": round(peak_mb()), "chosen": chosen}
-
-    def _mean(self, part: str, score: Score) -> dict[str, float]:
-        """Mean metrics over the users of a part."""
-        users, found = self.split.users(part), list[dict[str, np.ndarray]]()
-        inputs = self.split.inputs
-        for start in range(0, len(users), BLOCK):
-            block = users[start : start + BLOCK]
-            found.append(judged(score(inputs, block), self.split.wanted[part][block], inputs.positives[block]))
-        return {name: float(np.concatenate([f[name] for f in found]).mean()) for name in found[0]}
+        yield
+        self.cost[name][what] += time.process_time() - started
 
 
 def show(row: dict[str, Any], as_json: bool) -> None:
-    """Print a line as soon as it is known."""
+    """Print a line."""
     if as_json:
         print(json.dumps(row), flush=True)
         return
     parts = " ".join(f"{row[f'{p}_{m}@20']:.4f}" for p in ("validation", "test") for m in ("recall", "ndcg"))
-    times = f"fit {row['fit_cpu_s']:6.1f} test {row['test_cpu_s']:6.1f} CPU-s {row['peak_mb']:6d} MB"
-    print(f"{row['model']:24s} {parts}  {times}  {row['chosen']}", flush=True)
+    times = f"fit {row['fit_cpu_s']:6.1f} test {row['test_cpu_s']:6.1f} CPU-s"
+    print(f"{row['model']:28s} {parts}  {times}  {row['chosen']}", flush=True)
 
 
 @single_threaded()
@@ -153,18 +172,18 @@ def main() -> None:
     """Run all on a folder and print a line each."""
     command = parser(__doc__)
     command.add_argument("--data", type=Path, required=True, help="folder of a split")
-    command.add_argument("--without-facts", action="store_true", help="a hybrid of recommenders alone, too")
+    command.add_argument("--all-hybrids", action="store_true", help="hybrids with fewer facts about items, too")
     args = command.parse_args()
-    loaded = time.process_time()
     contest = Contest(load_split(args.data))
+    for name in tqdm(NAMES, "search and fit", disable=None):
+        contest.choose(name)
+    for facts in ("none", "popularity", "all") if args.all_hybrids else ("all",):
+        contest.stack("hybrid" if facts == "all" else f"hybrid_facts_{facts}", facts)
     if not args.json:
-        print(f"{'':24s} validation    test (Recall@20, NDCG@20)")
-    for name in NAMES:
-        show(contest.run(name), args.json)
-    show(contest.hybrid("hybrid", facts=True), args.json)
-    if args.without_facts:
-        show(contest.hybrid("hybrid_without_facts", facts=False), args.json)
-    total = {"model": "all", "cpu_s": round(time.process_time() - loaded, 1), "peak_mb": round(peak_mb())}
+        print(f"{'':28s} validation    test (Recall@20, NDCG@20)")
+    for row in contest.rows():
+        show(row, args.json)
+    total = {"model": "all", "cpu_s": round(time.process_time(), 1), "peak_mb": round(peak_mb())}
     print(json.dumps(total | {"cores": len(os.sched_getaffinity(0))}), flush=True)
 
 

@@ -20,7 +20,17 @@ from encoders.base import MODALITIES, VECTOR_FILES, Modality, ModelChoice, check
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
 HYBRID = "hybrid"
 ModelName = Literal[
-    "popularity", "user_cf", "item_cf", "ease", "als", "graph", "content", "multimodal", "sequential", "hybrid"
+    "popularity",
+    "user_cf",
+    "item_cf",
+    "ease",
+    "als",
+    "graph",
+    "lightgcn",
+    "content",
+    "multimodal",
+    "sequential",
+    "hybrid",
 ]
 
 

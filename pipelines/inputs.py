@@ -27,7 +27,9 @@ def load_inputs(config: Config, lake: Lake, day: date) -> tuple[Dataset, Inputs]
     data = load_dataset(lake, day, config.recommend, config.timezone, everyone=True)
     features, _ = item_features(config, lake, day)
     uploads = user_uploads(lake, day, data, list(features))
-    return data, build_inputs(data, features, uploads, *feature_vectors(lake, day, data))
+    device = choose_device(config.compute.device, config.compute.precision).name
+    inputs = build_inputs(data, features, uploads, *feature_vectors(lake, day, data))
+    return data, replace(inputs, device=device)
 
 
 def build_inputs(

@@ -18,13 +18,14 @@ from pipelines.recommenders.base import Arrays, Recommender, Settings
 from pipelines.recommenders.content import Content, Multimodal
 from pipelines.recommenders.graph import GraphFilter
 from pipelines.recommenders.hybrid import Hybrid
+from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.linear import ALS, Ease
 from pipelines.recommenders.neighbours import ItemCF, Popularity, UserCF
 from pipelines.recommenders.sequential import Sequential
 from pipelines.storage import Lake
 
 CLASSES: dict[str, type[Recommender]] = {
-    c.name: c for c in (Popularity, UserCF, ItemCF, Ease, ALS, GraphFilter, Content, Multimodal, Sequential)
+    c.name: c for c in (Popularity, UserCF, ItemCF, Ease, ALS, GraphFilter, LightGCN, Content, Multimodal, Sequential)
 }
 SETTINGS = "model_settings"
 
@@ -79,7 +80,7 @@ def load_hybrid(lake: Lake, day: date, models: list[Recommender]) -> Hybrid:
     Raises:
         StorageError: it was not published.
     """
-    return Hybrid({m.name: m.signed for m in models}).restore(_arrays(lake, HYBRID, day))
+    return Hybrid(models).restore(_arrays(lake, HYBRID, day))
 
 
 def _arrays(lake: Lake, name: str, day: date) -> Arrays:

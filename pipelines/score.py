@@ -32,7 +32,7 @@ from pipelines.storage import Lake, Manifest, scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
-SCORES_PER_BLOCK = 20_000_000  # users x items of one block and model
+SCORES_PER_BLOCK = 4_000_000  # users x items of one block and model
 REASON_ITEMS = 3
 REASON_HISTORY = 50  # most recent items that can be a reason
 REASON_SIMILARITY = 0.1  # centred cosine below which a history item is no reason
@@ -122,12 +122,13 @@ class ScoreBlock(beam.DoFn):
         start, stop, total = element
         night, settings = self.night, self.config.recommend
         users = np.arange(start, stop)
-        scores = {m.name: m.score(night.inputs, users) for m in night.models}
+        evidence = {m.name: m.evidence(night.inputs, users) for m in night.models}
+        scores = {m.name: m.combine(evidence[m.name]) for m in night.models}
         if night.hybrid:
-            scores[HYBRID] = night.hybrid.blend(scores, is_warm(night.inputs, users))
+            scores[HYBRID] = night.hybrid.blend(evidence, is_warm(night.inputs, users))
         forbidden = night.seen[users] if settings.filter_seen else None
         for name in settings.models:
-            lists = top_k(scores[name], settings.k, forbidden)
+            lists = top_k(scores[name], settings.k, forbidden, night.inputs.device)
             if name == HYBRID and settings.new_items and not night.liked.all():
                 lists = place_new(lists, scores[name], ~night.liked, settings.new_items, forbidden)
             yield self._write(f"{name}-{start:09d}", _candidates(night.data, users, name, *lists))

@@ -18,7 +18,7 @@ from pipelines.metrics import hits_of, ndcg
 from pipelines.models import SETTINGS, load_card, model_files, recommenders
 from pipelines.recommenders.base import Recommender, Settings, top_k
 from pipelines.recommenders.content import with_graphs
-from pipelines.recommenders.hybrid import MIN_USERS, is_warm, some_users
+from pipelines.recommenders.hybrid import MIN_USERS, blocks_of, is_warm, some_users
 from pipelines.storage import Lake, Manifest
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,11 @@ def better(values: list[np.ndarray]) -> int:
 
 def _judge(model: Recommender, validation: Validation, users: np.ndarray, k: int) -> np.ndarray:
     """NDCG@K of each user."""
-    scores = model.fit(validation.past).score(validation.past, users)
-    items, _ = top_k(scores, k, validation.seen[users] if validation.seen is not None else None)
-    wanted = validation.wanted[users]
-    return np.asarray(ndcg(hits_of(items, wanted), np.diff(wanted.indptr)))
+    model.fit(validation.past)
+    found = []
+    for block in blocks_of(users, validation.wanted.shape[1]):
+        forbidden = validation.seen[block] if validation.seen is not None else None
+        items, _ = top_k(model.score(validation.past, block), k, forbidden, validation.past.device)
+        wanted = validation.wanted[block]
+        found.append(np.asarray(ndcg(hits_of(items, wanted), np.diff(wanted.indptr))))
+    return np.concatenate(found)

@@ -69,7 +69,7 @@ def fit_hybrid(
     """Stack recommenders fitted without the last days on what users came to like in them; facts are those of now."""
     validation = load_validation(config, lake, day, data, now)
     models = [m.fit(validation.past) for m in recommenders(config.recommend, chosen)]
-    hybrid = Hybrid({m.name: m.signed for m in models})
-    report = hybrid.fit(models, validation.past, validation.wanted, validation.seen, config.recommend.k)
+    hybrid = Hybrid(models)
+    report = hybrid.fit(validation.past, validation.wanted, validation.seen, config.recommend.k)
     hybrid.prepare_for(now)
     return hybrid, {"days": validation.days} | report

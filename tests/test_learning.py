@@ -230,7 +230,7 @@ def test_standard_scores_of_flat_rows_are_zero() -> None:
     assert out[1].mean() == pytest.approx(0)
 
 
-class Fixed:
+class Fixed(Recommender):
     """A recommender whose scores are given."""
 
     signed = True
@@ -253,18 +253,18 @@ def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
     right_for_cold = np.where((np.arange(users) < 100)[:, None], noise[1], truth)
     models = [Fixed("a", right_for_warm), Fixed("b", right_for_cold)]
     past = Inputs(sparse.csr_matrix(history.astype(np.float32)))
-    mixed = Hybrid({m.name: m.signed for m in models}, facts=False)
-    report = mixed.fit(models, past, wanted, past.positives, 10)
+    mixed = Hybrid(models, facts="none")
+    report = mixed.fit(past, wanted, past.positives, 10)
     assert report["warm"]["weights"]["a"] > 5 * abs(report["warm"]["weights"]["b"])
     assert report["cold"]["weights"]["b"] > 3 * abs(report["cold"]["weights"]["a"])
     for segment in ("warm", "cold"):
         found = report[segment]["ndcg"]
         assert found["blend"] >= max(found["a"], found["b"]) - 0.02
     everyone = np.arange(users)
-    scores = {m.name: m.score(past, everyone) for m in models}
-    blended = mixed.blend(scores, is_warm(past, everyone))
-    again = Hybrid({"a": True, "b": True}).restore(mixed.state())
-    assert np.array_equal(again.blend(scores, is_warm(past, everyone)), blended)
+    evidence = mixed.evidence(past, everyone)
+    blended = mixed.blend(evidence, is_warm(past, everyone))
+    again = Hybrid(models).restore(mixed.state())
+    assert np.array_equal(again.blend(evidence, is_warm(past, everyone)), blended)
     assert np.corrcoef(blended[150], right_for_cold[150])[0, 1] > 0.8
     assert np.corrcoef(blended[50], right_for_warm[50])[0, 1] > 0.8
 
@@ -272,7 +272,7 @@ def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
 def test_a_segment_with_few_validation_users_keeps_the_weights_it_starts_from() -> None:
     wanted = sparse.csr_matrix(np.eye(5, 8, dtype=np.float32))
     models = [Fixed("a", np.ones((5, 8))), Fixed("b", np.ones((5, 8)))]
-    report = Hybrid({"a": True, "b": True}, facts=False).fit(models, Inputs(wanted), wanted, None, 3)
+    report = Hybrid(models, facts="none").fit(Inputs(wanted), wanted, None, 3)
     assert report["warm"]["weights"] == report["cold"]["weights"] == {"a": 0.5, "b": 0.5}
     assert "fewer than" in report["warm"]["note"]
 

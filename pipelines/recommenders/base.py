@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
+import torch
 from scipy import sparse
 
 Arrays = dict[str, np.ndarray]
 Settings = dict[str, float | int | str]
+POWER_STEPS = 6  # of the randomized SVD
+OVERSAMPLED = 16
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Inputs:
         has_signal: bool (users,), False for users without positive history and uploads.
         graphs: modality -> similarity of items (items, items), where it is known or given instead of vectors.
         histories: distinct positive items of each user, oldest first; empty where nothing is known of the order.
+        device: torch device of what is trained or ranked there.
     """
 
     positives: sparse.csr_matrix
@@ -37,6 +41,7 @@ class Inputs:
     has_signal: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     graphs: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     histories: list[np.ndarray] = field(default_factory=list)
+    device: str = "cpu"
 
 
 class Recommender(Protocol):
@@ -45,11 +50,13 @@ class Recommender(Protocol):
     Attributes:
         name: as in ``recommend.models``; the model asset is ``model_<name>``.
         signed: whether scores may be negative; those that may not grow by ratio rather than by difference.
+        signals: names of what a stack weighs one by one; for most there is the score alone.
         grid: settings that a search tries beside the defaults.
     """
 
     name: str
     signed: bool
+    signals: tuple[str, ...] = ("score",)
     grid: ClassVar[tuple[Settings, ...]]
 
     def fit(self, inputs: Inputs) -> Self:
@@ -58,6 +65,14 @@ class Recommender(Protocol):
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """Float32 scores (len(users), items); higher is better, 0 where the model has nothing to say."""
 
+    def evidence(self, inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
+        """Float32 (len(users), items) of each of ``signals``."""
+        return [self.score(inputs, users)]
+
+    def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
+        """The scores that follow from ``evidence``."""
+        return evidence[0]
+
     def state(self) -> Arrays:
         """What ``restore`` needs."""
 
@@ -65,13 +80,16 @@ class Recommender(Protocol):
         """Take up a stored state; returns itself."""
 
 
-def top_k(scores: np.ndarray, k: int, forbidden: sparse.csr_matrix | None = None) -> tuple[np.ndarray, np.ndarray]:
+def top_k(
+    scores: np.ndarray, k: int, forbidden: sparse.csr_matrix | None = None, device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
     """Exact top-K of each row; ties go to the lower item row, so the result is unique.
 
     Args:
         scores: float32 (users, items).
         k: list length; the lists are shorter where fewer items are allowed.
         forbidden: nonzero (users, items) are never returned.
+        device: torch device that ranks.
 
     Returns:
         Item rows int64 (users, min(k, items)), -1 behind the end of a short list, and their scores.
@@ -81,15 +99,14 @@ def top_k(scores: np.ndarray, k: int, forbidden: sparse.csr_matrix | None = None
     k = min(k, scores.shape[1])
     if k == 0:
         return np.zeros((len(scores), 0), np.int64), np.zeros((len(scores), 0), np.float32)
-    threshold = -np.partition(-scores, k - 1, axis=1)[:, k - 1 : k]
-    out = np.full((len(scores), k), -1, np.int64)
-    values = np.full((len(scores), k), -np.inf, np.float32)
-    for row in range(len(scores)):
-        candidates = np.flatnonzero(scores[row] >= threshold[row])
-        best = candidates[np.lexsort((candidates, -scores[row, candidates]))][:k]
-        best = best[np.isfinite(scores[row, best])]
-        out[row, : len(best)], values[row, : len(best)] = best, scores[row, best]
-    return out, values
+    values, items = (found.cpu().numpy() for found in torch.from_numpy(scores).to(device).topk(k))
+    for row in np.flatnonzero((scores >= values[:, -1:]).sum(1) > k):  # torch breaks ties at the end as it likes
+        candidates = np.flatnonzero(scores[row] >= values[row, -1])
+        items[row] = candidates[np.lexsort((candidates, -scores[row, candidates]))][:k]
+        values[row] = scores[row, items[row]]
+    order = np.lexsort((items, -values), axis=-1)
+    values, items = np.take_along_axis(values, order, 1), np.take_along_axis(items, order, 1)
+    return np.where(np.isfinite(values), items, -1), values
 
 
 def forbid(scores: np.ndarray, forbidden: sparse.csr_matrix | None) -> None:
@@ -132,6 +149,18 @@ def scaled(matrix: sparse.csr_matrix, rows: float, columns: float) -> sparse.csr
     left, right = (np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0))
     left, right = (np.where(v > 0, v, 1) for v in (left, right))
     return (sparse.diags_array(left**-rows) @ matrix @ sparse.diags_array(right**-columns)).tocsr().astype(np.float32)
+
+
+def right_directions(matrix: np.ndarray | sparse.csr_matrix, k: int) -> np.ndarray:
+    """Leading right singular vectors (columns of the matrix, k) by a seeded randomized SVD; signs are fixed."""
+    size = min(k + OVERSAMPLED, *matrix.shape)
+    basis = np.random.default_rng(0).normal(size=(matrix.shape[1], size)).astype(np.float32)
+    for _ in range(POWER_STEPS):
+        basis = np.linalg.qr(matrix.T @ (matrix @ basis))[0]
+    _, _, small = np.linalg.svd(matrix @ basis, full_matrices=False)
+    found = np.asarray((basis @ small.T)[:, :k], np.float32)
+    signs = np.sign(found[np.abs(found).argmax(0), np.arange(found.shape[1])])
+    return found * np.where(signs == 0, 1, signs)
 
 
 def pack(name: str, matrix: sparse.csr_matrix) -> Arrays:

@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Settings, keep_largest, pack, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, keep_largest, pack, unpack
 from pipelines.recommenders.neighbours import unit_rows
 
 GRAPH_NEIGHBOURS = 10
@@ -48,7 +48,7 @@ def with_graphs(inputs: Inputs) -> Inputs:
     return replace(inputs, graphs=graphs | inputs.graphs)
 
 
-class Content:
+class Content(Recommender):
     """Items like those of the history, by the cosine of raw modality vectors, averaged over modalities."""
 
     name = "content"
@@ -89,7 +89,7 @@ def _mean_of_present(matrix: np.ndarray) -> np.ndarray:
     return (matrix[there].mean(0) if there.any() else np.zeros(matrix.shape[1])).astype(np.float32)
 
 
-class Multimodal:
+class Multimodal(Recommender):
     """R(U, I) in the unified space, plus the history spread over a graph of items alike in it.
 
     The graph carries interactions to items that have none (https://arxiv.org/abs/2104.09036, frozen item graph).

@@ -1,54 +1,72 @@
 """Graph filter: a history spread over the graph of who liked what and the graphs of items alike in content.
 
-Belongs here: normalized graphs and their low-pass filter. Does not: how content graphs are cut (``content``).
+Belongs here: normalized graphs and walks on them. Does not: how content graphs are cut (``content``).
 """
 
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy import sparse
+from scipy import optimize, sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Settings, pack, scaled, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, pack, scaled, unpack
 from pipelines.recommenders.content import with_graphs
 
-BLOCK = 256  # users of one pass; their columns stay in the processor's cache
+BLOCK = 128  # users of one pass; their columns stay in the processor's cache
+WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each is an earlier one and a step
 
 
 def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    """A similarity of items (items, items) made symmetric and divided by the square roots of both degrees."""
-    return scaled(graph.maximum(graph.T).tocsr(), 0.5, 0.5)
+    """A similarity of items (items, items) made symmetric, divided by the square roots of both degrees, no diagonal."""
+    both = graph.maximum(graph.T).tolil()
+    both.setdiag(0)
+    return scaled(both.tocsr(), 0.5, 0.5)
 
 
 def content_graph(inputs: Inputs) -> sparse.csr_matrix:
-    """Mean of the normalized nearest-neighbour graphs of all modalities (items, items)."""
+    """Mean of the normalized nearest-neighbour graphs of all modalities (items, items).
+
+    A modality weighs as much as likeness in it predicts being liked together: non-negative least squares of the
+    co-occurrences, damped by both degrees, on the graphs; all the same where there are none.
+    """
     n = inputs.positives.shape[1]
     graphs = with_graphs(inputs).graphs if inputs.content.keys() - inputs.graphs.keys() else inputs.graphs
-    total = sparse.csr_matrix((n, n), dtype=np.float32)
-    for _, graph in sorted(graphs.items()):
-        total = total + normalized(graph) / len(graphs)
-    return total.tocsr().astype(np.float32)
+    parts = [normalized(g) for _, g in sorted(graphs.items())]
+    if not parts:
+        return sparse.csr_matrix((n, n), dtype=np.float32)
+    links = scaled(inputs.positives, 0.5, 0.5)
+    together = [_agreement(links, p) for p in parts]
+    overlap = np.array([[float(a.multiply(b).sum()) for b in parts] for a in parts])
+    weight = optimize.nnls(overlap, np.array(together))[0] if overlap.diagonal().all() else np.zeros(len(parts))
+    weight = weight / weight.sum() if weight.any() else np.full(len(parts), 1 / len(parts))
+    return sum((w * p for w, p in zip(weight, parts, strict=True)), 0 * parts[0]).tocsr().astype(np.float32)
 
 
-class GraphFilter:
-    """Low-pass filter of the interaction graph plus content graphs, without training.
+def _agreement(links: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
+    """Sum of (R'R * graph) over all pairs; the graph has no diagonal. R'R is not formed."""
+    return float((links @ graph).multiply(links).sum())
 
-    ``score = x (R'R + w C)^order``, R the interactions divided by the square roots of both degrees, C the content
-    graph; close to GF-CF (https://arxiv.org/abs/2108.07567) with the frozen item graph of FREEDOM
-    (https://arxiv.org/abs/2211.06924). Popularity comes back in with an exponent, counted so that a user with a long
-    history does not weigh more.
+
+class GraphFilter(Recommender):
+    """Low-pass filter of the interaction graph and the content graphs, without training.
+
+    Walks of up to three steps from the history, each over interactions (R'R, R divided by the square roots of both
+    degrees) or over the content graph C; close to GF-CF (https://arxiv.org/abs/2108.07567) with the frozen item graph
+    of FREEDOM (https://arxiv.org/abs/2211.06924). The score adds up the walks of three steps that begin with an
+    interaction, with a weight for each step over content. Popularity comes back in with an exponent, counted so that a
+    user with a long history does not weigh more. A stack weighs each walk by itself.
 
     Args:
-        order: applications of the filter.
-        content: weight of the content graph.
+        content: weight of a step over content.
         popularity: exponent of damped popularity.
     """
 
     name = "graph"
     signed = False
-    grid: ClassVar[tuple[Settings, ...]] = ({"order": 2}, {"content": 0.1}, {"order": 2, "content": 0.1})
+    signals = WALKS
+    grid: ClassVar[tuple[Settings, ...]] = ({"popularity": 0.25},)
 
-    def __init__(self, order: int = 3, content: float = 0.3, popularity: float = 0.5):
-        self.order, self.content, self.popularity = order, content, popularity
+    def __init__(self, content: float = 0.6, popularity: float = 0.5):
+        self.content, self.popularity = content, popularity
 
     def fit(self, inputs: Inputs) -> Self:
         """Normalize the graphs."""
@@ -58,18 +76,30 @@ class GraphFilter:
         self.damped = np.asarray(scaled(inputs.positives, 0.5, 0.0).sum(0), np.float32).ravel()
         return self
 
+    def evidence(self, inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
+        """What each of ``WALKS`` brings to every item, (users, items) each."""
+        item = np.where(self.column > 0, self.column, 1) ** -0.5
+        start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr().astype(np.float32)
+        out = [np.empty(start.shape, np.float32) for _ in WALKS]
+        for a in range(0, len(users), BLOCK):
+            at: dict[str, np.ndarray] = {"": start[a : a + BLOCK].T.toarray()}
+            for walk, found in zip(WALKS, out, strict=True):
+                before = at[walk[:-1]]
+                at[walk] = self.links.T @ (self.links @ before) if walk[-1] == "R" else self.graph @ before
+                found[a : a + BLOCK] = at[walk].T
+        return out
+
+    def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
+        """(users, items)."""
+        total = np.zeros_like(evidence[0])
+        for walk, found in zip(WALKS, evidence, strict=True):
+            if len(walk) == 3:
+                total += np.float32(self.content ** walk.count("C")) * found
+        return total * ((1 + self.damped) ** self.popularity)[None].astype(np.float32)
+
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""
-        item = np.where(self.column > 0, self.column, 1) ** -0.5
-        start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr()
-        out = np.zeros(start.shape, np.float32)
-        weight = (1 + self.damped) ** self.popularity
-        for a in range(0, len(users), BLOCK):
-            signal = np.ascontiguousarray(start[a : a + BLOCK].T.toarray(), np.float32)
-            for _ in range(self.order):
-                signal = self.links.T @ (self.links @ signal) + self.content * (self.graph @ signal)
-            out[a : a + BLOCK] = (signal * weight[:, None]).T
-        return out
+        return self.combine(self.evidence(inputs, users))
 
     def state(self) -> Arrays:
         """Arrays to store."""

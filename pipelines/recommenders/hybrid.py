@@ -12,13 +12,13 @@ from scipy import sparse
 
 from pipelines.metrics import hits_of, ndcg
 from pipelines.recommenders.base import Arrays, Inputs, Recommender, top_k
-from pipelines.recommenders.stack import ItemFacts, Stack, channel, combined
+from pipelines.recommenders.stack import Choices, ItemFacts, channel, combined, fit
 
 SEGMENTS = ("warm", "cold")
 MIN_USERS = 10  # validation users below which a segment keeps the weights that it starts from
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
-CROSS_VALIDATED = 1000  # users at most
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
+BLOCK_SCORES = 2_000_000  # users x items of one signal at once
 
 
 def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -27,49 +27,45 @@ def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
 
 
 class Hybrid:
-    """Weighted scores of other recommenders plus what speaks for each item anyway; weights by segment of users.
+    """Weighted signals of other recommenders plus what speaks for each item anyway; weights by segment of users.
 
     Stacked generalization (https://doi.org/10.1016/S0893-6080(05)80023-1) with a time split. Cold users start from the
     weights of warm ones, so that models that only uploads wake keep a say.
 
     Args:
-        signed: recommender -> whether its scores may be negative, in the order of the weights.
-        facts: whether facts about items take part; see ``stack.ItemFacts``.
+        models: recommenders, in the order of the weights.
+        facts: which facts about items may take part (see ``stack.ItemFacts``): none, popularity, or all.
     """
 
     name = "hybrid"
 
-    def __init__(self, signed: Mapping[str, bool], facts: bool = True):
-        self.signed, self.facts = dict(signed), ItemFacts() if facts else None
+    def __init__(self, models: Sequence[Recommender], facts: str = "all"):
+        self.models, self.level = list(models), facts
+        self.facts = ItemFacts() if facts != "none" else None
+        self.parts = [m.name if s == "score" else f"{m.name}.{s}" for m in models for s in m.signals]
         self.weights: dict[str, np.ndarray] = {}
         self.prior: dict[str, np.ndarray] = {}
         self.of_facts: dict[str, np.ndarray] = {}
 
-    def fit(
-        self,
-        models: Sequence[Recommender],
-        past: Inputs,
-        wanted: sparse.csr_matrix,
-        seen: sparse.csr_matrix | None,
-        k: int,
-    ) -> dict[str, Any]:
-        """Fit the weights of each segment.
+    def fit(self, past: Inputs, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int) -> dict[str, Any]:
+        """Fit the weights of each segment; the recommenders are fitted on ``past``.
 
         Args:
-            models: recommenders fitted on ``past``.
             past: what was known before the validation events.
             wanted: nonzero (users, items) that users came to like in the validation time.
             seen: nonzero (users, items) to leave out, or None.
             k: list length of the report.
 
         Returns:
-            What was found in each segment: users, NDCG@K of each part alone and of the blend (on the users that the
-            weights were fitted on).
+            What was found in each segment: users, weights, NDCG@K of each recommender alone and, by estimated ranks of
+            those who the weights were fitted on, of the blend.
         """
         known = self.facts.fit_transform(past) if self.facts else np.zeros((wanted.shape[1], 0), np.float32)
+        if self.facts and self.level == "popularity":
+            known = known[:, : self.facts.popular]
         users = np.flatnonzero(np.diff(wanted.indptr))
         warm = is_warm(past, users)
-        c = len(self.signed)
+        c = len(self.parts)
         weights = np.array([1 / c] * c + [0.0] * known.shape[1])
         report: dict[str, Any] = {}
         for segment, mine in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
@@ -77,59 +73,81 @@ class Hybrid:
             if len(mine) < MIN_USERS:
                 report[segment] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
             else:
-                scores = {m.name: m.score(past, mine) for m in models}
-                forbidden = seen[mine] if seen is not None else None
-                weights, report[segment] = self._fit_segment(scores, known, wanted[mine], forbidden, weights, k)
+                choices, alone = self._choices(past, mine, wanted, seen, weights, known, k)
+                weights, report[segment] = self._fit_segment(choices, known, weights, k)
+                report[segment]["ndcg"] |= alone
             report[segment] |= {
                 "users": len(mine),
-                "weights": dict(zip(self.signed, weights[:c].round(4).tolist(), strict=True)),
+                "weights": dict(zip(self.parts, weights[:c].round(4).tolist(), strict=True)),
             }
             self.weights[segment], self.of_facts[segment] = weights[:c].astype(np.float32), weights[c:]
         self._take(known)
         return report
 
-    def _fit_segment(
+    def _choices(
         self,
-        scores: dict[str, np.ndarray],
-        known: np.ndarray,
+        past: Inputs,
+        users: np.ndarray,
         wanted: sparse.csr_matrix,
         seen: sparse.csr_matrix | None,
         start: np.ndarray,
+        known: np.ndarray,
         k: int,
+    ) -> tuple[Choices, dict[str, float]]:
+        """What the stack is fitted on, and NDCG@K of each recommender alone, by blocks of users."""
+        c = len(self.parts)
+        prior, found, alone = (known @ start[c:]).astype(np.float32), list[Choices](), list[list[np.ndarray]]()
+        for block in blocks_of(users, wanted.shape[1]):
+            forbidden = seen[block] if seen is not None else None
+            evidence = self.evidence(past, block)
+            found.append(Choices.collect(self.channels(evidence), prior, wanted[block], forbidden, start[:c]))
+            scores = [m.combine(evidence[m.name]) for m in self.models]
+            alone.append([_ndcg(s, wanted[block], forbidden, k, past.device) for s in scores])
+        means = [round(float(np.concatenate(v).mean()), 5) for v in zip(*alone, strict=True)]
+        return Choices.joined(found), dict(zip([m.name for m in self.models], means, strict=True))
+
+    def _fit_segment(
+        self, choices: Choices, known: np.ndarray, start: np.ndarray, k: int
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Weights (channels + facts,) of some users, and what was found; facts get none unless they surely help."""
-        parts, c = self.channels(scores), len(self.signed)
-        report: dict[str, Any] = {}
-        if known.shape[1]:
-            gain = _gain(parts, known, wanted, seen, start, k)
+        c = len(self.parts)
+        report: dict[str, Any] = {"facts": {}}
+        use, most = 0, 0.0
+        for n in sorted({self.facts.popular, known.shape[1]}) if self.facts else []:
+            gain = _gain(choices, known[:, :n], start[: c + n], k)
             error = float(gain.std() / len(gain) ** 0.5)
-            report["facts"] = {"ndcg_gain": round(float(gain.mean()), 5), "standard_error": round(error, 5)}
-            known = known if gain.mean() > SURE * error else known[:, :0]
-        found = Stack(parts, known, wanted, seen, start[: c + known.shape[1]]).fit()
-        blended = combined(parts, found[:c], (known @ found[c:]).astype(np.float32))
-        report["ndcg"] = {n: round(float(_ndcg(v, wanted, seen, k).mean()), 5) for n, v in scores.items()}
-        report["ndcg"]["blend"] = round(float(_ndcg(blended, wanted, seen, k).mean()), 5)
+            report["facts"][str(n)] = {"ndcg_gain": round(float(gain.mean()), 5), "standard_error": round(error, 5)}
+            if gain.mean() > max(SURE * error, most):
+                use, most = n, float(gain.mean())
+        found = fit(choices, known[:, :use], start[: c + use])
+        report["ndcg"] = {"blend": round(float(choices.ndcg(found, known[:, :use], k).mean()), 5)}
         return np.pad(found, (0, len(start) - len(found))), report
+
+    def evidence(self, inputs: Inputs, users: np.ndarray) -> dict[str, list[np.ndarray]]:
+        """Recommender -> its signals (users, items)."""
+        return {m.name: m.evidence(inputs, users) for m in self.models}
 
     def prepare_for(self, now: Inputs) -> None:
         """Take facts about items as of the night that lists are made in."""
         if self.facts:
-            self._take(self.facts.transform(now))
+            self._take(self.facts.transform(now)[:, : len(self.of_facts["warm"])])
 
     def _take(self, facts: np.ndarray) -> None:
         self.prior = {s: (facts @ v).astype(np.float32) for s, v in self.of_facts.items()}
 
-    def channels(self, scores: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Scores (users, items) of each part on scales that add up."""
-        return [channel(scores[name], signed) for name, signed in self.signed.items()]
+    def channels(self, evidence: Mapping[str, list[np.ndarray]]) -> list[np.ndarray]:
+        """Each signal (users, items) on a scale that adds up with others'."""
+        return [channel(signal, m.signed) for m in self.models for signal in evidence[m.name]]
 
-    def blend(self, scores: Mapping[str, np.ndarray], warm: np.ndarray) -> np.ndarray:
+    def blend(self, evidence: Mapping[str, list[np.ndarray]], warm: np.ndarray) -> np.ndarray:
         """Scores (users, items) by the weights of each user's segment; ``warm`` is bool (users,)."""
-        parts = self.channels(scores)
+        parts = self.channels(evidence)
+        if warm.all() or not warm.any():
+            segment = SEGMENTS[0 if warm.all() else 1]
+            return combined(parts, self.weights[segment], self.prior[segment])
         out = np.zeros_like(parts[0])
         for segment, mine in zip(SEGMENTS, (warm, ~warm), strict=True):
-            if mine.any():
-                out[mine] = combined([p[mine] for p in parts], self.weights[segment], self.prior[segment])
+            out[mine] = combined([p[mine] for p in parts], self.weights[segment], self.prior[segment])
         return out
 
     def state(self) -> Arrays:
@@ -181,32 +199,30 @@ def some_users(users: np.ndarray, items: int) -> np.ndarray:
     return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
 
 
-def _gain(
-    parts: list[np.ndarray],
-    facts: np.ndarray,
-    wanted: sparse.csr_matrix,
-    seen: sparse.csr_matrix | None,
-    start: np.ndarray,
-    k: int,
-) -> np.ndarray:
-    """What facts add to NDCG@K of each of some users, by weights fitted on other users (two folds)."""
-    order = np.random.default_rng(0).permutation(wanted.shape[0])[:CROSS_VALIDATED]
+def blocks_of(users: np.ndarray, items: int) -> list[np.ndarray]:
+    """Users in blocks whose scores stay small."""
+    size = max(1, BLOCK_SCORES // max(items, 1))
+    return [users[a : a + size] for a in range(0, len(users), size)]
+
+
+def _gain(choices: Choices, facts: np.ndarray, start: np.ndarray, k: int) -> np.ndarray:
+    """What facts add to NDCG@K of each user, by weights fitted on other users (two folds)."""
+    order, c = np.random.default_rng(0).permutation(len(choices.other)), choices.liked.shape[1]
     halves = np.sort(order[::2]), np.sort(order[1::2])
     gains = []
     for fitted, judged in (halves, halves[::-1]):
-        mine, theirs = ([p[rows] for p in parts] for rows in (fitted, judged))
-        seen_by = [seen[rows] if seen is not None else None for rows in (fitted, judged)]
+        mine, theirs = choices.of(fitted), choices.of(judged)
         found = []
         for known in (facts, facts[:, :0]):
-            weights = Stack(mine, known, wanted[fitted], seen_by[0], start[: len(parts) + known.shape[1]]).fit()
-            prior = (known @ weights[len(parts) :]).astype(np.float32)
-            scores = combined(theirs, weights[: len(parts)], prior)
-            found.append(_ndcg(scores, wanted[judged], seen_by[1], k))
+            weights = fit(mine, known, start[: c + known.shape[1]])
+            found.append(theirs.ndcg(weights, known, k))
         gains.append(found[0] - found[1])
     return np.concatenate(gains)
 
 
-def _ndcg(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int) -> np.ndarray:
+def _ndcg(
+    scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int, device: str
+) -> np.ndarray:
     """NDCG@K of each user (users,)."""
-    items, _ = top_k(scores, k, seen)
+    items, _ = top_k(scores, k, seen, device)
     return np.asarray(ndcg(hits_of(items, wanted), np.diff(wanted.indptr)))

@@ -6,10 +6,10 @@ import numpy as np
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
-from pipelines.recommenders.base import Arrays, Inputs, Settings
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
 
 
-class Ease:
+class Ease(Recommender):
     """EASE: the item-item weights that best rebuild every history from its other items, in closed form.
 
     https://arxiv.org/abs/1905.03375. Memory and time grow with the square and the cube of the items, so only the most
@@ -22,7 +22,7 @@ class Ease:
 
     name = "ease"
     signed = True
-    grid: ClassVar[tuple[Settings, ...]] = tuple({"ridge": r} for r in (100.0, 1000.0))
+    grid: ClassVar[tuple[Settings, ...]] = ({"ridge": 100.0},)
 
     def __init__(self, ridge: float = 300.0, items: int = 4000):
         self.ridge, self.items = ridge, items
@@ -67,7 +67,7 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return lower + np.tril(lower, -1).T
 
 
-class ALS:
+class ALS(Recommender):
     """Matrix factorization of implicit feedback by alternating least squares (https://doi.org/10.1109/ICDM.2008.22).
 
     Training is that of the ``implicit`` library (https://benfred.github.io/implicit), which solves each row alone, so
@@ -82,7 +82,7 @@ class ALS:
 
     name = "als"
     signed = True
-    grid: ClassVar[tuple[Settings, ...]] = ({"factors": 32}, {"alpha": 1.0})
+    grid: ClassVar[tuple[Settings, ...]] = ({"alpha": 1.0},)
 
     def __init__(self, factors: int = 64, regularization: float = 0.1, alpha: float = 10.0, iterations: int = 15):
         self.factors, self.regularization, self.alpha, self.iterations = factors, regularization, alpha, iterations

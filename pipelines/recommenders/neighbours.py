@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Settings, keep_largest, pack, scaled, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, keep_largest, pack, scaled, unpack
 
 BM25_K1, BM25_B = 1.2, 0.75
 RP3_BETA = 0.6
@@ -27,7 +27,7 @@ def without_self(similarity: sparse.csr_matrix, columns: np.ndarray) -> sparse.c
     return similarity
 
 
-class Popularity:
+class Popularity(Recommender):
     """Decayed weight of all positive feedback on an item, the same for everyone."""
 
     name = "popularity"
@@ -53,7 +53,7 @@ class Popularity:
         return self
 
 
-class UserCF:
+class UserCF(Recommender):
     """User-based collaborative filtering: what the most similar users liked (cosine; https://doi.org/10.1145/192844.192905).
 
     Args:
@@ -90,7 +90,7 @@ class UserCF:
         return self
 
 
-class ItemCF:
+class ItemCF(Recommender):
     """Item-based collaborative filtering: items liked by the same users (https://doi.org/10.1145/371920.372071).
 
     Args:

@@ -5,13 +5,13 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Settings, keep_largest, pack, scaled, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, keep_largest, pack, scaled, unpack
 from pipelines.recommenders.neighbours import without_self
 
 NEIGHBOURS = 200  # followers kept of each item
 
 
-class Sequential:
+class Sequential(Recommender):
     """Sequential rules: an item follows another within a few steps, the nearer the more it counts.
 
     https://arxiv.org/abs/1803.09587. Both popularities are divided out by square roots. Scores come from the latest

@@ -7,16 +7,18 @@ popularity lasts, where the catalogue moves to. Belongs here: facts, scales, the
 users it is fitted on (``train``).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Inputs, forbid, scaled, standard_scores
+from pipelines.recommenders.base import Inputs, forbid, right_directions, scaled, standard_scores
 from pipelines.recommenders.content import centred
 from pipelines.recommenders.graph import content_graph, normalized
 
 MODES = 16  # leading directions of the interactions and of each modality
-POWER_STEPS = 6  # of the randomized SVD
-OVERSAMPLED = 16
 USUAL = 0.98  # quantile of activity above which a user says little about which items go together
 DAMPING = 3.0  # added to an item's degree
 LEAST_SHARE = 0.01  # of the events; an activity stratum with less is left out
@@ -25,7 +27,9 @@ RIDGE = 100.0  # in users
 CHANNEL_RIDGE = 5.0
 NEWTON_STEPS = 25
 LEAST_GAIN = 1e-4  # of log-likelihood a user, below which a step is the last
-BLOCK_SCORES = 1_000_000  # of all channels; a block stays in the processor's cache
+BLOCK_NUMBERS = 1_000_000  # of one block; it stays in the processor's cache
+ALTERNATIVES = 512  # of each user
+SHARPNESS = 2.0  # of the chance to be drawn
 CLIP = 4.0  # standard deviations
 
 
@@ -47,8 +51,10 @@ class ItemFacts:
     Log popularity among users of like activity (1, 2, 3-4, 5-8, ... items) and among the items' neighbours; leading
     directions of the interactions of all but the most active users (randomized SVD,
     https://arxiv.org/abs/0909.4061) and of each modality. Directions are found once, in ``fit``; later inputs are
-    projected on them.
+    projected on them. The first ``popular`` facts are popularity among users of like activity.
     """
+
+    popular: int
 
     def fit_transform(self, inputs: Inputs) -> np.ndarray:
         """Find strata, directions and scales; facts (items, facts) of the same inputs."""
@@ -84,6 +90,7 @@ class ItemFacts:
         usual = liked[self.usual]
         together, alike = scaled((usual.T @ usual).tocsr(), 0.5, 0.5), content_graph(inputs)
         counts = [np.log1p(p) for p in (popularity, together @ popularity, alike @ popularity)]
+        self.popular = len(self.strata)
         contents = _contents(inputs)
         directions = [self._links(inputs).T @ self.users, *(contents[m] @ axes for m, axes in self.axes.items())]
         return np.hstack([np.asarray(p, np.float64) for p in (*counts, *directions)])
@@ -101,99 +108,178 @@ def _contents(inputs: Inputs) -> dict[str, np.ndarray | sparse.csr_matrix]:
     return dict(sorted(found.items()))
 
 
-def right_directions(matrix: np.ndarray | sparse.csr_matrix, k: int) -> np.ndarray:
-    """Leading right singular vectors (columns of the matrix, k) by a seeded randomized SVD; signs are fixed."""
-    size = min(k + OVERSAMPLED, *matrix.shape)
-    basis = np.random.default_rng(0).normal(size=(matrix.shape[1], size)).astype(np.float32)
-    for _ in range(POWER_STEPS):
-        basis = np.linalg.qr(matrix.T @ (matrix @ basis))[0]
-    _, _, small = np.linalg.svd(matrix @ basis, full_matrices=False)
-    found = np.asarray((basis @ small.T)[:, :k], np.float32)
-    signs = np.sign(found[np.abs(found).argmax(0), np.arange(found.shape[1])])
-    return found * np.where(signs == 0, 1, signs)
+@dataclass(frozen=True)
+class Choices:
+    """What some users came to like, and a weighted sample of what they could have liked.
 
+    Alternatives are drawn by inclusion probability, the likely ones surely, and weigh its inverse (Horvitz-Thompson,
+    https://doi.org/10.1080/01621459.1952.10483446); what was liked is always among them, at the weight that it would
+    have had by chance, which leaves the fit consistent (McFadden 1978, Modelling the choice of residential location).
 
-class Stack:
-    """The fit on some users, each of whom counts once however many items were liked.
-
-    Args:
-        channels: scaled scores (users, items) of each recommender.
-        facts: (items, facts).
-        wanted: nonzero (users, items) that the users came to like.
-        seen: nonzero (users, items) that are no alternatives, or None.
-        start: weights (channels + facts,) to begin with; the penalty is on the distance from them.
+    Attributes:
+        user: (p,) user of each liked item, in order.
+        item: (p,) liked items.
+        liked: float32 (p, channels) of them.
+        other: (n, a) items that user n could have liked.
+        weight: float32 (n, a), 0 where the row is padded.
+        channels: float32 (n, a, channels).
     """
 
-    def __init__(
-        self,
+    user: np.ndarray
+    item: np.ndarray
+    liked: np.ndarray
+    other: np.ndarray
+    weight: np.ndarray
+    channels: np.ndarray
+
+    @classmethod
+    def collect(
+        cls,
         channels: list[np.ndarray],
-        facts: np.ndarray,
+        prior: np.ndarray,
         wanted: sparse.csr_matrix,
         seen: sparse.csr_matrix | None,
         start: np.ndarray,
-    ):
-        self.channels, self.facts, self.seen, self.start = channels, facts, seen, start
-        length = np.diff(wanted.indptr)
-        user, at = np.repeat(np.arange(len(length)), length), wanted.indices
-        share = 1 / length[user]  # one vote a user, as in the metrics
-        self.votes = (length > 0).astype(np.float32)
-        self.goal = np.concatenate([[share @ z[user, at] for z in channels], share @ facts[at]]).astype(np.float64)
-        self.ridge = np.array([CHANNEL_RIDGE] * len(channels) + [RIDGE] * facts.shape[1])
-        if not np.isfinite(self.goal).all():
+    ) -> Self:
+        """Draw alternatives of a block of users.
+
+        Args:
+            channels: scaled scores (users, items) of each signal.
+            prior: (items,) what speaks for each item by the weights to start from.
+            wanted: nonzero (users, items) that the users came to like.
+            seen: nonzero (users, items) that are no alternatives, or None.
+            start: weights (channels,) to start from.
+
+        Raises:
+            FloatingPointError: a score is not finite.
+        """
+        likely = SHARPNESS * combined(channels, start, prior)
+        if not np.isfinite(likely).all():
             raise FloatingPointError("a recommender's score is not finite; the stack cannot be fitted")
+        forbid(likely, seen)
+        likely = np.exp(likely - likely.max(1, keepdims=True))
+        share = np.where(likely > 0, (likely / likely.sum(1, keepdims=True) + 1 / likely.shape[1]) / 2, 0)
+        user = np.repeat(np.arange(len(share)), np.diff(wanted.indptr))
+        item, rows = wanted.indices.astype(np.int64), np.arange(len(share))[:, None]
+        other, weight = _draw(np.minimum(ALTERNATIVES * share, 1), (user, item))
+        liked = np.stack([z[user, item] for z in channels], -1)
+        return cls(user, item, liked, other, weight, np.stack([z[rows, other] for z in channels], -1))
 
-    def fit(self) -> np.ndarray:
-        """Weights (channels + facts,) by Newton's method with step halving."""
-        weights = self.start.astype(np.float64)
-        best, slope, curve = self._likelihood(weights)
-        for _ in range(NEWTON_STEPS):
-            step, length = np.linalg.solve(curve, slope), 1.0
-            found, slope, curve = self._likelihood(weights + step)
-            while found < best and length > 1e-3:
-                length /= 2
-                found, slope, curve = self._likelihood(weights + length * step)
-            if found < best:
-                break
-            weights, gain, best = weights + length * step, found - best, found
-            if gain < LEAST_GAIN * self.votes.sum():
-                break
-        return weights
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Blocks of users, one after another."""
+        first = np.cumsum([0, *(len(p.other) for p in parts)])
+        width = max(p.other.shape[1] for p in parts)
 
-    def _likelihood(self, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        """Penalized log-likelihood, its gradient (w,) and minus its second derivative (w, w), by blocks of users."""
-        c, n = len(self.channels), len(weights)
-        prior = (self.facts @ weights[c:]).astype(np.float32)
+        def padded(p: Self, name: str) -> np.ndarray:
+            rows = getattr(p, name)
+            return np.pad(rows, [(0, 0), (0, width - rows.shape[1])] + [(0, 0)] * (rows.ndim - 2))
+
+        return cls(
+            np.concatenate([p.user + at for p, at in zip(parts, first[:-1], strict=True)]),
+            *(np.concatenate([getattr(p, name) for p in parts]) for name in ("item", "liked")),
+            *(np.concatenate([padded(p, name) for p in parts]) for name in ("other", "weight", "channels")),
+        )
+
+    def of(self, users: np.ndarray) -> Self:
+        """The choices of some users, in ascending order."""
+        mine = np.isin(self.user, users)
+        parts = (self.item[mine], self.liked[mine], self.other[users], self.weight[users], self.channels[users])
+        return type(self)(np.searchsorted(users, self.user[mine]), *parts)
+
+    def ndcg(self, weights: np.ndarray, facts: np.ndarray, k: int) -> np.ndarray:
+        """NDCG@k of each user (n,) by estimated ranks."""
+        c = self.liked.shape[1]
+        prior, w = (facts @ weights[c:]).astype(np.float32), weights[:c].astype(np.float32)
+        own, others = self.liked @ w + prior[self.item], self.channels @ w + prior[self.other]
+        rank = 1 + ((others[self.user] > own[:, None]) * self.weight[self.user]).sum(1)
+        found = np.bincount(self.user, np.where(rank <= k, 1 / np.log2(1 + rank), 0), len(self.other))
+        length = np.bincount(self.user, minlength=len(self.other))
+        ideal = np.concatenate([[1.0], np.cumsum(1 / np.log2(2 + np.arange(k)))])
+        return np.minimum(found / ideal[np.minimum(np.where(length > 0, length, 1), k)], 1)
+
+
+def _draw(chance: np.ndarray, surely: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Systematic sample of each row by inclusion probability, and what is surely in it (rows, columns).
+
+    https://doi.org/10.1214/aoms/1177730456
+
+    Returns:
+        Items and inverse probabilities (rows, most drawn), zeros behind a row's last.
+    """
+    total = np.cumsum(chance.astype(np.float64), 1) + np.random.default_rng(0).random((len(chance), 1))
+    drawn = np.diff(np.floor(total), axis=1, prepend=0) > 0
+    drawn[surely] = True
+    drawn &= chance > 0
+    number = drawn.sum(1)
+    row, item = np.nonzero(drawn)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(number) - number, number)
+    out = np.zeros((len(chance), max(int(number.max(initial=0)), 1)), np.int64)
+    weight = np.zeros(out.shape, np.float32)
+    out[row, place], weight[row, place] = item, 1 / chance[row, item]
+    return out, weight
+
+
+def fit(choices: Choices, facts: np.ndarray, start: np.ndarray) -> np.ndarray:
+    """Weights (channels + facts,) by Newton's method with step halving; every user counts once.
+
+    Args:
+        choices: of the users.
+        facts: (items, facts).
+        start: weights (channels + facts,) to begin with; the penalty is on the distance from them.
+    """
+    weights, likelihood = start.astype(np.float64), _Likelihood(choices, facts, start)
+    best, slope, curve = likelihood.at(weights)
+    for _ in range(NEWTON_STEPS):
+        step, length = np.linalg.solve(curve, slope), 1.0
+        found, slope, curve = likelihood.at(weights + step)
+        while found < best and length > 1e-3:
+            length /= 2
+            found, slope, curve = likelihood.at(weights + length * step)
+        if found < best:
+            break
+        weights, gain, best = weights + length * step, found - best, found
+        if gain < LEAST_GAIN * len(choices.other):
+            break
+    return weights
+
+
+class _Likelihood:
+    """Penalized log-likelihood of weights."""
+
+    def __init__(self, choices: Choices, facts: np.ndarray, start: np.ndarray):
+        self.choices, self.facts, self.start = choices, facts.astype(np.float32), start
+        length = np.bincount(choices.user, minlength=len(choices.other))
+        share = 1 / length[choices.user]  # one vote a user, as in the metrics
+        self.voters = np.flatnonzero((length > 0) & (choices.weight.sum(1) > 0))
+        counted = np.isin(choices.user, self.voters)
+        share, liked, item = share[counted], choices.liked[counted], choices.item[counted]
+        self.goal = np.concatenate([share @ liked, share @ self.facts[item]]).astype(np.float64)
+        self.ridge = np.array([CHANNEL_RIDGE] * liked.shape[1] + [RIDGE] * facts.shape[1])
+
+    def at(self, weights: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        """Value, gradient (w,) and minus the second derivative (w, w), by blocks of users."""
+        n, c = len(weights), self.choices.liked.shape[1]
+        w, prior = weights[:c].astype(np.float32), (self.facts @ weights[c:]).astype(np.float32)
         value, slope, curve = float(self.goal @ weights), self.goal.copy(), np.zeros((n, n))
-        mass = np.zeros(len(prior))
-        size = max(1, BLOCK_SCORES // max(c * len(prior), 1))
-        for a in range(0, len(self.votes), size):
-            z = np.stack([channel[a : a + size] for channel in self.channels])  # (c, b, items)
-            likely, partition = self._likely(z, weights[:c].astype(np.float32), prior, a)
-            value -= float(self.votes[a : a + size] @ partition)
-            share = z * likely
-            expected = np.hstack([share.sum(2).T, likely @ self.facts]).astype(np.float64)
+        size = max(1, BLOCK_NUMBERS // max(self.choices.other.shape[1] * n, 1))
+        for a in range(0, len(self.voters), size):
+            mine = self.voters[a : a + size]
+            z, other, chance = (getattr(self.choices, x)[mine] for x in ("channels", "other", "weight"))
+            logit = np.where(chance > 0, z @ w + prior[other], -np.inf)
+            top = logit.max(1, keepdims=True)
+            likely = np.exp(logit - top) * chance
+            total = likely.sum(1, keepdims=True)
+            likely /= total
+            value -= float((np.log(total.astype(np.float64)) + top).sum())
+            known = np.concatenate([z, self.facts[other]], -1) if n > c else z
+            share = known * likely[..., None]
+            expected = share.sum(1).astype(np.float64)
             slope -= expected.sum(0)
-            curve[:c, :c] += share.reshape(c, -1) @ z.reshape(c, -1).T
-            curve[:c, c:] += share.sum(1) @ self.facts
-            curve -= np.triu(expected.T @ expected)
-            mass += likely.sum(0)
-        curve[c:, c:] += (self.facts * mass[:, None]).T @ self.facts
-        curve = np.triu(curve) + np.triu(curve, 1).T
+            curve += share.reshape(-1, n).T @ known.reshape(-1, n) - expected.T @ expected
         far = weights - self.start
         value -= 0.5 * float((self.ridge * far**2).sum())
-        return value, slope - self.ridge * far, curve + np.diag(self.ridge)
-
-    def _likely(
-        self, z: np.ndarray, weights: np.ndarray, prior: np.ndarray, first: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Probability of each item (b, items), zero rows for users without a vote, and the log of its divisor (b,)."""
-        logit = np.tensordot(weights, z, 1) + prior
-        rows = slice(first, first + len(logit))
-        forbid(logit, None if self.seen is None else self.seen[rows])
-        top = logit.max(1, keepdims=True)
-        likely = np.exp(logit - top)
-        total = likely.sum(1, keepdims=True)
-        return likely * (self.votes[rows, None] / total), np.log(total[:, 0].astype(np.float64)) + top[:, 0]
+        return value, slope - self.ridge * far, (curve + curve.T) / 2 + np.diag(self.ridge)
 
 
 def combined(channels: list[np.ndarray], weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
