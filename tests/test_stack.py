@@ -13,7 +13,7 @@ from scipy import sparse
 from benchmarks.accuracy import NAMES, Contest, judged, load_split
 from pipelines.recommenders import stack
 from pipelines.recommenders.base import Inputs, Recommender, right_directions
-from pipelines.recommenders.content import GRAPH_NEIGHBOURS, centred, nearest_graph
+from pipelines.recommenders.content import GRAPH_NEIGHBOURS, Content, centred, nearest_graph
 from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, content_graph
 from pipelines.recommenders.hybrid import SURE, Hybrid
 from pipelines.recommenders.lightgcn import LightGCN
@@ -179,6 +179,19 @@ def test_a_channel_without_meaning_gets_no_weight(inputs: Inputs) -> None:
     w = fit(chosen([useful, noise], inputs.positives), np.zeros((ITEMS, 0), np.float32), np.zeros(2))
     assert w[0] > 0.5
     assert abs(w[1]) < 0.1
+
+
+def test_content_reads_a_graph_where_there_are_no_vectors(inputs: Inputs) -> None:
+    graph = nearest_graph(centred(inputs.content["image"]), GRAPH_NEIGHBOURS)
+    given, users = Inputs(inputs.positives, graphs={"image": graph}), np.arange(20)
+    model = Content().fit(given)
+    scores = model.score(given, users)
+    liked = inputs.positives[users].toarray()
+    expected = liked / np.maximum(np.linalg.norm(liked, axis=1, keepdims=True), 1e-12) @ graph.toarray()
+    assert np.allclose(scores, expected, atol=1e-6)
+    assert np.array_equal(Content().restore(model.state()).score(given, users), scores)
+    both = Content().fit(replace(inputs, graphs={"image": graph}))
+    assert not both.graphs, "vectors say it better"
 
 
 def _write_split(folder: Path, inputs: Inputs) -> None:

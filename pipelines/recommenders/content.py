@@ -49,7 +49,10 @@ def with_graphs(inputs: Inputs) -> Inputs:
 
 
 class Content(Recommender):
-    """Items like those of the history, by the cosine of raw modality vectors, averaged over modalities."""
+    """Items like those of the history, by the cosine of raw modality vectors, averaged over modalities.
+
+    Where a modality has no vectors, the entries of its graph are the cosines.
+    """
 
     name = "content"
     signed = True
@@ -59,6 +62,7 @@ class Content(Recommender):
         """Centre each modality and lay them side by side, so that a dot product is the mean of cosines."""
         self.parts = {m: centred(v) for m, v in sorted(inputs.content.items())}
         self.means = {m: _mean_of_present(v) for m, v in sorted(inputs.content.items())}
+        self.graphs = {m: g for m, g in sorted(inputs.graphs.items()) if m not in inputs.content}
         return self
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -71,16 +75,22 @@ class Content(Recommender):
                 own = inputs.uploads[m][users]
                 profile = profile + np.where(np.linalg.norm(own, axis=1, keepdims=True) > 0, own - self.means[m], 0)
             total += profile.astype(np.float32) @ vectors.T
-        return total / max(len(self.parts), 1)
+        for graph in self.graphs.values():
+            total += (history @ graph).toarray()
+        return total / max(len(self.parts) + len(self.graphs), 1)
 
     def state(self) -> Arrays:
         """Arrays to store."""
-        return {f"parts.{m}": v for m, v in self.parts.items()} | {f"means.{m}": v for m, v in self.means.items()}
+        vectors = {f"parts.{m}": v for m, v in self.parts.items()} | {f"means.{m}": v for m, v in self.means.items()}
+        graphs = [pack(f"graphs.{m}", g) for m, g in self.graphs.items()]
+        return dict(item for part in (vectors, *graphs) for item in part.items())
 
     def restore(self, state: Arrays) -> Self:
         """Stored arrays."""
         self.parts = {k.removeprefix("parts."): v for k, v in sorted(state.items()) if k.startswith("parts.")}
         self.means = {k.removeprefix("means."): v for k, v in sorted(state.items()) if k.startswith("means.")}
+        names = [k.split(".")[1] for k in sorted(state) if k.startswith("graphs.") and k.endswith(".shape")]
+        self.graphs = {m: unpack(f"graphs.{m}", state) for m in names}
         return self
 
 

@@ -6,6 +6,7 @@ Belongs here: normalized graphs and walks on them. Does not: how content graphs 
 from typing import ClassVar, Self
 
 import numpy as np
+import torch
 from scipy import optimize, sparse
 
 from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, pack, scaled, unpack
@@ -86,7 +87,7 @@ class GraphFilter(Recommender):
             for walk, found in zip(WALKS, out, strict=True):
                 before = at[walk[:-1]]
                 at[walk] = self.links.T @ (self.links @ before) if walk[-1] == "R" else self.graph @ before
-                found[a : a + BLOCK] = at[walk].T
+                torch.from_numpy(found[a : a + BLOCK]).copy_(torch.from_numpy(at[walk]).T)  # 3x as fast as numpy's
         return out
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
