@@ -14,11 +14,10 @@ import numpy as np
 from encoders.base import single_threaded
 from pipelines.config import Config, Recommend
 from pipelines.inputs import Validation, load_inputs, load_validation
-from pipelines.metrics import hits_of, ndcg
 from pipelines.models import SETTINGS, load_card, model_files, recommenders
-from pipelines.recommenders.base import Recommender, Settings, top_k
+from pipelines.recommenders.base import Recommender, Settings
 from pipelines.recommenders.content import with_graphs
-from pipelines.recommenders.hybrid import MIN_USERS, blocks_of, is_warm, some_users
+from pipelines.recommenders.hybrid import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users
 from pipelines.storage import Lake, Manifest
 
 log = logging.getLogger(__name__)
@@ -105,7 +104,6 @@ def _judge(model: Recommender, validation: Validation, users: np.ndarray, k: int
     found = []
     for block in blocks_of(users, validation.wanted.shape[1]):
         forbidden = validation.seen[block] if validation.seen is not None else None
-        items, _ = top_k(model.score(validation.past, block), k, forbidden, validation.past.device)
-        wanted = validation.wanted[block]
-        found.append(np.asarray(ndcg(hits_of(items, wanted), np.diff(wanted.indptr))))
+        scores = model.score(validation.past, block)
+        found.append(ndcg_of(scores, validation.wanted[block], forbidden, k, validation.past.device))
     return np.concatenate(found)

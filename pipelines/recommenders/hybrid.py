@@ -102,7 +102,7 @@ class Hybrid:
             evidence = self.evidence(past, block)
             found.append(Choices.collect(self.channels(evidence), prior, wanted[block], forbidden, start[:c]))
             scores = [m.combine(evidence[m.name]) for m in self.models]
-            alone.append([_ndcg(s, wanted[block], forbidden, k, past.device) for s in scores])
+            alone.append([ndcg_of(s, wanted[block], forbidden, k, past.device) for s in scores])
         means = [round(float(np.concatenate(v).mean()), 5) for v in zip(*alone, strict=True)]
         return Choices.joined(found), dict(zip([m.name for m in self.models], means, strict=True))
 
@@ -220,7 +220,7 @@ def _gain(choices: Choices, facts: np.ndarray, start: np.ndarray, k: int) -> np.
     return np.concatenate(gains)
 
 
-def _ndcg(
+def ndcg_of(
     scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int, device: str
 ) -> np.ndarray:
     """NDCG@K of each user (users,)."""

@@ -54,14 +54,13 @@ class ItemFacts:
     projected on them. The first ``popular`` facts are popularity among users of like activity.
     """
 
-    popular: int
-
     def fit_transform(self, inputs: Inputs) -> np.ndarray:
         """Find strata, directions and scales; facts (items, facts) of the same inputs."""
         active = np.diff(inputs.positives.indptr)
         self.usual = active <= (np.quantile(active[active > 0], USUAL) if active.any() else 0)
         events = np.bincount(_stratum(active), weights=active)
         self.strata = np.flatnonzero(events > LEAST_SHARE * max(active.sum(), 1))
+        self.popular = len(self.strata)
         self.users = right_directions(self._links(inputs).T, MODES)
         self.axes = {m: right_directions(v, MODES) for m, v in _contents(inputs).items()}
         raw = self._raw(inputs)
@@ -90,7 +89,6 @@ class ItemFacts:
         usual = liked[self.usual]
         together, alike = scaled((usual.T @ usual).tocsr(), 0.5, 0.5), content_graph(inputs)
         counts = [np.log1p(p) for p in (popularity, together @ popularity, alike @ popularity)]
-        self.popular = len(self.strata)
         contents = _contents(inputs)
         directions = [self._links(inputs).T @ self.users, *(contents[m] @ axes for m, axes in self.axes.items())]
         return np.hstack([np.asarray(p, np.float64) for p in (*counts, *directions)])
