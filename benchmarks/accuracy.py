@@ -106,9 +106,8 @@ class Contest:
     def choose(self, name: str) -> None:
         """Choose a recommender's settings on validation as the nightly search does, and fit it."""
         with self._costs(name, "fit_cpu_s"):
-            kind = CLASSES[name]
-            self.chosen[name] = search_one(kind, self.validation, max(CUTOFFS))[0] if kind.grid else {}
-            self.models.append(kind(**self.chosen[name]).fit(self.split.inputs))
+            self.chosen[name], _, model = search_one(CLASSES[name], self.validation, max(CUTOFFS))
+            self.models.append(model)
 
     def stack(self, name: str, facts: str) -> None:
         """Fit a hybrid of all recommenders on validation."""

@@ -62,7 +62,7 @@ def search_all(config: Recommend, validation: Validation, progress: Callable[[st
         return found
     for model in recommenders(config):
         if model.grid and model.name not in config.settings:
-            chosen, tried = search_one(type(model), validation, config.k)
+            chosen, tried, _ = search_one(type(model), validation, config.k)
             found["settings"][model.name], found["tried"][model.name] = chosen, tried
             progress(f"settings: {model.name} {chosen or 'defaults'}")
     return found
@@ -75,19 +75,21 @@ def judges(validation: Validation) -> np.ndarray:
     return some_users(users, validation.wanted.shape[1])
 
 
-def search_one(kind: type[Recommender], validation: Validation, k: int) -> tuple[Settings, list[Settings]]:
+def search_one(kind: type[Recommender], validation: Validation, k: int) -> tuple[Settings, list[Settings], Recommender]:
     """Try the defaults and the grid of a recommender.
 
     The defaults stay unless others beat them by ``CERTAINTY`` standard errors of the paired difference in NDCG@K; of
     those that do, the best is chosen.
 
     Returns:
-        The chosen settings, and all settings with the mean of NDCG@K.
+        The chosen settings, all settings with the mean of NDCG@K, and the recommender that was chosen, as fitted.
     """
     users, trials = judges(validation), [dict[str, float | int | str](), *kind.grid]
-    values = [_judge(kind(**s), validation, users, k) for s in trials]
+    models = [kind(**s).fit(validation.past) for s in trials]
+    values = [_judge(m, validation, users, k) for m in models]
     tried = [s | {"ndcg": round(float(v.mean()), 5)} for s, v in zip(trials, values, strict=True)]
-    return trials[better(values)], tried
+    best = better(values)
+    return trials[best], tried, models[best]
 
 
 def better(values: list[np.ndarray]) -> int:
@@ -100,7 +102,6 @@ def better(values: list[np.ndarray]) -> int:
 
 def _judge(model: Recommender, validation: Validation, users: np.ndarray, k: int) -> np.ndarray:
     """NDCG@K of each user."""
-    model.fit(validation.past)
     found = []
     for block in blocks_of(users, validation.wanted.shape[1]):
         forbidden = validation.seen[block] if validation.seen is not None else None

@@ -3,6 +3,7 @@
 Belongs here: what every model shares. Does not: any model.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
@@ -149,6 +150,15 @@ def scaled(matrix: sparse.csr_matrix, rows: float, columns: float) -> sparse.csr
     left, right = (np.asarray(matrix.sum(axis)).ravel() for axis in (1, 0))
     left, right = (np.where(v > 0, v, 1) for v in (left, right))
     return (sparse.diags_array(left**-rows) @ matrix @ sparse.diags_array(right**-columns)).tocsr().astype(np.float32)
+
+
+def on_device(matrix: sparse.csr_matrix, device: str) -> torch.Tensor:
+    """The matrix as a float32 CSR tensor; indices are those of MKL, which would be converted in every product."""
+    rows, columns = (torch.from_numpy(x.astype(np.int32)) for x in (matrix.indptr, matrix.indices))
+    values = torch.from_numpy(matrix.data.astype(np.float32))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)  # torch says that CSR is in beta
+        return torch.sparse_csr_tensor(rows, columns, values, size=matrix.shape, device=device)
 
 
 def right_directions(matrix: np.ndarray | sparse.csr_matrix, k: int) -> np.ndarray:

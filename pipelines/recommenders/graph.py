@@ -9,18 +9,17 @@ import numpy as np
 import torch
 from scipy import optimize, sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, pack, scaled, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, on_device, pack, scaled, unpack
 from pipelines.recommenders.content import with_graphs
 
-BLOCK = 128  # users of one pass; their columns stay in the processor's cache
+BLOCK = 64  # users of one pass; their columns stay in the processor's cache
 WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each is an earlier one and a step
 
 
 def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:
     """A similarity of items (items, items) made symmetric, divided by the square roots of both degrees, no diagonal."""
-    both = graph.maximum(graph.T).tolil()
-    both.setdiag(0)
-    return scaled(both.tocsr(), 0.5, 0.5)
+    both = graph.maximum(graph.T)
+    return scaled((both - sparse.diags_array(both.diagonal())).tocsr(), 0.5, 0.5)
 
 
 def content_graph(inputs: Inputs) -> sparse.csr_matrix:
@@ -81,14 +80,15 @@ class GraphFilter(Recommender):
         """What each of ``WALKS`` brings to every item, (users, items) each."""
         item = np.where(self.column > 0, self.column, 1) ** -0.5
         start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr().astype(np.float32)
-        out = [np.empty(start.shape, np.float32) for _ in WALKS]
+        links, back, graph = (on_device(m, inputs.device) for m in (self.links, self.links.T.tocsr(), self.graph))
+        out = [torch.empty(start.shape) for _ in WALKS]
         for a in range(0, len(users), BLOCK):
-            at: dict[str, np.ndarray] = {"": start[a : a + BLOCK].T.toarray()}
+            at = {"": torch.from_numpy(start[a : a + BLOCK].T.toarray()).to(inputs.device)}
             for walk, found in zip(WALKS, out, strict=True):
                 before = at[walk[:-1]]
-                at[walk] = self.links.T @ (self.links @ before) if walk[-1] == "R" else self.graph @ before
-                torch.from_numpy(found[a : a + BLOCK]).copy_(torch.from_numpy(at[walk]).T)  # 3x as fast as numpy's
-        return out
+                at[walk] = back @ (links @ before) if walk[-1] == "R" else graph @ before
+                found[a : a + BLOCK].copy_(at[walk].T)
+        return [found.numpy() for found in out]
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """(users, items)."""

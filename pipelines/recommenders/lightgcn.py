@@ -1,6 +1,5 @@
 """A small graph network of users and items, trained with a softmax over the whole catalogue."""
 
-import warnings
 from typing import ClassVar, Self
 
 import numpy as np
@@ -9,7 +8,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, right_directions, scaled
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, on_device, right_directions, scaled
 from pipelines.recommenders.graph import content_graph
 
 BATCH = 2048  # users of one step
@@ -56,7 +55,7 @@ class LightGCN(Recommender):
         known = np.flatnonzero(np.diff(liked.indptr))
         users = liked.shape[0]
         start = self._start(links, graph)
-        around = _tensor(sparse.block_array([[None, links], [links.T, graph]], format="csr"), inputs.device)
+        around = on_device(sparse.block_array([[None, links], [links.T, graph]], format="csr"), inputs.device)
         vectors = torch.nn.Parameter(torch.from_numpy(start).to(inputs.device))
         optimizer = torch.optim.Adam([vectors], self.learning_rate)
         for batch in _batches(known, liked.shape[1]):
@@ -124,11 +123,3 @@ def _batches(users: np.ndarray, items: int) -> list[np.ndarray]:
     epochs = min(EPOCHS, -(-WORK // (len(users) * items)))
     steps = [batch for _ in range(epochs) for batch in np.array_split(order.permutation(users), parts)]
     return steps[: max(1, WORK // (min(BATCH, len(users)) * items))]
-
-
-def _tensor(matrix: sparse.csr_matrix, device: str) -> Tensor:
-    rows, columns = (torch.from_numpy(x.astype(np.int64)) for x in (matrix.indptr, matrix.indices))
-    values = torch.from_numpy(matrix.data.astype(np.float32))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse", category=UserWarning)  # torch says that CSR is in beta
-        return torch.sparse_csr_tensor(rows, columns, values, size=matrix.shape, device=device)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import torch
 from scipy import sparse
 
 from pipelines.recommenders.base import Inputs, forbid, right_directions, scaled, standard_scores
@@ -35,9 +36,10 @@ CLIP = 4.0  # standard deviations
 
 def logarithm(scores: np.ndarray) -> np.ndarray:
     """Non-negative scores (users, items) by ratio to the row's mean, in logarithms; rows of zeros are level."""
-    positive = np.maximum(scores, 0)
-    mean = positive.mean(1, keepdims=True)
-    return np.log(SMOOTHING + positive / np.where(mean > 0, mean, 1)).astype(np.float32)
+    positive = torch.from_numpy(scores).clamp(min=0)
+    mean = positive.mean(1, keepdim=True)
+    found: np.ndarray = positive.div_(torch.where(mean > 0, mean, 1)).add_(SMOOTHING).log_().numpy()
+    return found
 
 
 def channel(scores: np.ndarray, signed: bool) -> np.ndarray:
@@ -271,10 +273,11 @@ class _Likelihood:
             likely /= total
             value -= float((np.log(total.astype(np.float64)) + top).sum())
             known = np.concatenate([z, self.facts[other]], -1) if n > c else z
-            share = known * likely[..., None]
-            expected = share.sum(1).astype(np.float64)
+            expected = (likely[:, None] @ known)[:, 0].astype(np.float64)
             slope -= expected.sum(0)
-            curve += share.reshape(-1, n).T @ known.reshape(-1, n) - expected.T @ expected
+            share = known * np.sqrt(likely)[..., None]
+            flat = share.reshape(-1, n)
+            curve += flat.T @ flat - expected.T @ expected
         far = weights - self.start
         value -= 0.5 * float((self.ridge * far**2).sum())
         return value, slope - self.ridge * far, (curve + curve.T) / 2 + np.diag(self.ridge)
@@ -282,7 +285,8 @@ class _Likelihood:
 
 def combined(channels: list[np.ndarray], weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """Weighted channels plus what speaks for each item anyway: float32 (users, items)."""
-    total = np.repeat(prior[None].astype(np.float32), len(channels[0]), 0)
+    total = torch.from_numpy(prior.astype(np.float32)).repeat(len(channels[0]), 1)
     for w, z in zip(weights, channels, strict=True):
-        total += np.float32(w) * z
-    return total
+        total.add_(torch.from_numpy(z), alpha=float(w))
+    found: np.ndarray = total.numpy()
+    return found
