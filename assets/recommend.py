@@ -30,6 +30,7 @@ MODELS = {
     "content": "Cosine of raw modality vectors to the history and uploads.",
     "multimodal": "Dot product in the unified space plus a graph of items alike in it.",
     "sequential": "What is liked after what, and how recently.",
+    "transfer": "What users would do with items that nobody has liked yet, learned by hiding liked items.",
     "hybrid": "All others stacked on the last days before the night; warm and cold users apart.",
 }
 KEY_METRICS = (("ndcg", 10), ("recall", 20))

@@ -106,10 +106,14 @@ class Contest:
     def choose(self, name: str) -> None:
         """Choose a recommender's settings on validation as the nightly search does, and fit it."""
         with self._costs(name, "fit_cpu_s"):
-            self.chosen[name], _, model = search_one(CLASSES[name], self.validation, max(CUTOFFS))
+            kind = CLASSES[name]
+            if kind.grid:
+                self.chosen[name], _, model = search_one(kind, self.validation, max(CUTOFFS))
+            else:
+                self.chosen[name], model = {}, kind().fit(self.split.inputs)
             self.models.append(model)
 
-    def stack(self, name: str, facts: str) -> None:
+    def stack(self, name: str, facts: bool) -> None:
         """Fit a hybrid of all recommenders on validation."""
         with self._costs(name, "fit_cpu_s"):
             v, hybrid = self.validation, Hybrid(self.models, facts)
@@ -171,13 +175,13 @@ def main() -> None:
     """Run all on a folder and print a line each."""
     command = parser(__doc__)
     command.add_argument("--data", type=Path, required=True, help="folder of a split")
-    command.add_argument("--all-hybrids", action="store_true", help="hybrids with fewer facts about items, too")
+    command.add_argument("--all-hybrids", action="store_true", help="a hybrid without facts about items, too")
     args = command.parse_args()
     contest = Contest(load_split(args.data))
     for name in tqdm(NAMES, "search and fit", disable=None):
         contest.choose(name)
-    for facts in ("none", "popularity", "all") if args.all_hybrids else ("all",):
-        contest.stack("hybrid" if facts == "all" else f"hybrid_facts_{facts}", facts)
+    for facts in (False, True) if args.all_hybrids else (True,):
+        contest.stack("hybrid" if facts else "hybrid_without_facts", facts)
     if not args.json:
         print(f"{'':28s} validation    test (Recall@20, NDCG@20)")
     for row in contest.rows():

@@ -30,6 +30,7 @@ ModelName = Literal[
     "content",
     "multimodal",
     "sequential",
+    "transfer",
     "hybrid",
 ]
 

@@ -22,10 +22,24 @@ from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.linear import ALS, Ease
 from pipelines.recommenders.neighbours import ItemCF, Popularity, UserCF
 from pipelines.recommenders.sequential import Sequential
+from pipelines.recommenders.transfer import Transfer
 from pipelines.storage import Lake
 
 CLASSES: dict[str, type[Recommender]] = {
-    c.name: c for c in (Popularity, UserCF, ItemCF, Ease, ALS, GraphFilter, LightGCN, Content, Multimodal, Sequential)
+    c.name: c
+    for c in (
+        Popularity,
+        UserCF,
+        ItemCF,
+        Ease,
+        ALS,
+        GraphFilter,
+        LightGCN,
+        Content,
+        Multimodal,
+        Sequential,
+        Transfer,
+    )
 }
 SETTINGS = "model_settings"
 

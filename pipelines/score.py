@@ -27,6 +27,7 @@ from pipelines.models import load_hybrid, load_recommenders
 from pipelines.recommenders.base import Inputs, Recommender, top_k
 from pipelines.recommenders.content import centred
 from pipelines.recommenders.hybrid import Hybrid, is_warm, place_new
+from pipelines.recommenders.transfer import Transfer
 from pipelines.schemas import STRINGS, vectors_to_numpy
 from pipelines.storage import Lake, Manifest, scratch, write_parquet
 
@@ -130,7 +131,8 @@ class ScoreBlock(beam.DoFn):
         for name in settings.models:
             lists = top_k(scores[name], settings.k, forbidden, night.inputs.device)
             if name == HYBRID and settings.new_items and not night.liked.all():
-                lists = place_new(lists, scores[name], ~night.liked, settings.new_items, forbidden)
+                chances = scores.get(Transfer.name, scores[name])
+                lists = place_new(lists, scores[name], chances, ~night.liked, settings.new_items, forbidden)
             yield self._write(f"{name}-{start:09d}", _candidates(night.data, users, name, *lists))
             if name == settings.serve:
                 yield self._write(f"served-{start:09d}", served_table(night, users, settings, self.day, *lists))

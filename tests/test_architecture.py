@@ -82,7 +82,8 @@ def test_asset_keys_are_stable() -> None:
         "std_interactions", "std_items", "std_user_content", "std_media", "quarantine", "ingest_files",
         "emb_text", "emb_image", "emb_audio", "emb_video", "model_aligner", "feat_items", "feat_users",
         "model_popularity", "model_user_cf", "model_item_cf", "model_ease", "model_als",
-        "model_graph", "model_lightgcn", "model_content", "model_multimodal", "model_sequential", "model_hybrid",
+        "model_graph", "model_lightgcn", "model_content", "model_multimodal", "model_sequential",
+        "model_transfer", "model_hybrid",
         "reco_candidates", "recommendations", "eval_offline",
     }  # fmt: skip
 

@@ -18,7 +18,7 @@ POWER_STEPS = 6  # of the randomized SVD
 OVERSAMPLED = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """What a recommender may see. Rows are users and items of one night.
 
@@ -133,6 +133,8 @@ def keep_largest(matrix: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
         a, b = matrix.indptr[row], matrix.indptr[row + 1]
         values, columns = matrix.data[a:b], matrix.indices[a:b]
         if len(values) > k:
+            able = values >= np.partition(values, -k)[-k] if k else np.zeros(len(values), bool)
+            values, columns = values[able], columns[able]
             best = np.lexsort((columns, -values))[:k]
             values, columns = values[best], columns[best]
         order = np.argsort(columns, kind="stable")

@@ -3,6 +3,7 @@
 Belongs here: normalized graphs and walks on them. Does not: how content graphs are cut (``content``).
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import numpy as np
@@ -46,6 +47,29 @@ def _agreement(links: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
     return float((links @ graph).multiply(links).sum())
 
 
+def walked(
+    start: sparse.csr_matrix, walks: Sequence[str], links: sparse.csr_matrix, graph: sparse.csr_matrix, device: str
+) -> list[np.ndarray]:
+    """Where walks lead to, float32 (users, items) each.
+
+    Args:
+        start: where users begin (users, items).
+        walks: steps, R over interactions or C over content; each is an earlier one and a step.
+        links: normalized interactions (all users, items).
+        graph: normalized content graph (items, items).
+        device: torch device.
+    """
+    there, back, alike = (on_device(m, device) for m in (links, links.T.tocsr(), graph))
+    out = [torch.empty(start.shape) for _ in walks]
+    for a in range(0, start.shape[0], BLOCK):
+        at = {"": torch.from_numpy(start[a : a + BLOCK].T.toarray()).to(device)}
+        for walk, found in zip(walks, out, strict=True):
+            before = at[walk[:-1]]
+            at[walk] = back @ (there @ before) if walk[-1] == "R" else alike @ before
+            found[a : a + BLOCK].copy_(at[walk].T)
+    return [found.numpy() for found in out]
+
+
 class GraphFilter(Recommender):
     """Low-pass filter of the interaction graph and the content graphs, without training.
 
@@ -80,15 +104,7 @@ class GraphFilter(Recommender):
         """What each of ``WALKS`` brings to every item, (users, items) each."""
         item = np.where(self.column > 0, self.column, 1) ** -0.5
         start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr().astype(np.float32)
-        links, back, graph = (on_device(m, inputs.device) for m in (self.links, self.links.T.tocsr(), self.graph))
-        out = [torch.empty(start.shape) for _ in WALKS]
-        for a in range(0, len(users), BLOCK):
-            at = {"": torch.from_numpy(start[a : a + BLOCK].T.toarray()).to(inputs.device)}
-            for walk, found in zip(WALKS, out, strict=True):
-                before = at[walk[:-1]]
-                at[walk] = back @ (links @ before) if walk[-1] == "R" else graph @ before
-                found[a : a + BLOCK].copy_(at[walk].T)
-        return [found.numpy() for found in out]
+        return walked(start, WALKS, self.links, self.graph, inputs.device)
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """(users, items)."""

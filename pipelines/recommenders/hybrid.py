@@ -18,7 +18,7 @@ SEGMENTS = ("warm", "cold")
 MIN_USERS = 10  # validation users below which a segment keeps the weights that it starts from
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
-BLOCK_SCORES = 2_000_000  # users x items of one signal at once
+BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
 
 
 def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -34,14 +34,13 @@ class Hybrid:
 
     Args:
         models: recommenders, in the order of the weights.
-        facts: which facts about items may take part (see ``stack.ItemFacts``): none, popularity, or all.
+        facts: whether facts about items (``stack.ItemFacts``) may take part.
     """
 
     name = "hybrid"
 
-    def __init__(self, models: Sequence[Recommender], facts: str = "all"):
-        self.models, self.level = list(models), facts
-        self.facts = ItemFacts() if facts != "none" else None
+    def __init__(self, models: Sequence[Recommender], facts: bool = True):
+        self.models, self.facts = list(models), ItemFacts() if facts else None
         self.parts = [m.name if s == "score" else f"{m.name}.{s}" for m in models for s in m.signals]
         self.weights: dict[str, np.ndarray] = {}
         self.prior: dict[str, np.ndarray] = {}
@@ -61,8 +60,6 @@ class Hybrid:
             those who the weights were fitted on, of the blend.
         """
         known = self.facts.fit_transform(past) if self.facts else np.zeros((wanted.shape[1], 0), np.float32)
-        if self.facts and self.level == "popularity":
-            known = known[:, : self.facts.popular]
         users = np.flatnonzero(np.diff(wanted.indptr))
         warm = is_warm(past, users)
         c = len(self.parts)
@@ -111,14 +108,17 @@ class Hybrid:
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Weights (channels + facts,) of some users, and what was found; facts get none unless they surely help."""
         c = len(self.parts)
-        report: dict[str, Any] = {"facts": {}}
-        use, most = 0, 0.0
-        for n in sorted({self.facts.popular, known.shape[1]}) if self.facts else []:
-            gain = _gain(choices, known[:, :n], start[: c + n], k)
+        report: dict[str, Any] = {}
+        use = known.shape[1]
+        if use:
+            gain = _gain(choices, known, start, k)
             error = float(gain.std() / len(gain) ** 0.5)
-            report["facts"][str(n)] = {"ndcg_gain": round(float(gain.mean()), 5), "standard_error": round(error, 5)}
-            if gain.mean() > max(SURE * error, most):
-                use, most = n, float(gain.mean())
+            report["facts"] = {
+                "number": use,
+                "ndcg_gain": round(float(gain.mean()), 5),
+                "standard_error": round(error, 5),
+            }
+            use = use if gain.mean() > SURE * error else 0
         found = fit(choices, known[:, :use], start[: c + use])
         report["ndcg"] = {"blend": round(float(choices.ndcg(found, known[:, :use], k).mean()), 5)}
         return np.pad(found, (0, len(start) - len(found))), report
@@ -164,6 +164,7 @@ class Hybrid:
 def place_new(
     lists: tuple[np.ndarray, np.ndarray],
     scores: np.ndarray,
+    chances: np.ndarray,
     new: np.ndarray,
     places: int,
     forbidden: sparse.csr_matrix | None,
@@ -174,7 +175,8 @@ def place_new(
 
     Args:
         lists: item rows and scores (users, k) of ``top_k``.
-        scores: (users, items).
+        scores: (users, items), those of the lists.
+        chances: (users, items), what new items are ranked by; where a row has none, it is the scores.
         new: bool (items,), True for items that nobody has liked.
         places: of each list.
         forbidden: nonzero (users, items) are never placed.
@@ -182,14 +184,15 @@ def place_new(
     items, values = (a.copy() for a in lists)
     columns = np.flatnonzero(new)
     mine = forbidden[:, columns].tocsr() if forbidden is not None else None
-    fresh, fresh_values = top_k(scores[:, columns], places, mine)
+    ranked = np.where(chances[:, columns].any(1, keepdims=True), chances[:, columns], scores[:, columns])
+    fresh, _ = top_k(ranked, places, mine)
     for row in np.flatnonzero((items >= 0).all(1)):  # a shorter list holds all that is allowed
         inside = new[items[row]]
         chosen = np.flatnonzero((fresh[row] >= 0) & ~np.isin(columns[fresh[row]], items[row]))
         chosen = chosen[: max(places - inside.sum(), 0)]
         kept = np.delete(np.arange(len(inside)), np.flatnonzero(~inside)[::-1][: len(chosen)])
         items[row] = np.concatenate([items[row, kept], columns[fresh[row, chosen]]])
-        values[row] = np.concatenate([values[row, kept], fresh_values[row, chosen]])
+        values[row] = np.concatenate([values[row, kept], scores[row, items[row, len(kept) :]]])
     return items, values
 
 

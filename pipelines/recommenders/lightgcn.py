@@ -1,6 +1,7 @@
 """A small graph network of users and items, trained with a softmax over the whole catalogue."""
 
 from typing import ClassVar, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ BLOCK = 128  # users whose scores are held at once; they stay in the processor's
 WORK = 500_000_000  # scores of one training, at most
 EPOCHS = 20  # at most
 CONTENT = 0.5  # weight of the content graph
+TRAINED = WeakKeyDictionary[Inputs, dict[tuple[float, ...], tuple[np.ndarray, np.ndarray]]]()  # two recommenders ask
 
 
 class LightGCN(Recommender):
@@ -49,7 +51,16 @@ class LightGCN(Recommender):
         self.activity, self.learning_rate = activity, learning_rate
 
     def fit(self, inputs: Inputs) -> Self:
-        """Train; steps are bounded by ``WORK`` and ``EPOCHS``, memory by a block of users."""
+        """Train, once for the same inputs and settings."""
+        settings = (self.dim, self.layers, self.temperature, self.activity, self.learning_rate)
+        trained = TRAINED.setdefault(inputs, {})
+        if settings not in trained:
+            trained[settings] = self._trained(inputs)
+        self.users, self.items = trained[settings]
+        return self
+
+    def _trained(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors of users and items; steps are bounded by ``WORK`` and ``EPOCHS``, memory by a block of users."""
         liked = (inputs.positives > 0).astype(np.float32).tocsr()
         links, graph = scaled(liked, 0.5, 0.5), CONTENT * content_graph(inputs)
         known = np.flatnonzero(np.diff(liked.indptr))
@@ -66,8 +77,7 @@ class LightGCN(Recommender):
             vectors.grad = self._spread(around, slope / spread.norm(dim=1, keepdim=True).clamp(min=1e-12))
             optimizer.step()
         found: np.ndarray = F.normalize(self._spread(around, vectors.detach()), dim=1).cpu().numpy()
-        self.users, self.items = found[:users], found[users:]
-        return self
+        return found[:users], found[users:]
 
     def _start(self, links: sparse.csr_matrix, graph: sparse.csr_matrix) -> np.ndarray:
         """Singular vectors (users + items, dim), about unit rows."""

@@ -53,7 +53,7 @@ class ItemFacts:
     Log popularity among users of like activity (1, 2, 3-4, 5-8, ... items) and among the items' neighbours; leading
     directions of the interactions of all but the most active users (randomized SVD,
     https://arxiv.org/abs/0909.4061) and of each modality. Directions are found once, in ``fit``; later inputs are
-    projected on them. The first ``popular`` facts are popularity among users of like activity.
+    projected on them.
     """
 
     def fit_transform(self, inputs: Inputs) -> np.ndarray:
@@ -62,7 +62,6 @@ class ItemFacts:
         self.usual = active <= (np.quantile(active[active > 0], USUAL) if active.any() else 0)
         events = np.bincount(_stratum(active), weights=active)
         self.strata = np.flatnonzero(events > LEAST_SHARE * max(active.sum(), 1))
-        self.popular = len(self.strata)
         self.users = right_directions(self._links(inputs).T, MODES)
         self.axes = {m: right_directions(v, MODES) for m, v in _contents(inputs).items()}
         raw = self._raw(inputs)
