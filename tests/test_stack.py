@@ -211,6 +211,8 @@ def test_new_items_go_to_those_who_like_their_like(inputs: Inputs) -> None:
     assert gained > 1.1 * plain, (gained, plain)
     assert np.array_equal(Transfer().restore(model.state()).score(past, users), scores)
     assert np.array_equal(Transfer().fit(replace(past)).score(past, users), scores), "training repeats itself"
+    few = np.array([USERS - 1, 3])
+    assert np.allclose(model.score(past, few), scores[few], atol=1e-5), "walks from users are walks from items"
 
 
 def test_new_items_by_a_graph_alone_and_where_there_are_none(inputs: Inputs) -> None:

@@ -133,15 +133,22 @@ class _Sources:
 
     def channels(self, inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
         """Each signal (users, targets) on a scale that adds up with others'."""
-        nothing = sparse.csr_matrix((self.links.shape[1],) * 2, dtype=np.float32)
-        steps = walked(self.links[users], ("R", "RR"), self.links, nothing, inputs.device)
         history, own = unit_rows(inputs.positives[users]), self.users[users]
-        found = []
-        for near, carried in zip(self.near, self.carried, strict=True):
-            found += [channel(np.ascontiguousarray((near @ walk.T).T), signed=False) for walk in steps]
+        found, walks = [], self._walked(users, inputs.device)
+        for k, carried in enumerate(self.carried):
+            mine = slice(k * len(self.targets), (k + 1) * len(self.targets))
+            found += [channel(np.ascontiguousarray(walk[:, mine]), signed=False) for walk in walks]
             found.append(channel(own @ carried.T, signed=True))
         found += [channel((history @ v) @ v[self.targets].T, signed=True) for v in self.vectors]
         return [*found, *(channel((history @ g).toarray(), signed=True) for g in self.alike)]
+
+    def _walked(self, users: np.ndarray, device: str) -> list[np.ndarray]:
+        """Walks of one step and of two, carried by each kernel: (users, kernels x targets)."""
+        start, ends = self.links[users], sparse.vstack(self.near).tocsr()
+        nothing = sparse.csr_matrix((ends.shape[1],) * 2, dtype=np.float32)
+        if ends.shape[0] < len(users):  # a walk is as long from either side; the side with fewer starts is quicker
+            return [start @ walk.T for walk in walked(ends, ("R", "RR"), self.links, nothing, device)]
+        return [(ends @ walk.T).T for walk in walked(start, ("R", "RR"), self.links, nothing, device)]
 
     def state(self) -> Arrays:
         """Arrays to store; nothing but ``targets`` where there are none."""
