@@ -21,7 +21,7 @@ from pipelines.recommenders.stack import Choices, channel, combined, fit
 HIDDEN = 5  # one liked item in so many is hidden to learn from
 BROAD, NARROW = 4.0, 10.0  # sharpness of a kernel
 NEIGHBOURS = 100  # liked items that speak for a new one
-ENOUGH = 20  # new items; a list holds fewer whatever they are weighed by
+ENOUGH = 20  # new items; where a list could hold all of them, their weights hardly matter
 BLOCK = 1024  # new items of one similarity block
 
 
