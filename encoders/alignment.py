@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 TRAIN_HISTORY = 20  # most recent items that describe a user in training
 EPOCHS = 20  # passes over the events at most, whatever ``steps`` says
+CROSS_MODAL = 0.2  # weight of the cross-modal loss beside the interaction loss
 HELD_OUT = 0.1  # share of items kept out of the cross-modal loss to measure retrieval
 MIN_HELD_OUT = 50
 
@@ -38,10 +39,10 @@ class AlignerSettings:
     dim: int = 128
     layers: int = 1
     heads: int = 4
-    steps: int = 200
+    steps: int = 400
     batch_size: int = 256
     learning_rate: float = 1e-3
-    modality_dropout: float = 0.3
+    modality_dropout: float = 0.7
     seed: int = 0
 
 
@@ -107,11 +108,12 @@ class _Trainer:
         self.dropout = torch.Generator().manual_seed(settings.seed + 1)
 
     def fused(self, rows: Tensor) -> Tensor:
-        """Fused vectors of items with some of their modalities dropped, never all."""
+        """Fused vectors of items; in some batches all of them lose one modality, unless they have no other."""
         mask = self.present[rows]
-        keep = torch.rand(mask.shape, generator=self.dropout).to(self.device) >= self.settings.modality_dropout
-        kept = mask & keep
-        mask = torch.where(kept.any(1, keepdim=True), kept, mask)
+        if torch.rand((), generator=self.dropout) < self.settings.modality_dropout:
+            kept = mask.clone()
+            kept[:, int(torch.randint(mask.shape[1], (), generator=self.dropout))] = False
+            mask = torch.where(kept.any(1, keepdim=True), kept, mask)
         tokens = self.model.item_tokens({m: x[rows] for m, x in self.x.items()})
         return self.model.pool(tokens, mask)[0]
 
@@ -227,7 +229,7 @@ def _optimize(trainer: _Trainer, batches: _Batches, steps: int, learning_rate: f
     curve = []
     for step in range(steps):
         cross, inter = _losses(trainer, batches)
-        loss = cross + inter
+        loss = CROSS_MODAL * cross + inter
         if loss.requires_grad:
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

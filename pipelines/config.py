@@ -105,10 +105,15 @@ class Aligner(Settings):
     dim: int = Field(128, ge=8, le=1024, description="length of fused vectors")
     layers: int = Field(1, ge=1, le=8)
     heads: int = Field(4, ge=1, le=16)
-    steps: int = Field(200, ge=1, description="optimizer steps a night")
+    steps: int = Field(400, ge=1, description="optimizer steps a night")
     batch_size: int = Field(256, ge=4)
     learning_rate: float = Field(1e-3, gt=0)
-    modality_dropout: float = Field(0.3, ge=0, lt=1)
+    modality_dropout: float = Field(
+        0.7,
+        ge=0,
+        lt=1,
+        description="share of the batches in which all items lose a modality, unless they have no other",
+    )
     history: int = Field(50, ge=1, description="most recent items that describe a user")
     seed: int = 0
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from encoders.alignment import AlignerSettings, info_nce, load_aligner, train_aligner
+from encoders.alignment import AlignerSettings, _Trainer, info_nce, load_aligner, train_aligner
 from encoders.closed_form import MAPS
 from encoders.fusion import FUSERS, Features, fuse_items, fuse_users
 from pipelines.config import Recommend
@@ -163,6 +163,23 @@ def test_info_nce_by_hand() -> None:
     assert float(info_nce(eye, eye, torch.tensor(1.0))) == pytest.approx(expected, abs=1e-6)
     same = torch.ones(2, 2, dtype=torch.bool)
     assert float(info_nce(eye, eye, torch.tensor(1.0), same=same)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_dropped_modality_is_gone_from_the_whole_batch_but_never_the_last_one(world) -> None:  # type: ignore[no-untyped-def]
+    features, _, _ = world
+    rows = torch.arange(N)
+    trainer = _Trainer(features, replace(SETTINGS, modality_dropout=1.0), "cpu")
+    whole = _Trainer(features, replace(SETTINGS, modality_dropout=0.0), "cpu")
+    tokens = whole.model.item_tokens({m: x[rows] for m, x in whole.x.items()})
+    without = []
+    for gone in range(len(features)):
+        mask = whole.present.clone()
+        mask[:, gone] &= ~(mask.sum(1) > 1)
+        without.append(whole.model.pool(tokens, mask)[0])
+    found = [trainer.fused(rows) for _ in range(8)]
+    at = [next(i for i, w in enumerate(without) if torch.allclose(f, w, atol=1e-6)) for f in found]
+    assert set(at) == set(range(len(features))), "each modality has its turn"
+    assert torch.equal(whole.fused(rows), whole.model.pool(tokens, whole.present)[0])
 
 
 # --- recommenders -----------------------------------------------------------------------------------------------
