@@ -146,8 +146,10 @@ def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> byt
     for i, model in enumerate(models):
         x = np.arange(len(slices)) + (i - (len(models) - 1) / 2) * width
         axes.bar(x, [value.get((model, s), 0.0) for s in slices], 0.9 * width, label=model, color=_colour(i))
-    axes.set(title=f"{metric}@{k} on {day}", xticks=range(len(slices)), xticklabels=slices)
-    axes.legend(fontsize=8, ncols=5, loc="upper center", bbox_to_anchor=(0.5, -0.08))
+    users = {r["slice"]: r["n_users"] for r in rows}
+    labels = [f"{s}\n{users[s]} users" for s in slices]
+    axes.set(title=f"{metric}@{k} on {day}", xticks=range(len(slices)), xticklabels=labels)
+    axes.legend(fontsize=8, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return _png(figure)
 
 
@@ -190,7 +192,7 @@ def tried_settings(card: dict[str, Any]) -> bytes | None:
 def _colour(i: int) -> Any:
     from matplotlib import colormaps
 
-    return colormaps["tab10"](i % 10)
+    return colormaps["tab20"]((2 * i + i // 10) % 20)  # ten strong colours, then their light ones
 
 
 def gallery(examples: Sequence[Any]) -> bytes | None:

@@ -1,7 +1,7 @@
 """`python -m benchmarks.alignment --config FILE --date NIGHT [--json] [--only KIND ...]`: ways to one space, compared.
 
 The night must have been run. The latest fifth of every history is held out (days of a night have too few users to tell
-ways apart). Every kind of ``aligner.kind`` is trained on the rest, three seeds each where it is trained at all:
+ways apart). Every kind of ``aligner.kind`` is trained on the rest, some seeds each where it is trained at all:
 Recall@10 of finding a held-out item's vector in one modality by another (mean over pairs), NDCG@20 of the multimodal
 recommender, seconds to train. Then the same NDCG with one modality taken from all items, by the model that was trained
 with it and by one that was trained without it.
@@ -30,7 +30,6 @@ from pipelines.recommenders.base import Inputs, top_k
 from pipelines.recommenders.content import Multimodal
 
 KINDS = get_args(Aligner.model_fields["kind"].annotation)
-SEEDS = (0, 1, 2)
 HELD_OUT = 5  # one in so many of a history, the latest
 K = 20
 
@@ -38,8 +37,8 @@ K = 20
 class Comparison:
     """One night's data, and how good a space is for it."""
 
-    def __init__(self, histories: list[np.ndarray], features: dict[str, Features], history: int):
-        self.features, self.history = features, history
+    def __init__(self, histories: list[np.ndarray], features: dict[str, Features], history: int, seeds: int):
+        self.features, self.history, self.seeds = features, history, seeds
         items = len(next(iter(features.values())).present)
         self.histories = [h[: len(h) - len(h) // HELD_OUT] for h in histories]
         self.positives = _matrix(self.histories, items)
@@ -61,7 +60,7 @@ class Comparison:
     def train(self, settings: AlignerSettings, names: list[str]) -> tuple[list[FusionModel], list[float], float]:
         """Models of all seeds on some modalities, mean retrieval of each, seconds of one."""
         models, found, started = [], [], time.monotonic()
-        for seed in SEEDS if settings.kind not in MAPS else SEEDS[:1]:
+        for seed in range(self.seeds if settings.kind not in MAPS else 1):
             weights, card = train_aligner(
                 {m: self.features[m] for m in names}, self.histories, replace(settings, seed=seed)
             )
@@ -118,11 +117,13 @@ def main() -> None:
     command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
     command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
     command.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+    command.add_argument("--seeds", type=int, default=3, help="trainings of each kind, with another seed each")
     args = command.parse_args()
     config = load_config(args.config)
     lake = lake_of(config)
     data = load_dataset(lake, args.date, config.recommend, config.timezone)
-    comparison = Comparison(data.histories(), item_features(config, lake, args.date)[0], config.aligner.history)
+    features, _ = item_features(config, lake, args.date)
+    comparison = Comparison(data.histories(), features, config.aligner.history, args.seeds)
     settings = AlignerSettings(**config.aligner.model_dump(exclude={"history"}))
     show(figures(comparison, settings, args.only), args.json)
 
