@@ -28,7 +28,7 @@ def padded_length(tokens: int, longest: int) -> int:
     """Length that a sequence is padded to: at most a tenth is padding, and it depends on nothing but its own length.
 
     >>> [padded_length(n, 512) for n in (1, 9, 10, 11, 21, 31, 100, 511)]
-    [1, 9, 10, 12, 22, 33, 110, 512]
+    [1, 9, 10, 12, 23, 33, 105, 512]
     """
     length, step = 1, 1
     while length < tokens:
