@@ -44,8 +44,9 @@ def nearest_graph(vectors: np.ndarray, k: int) -> sparse.csr_matrix:
 
 def with_graphs(inputs: Inputs) -> Inputs:
     """The same with the nearest-neighbour graph of each modality, so that each is built once for all models."""
-    graphs = {m: nearest_graph(centred(v), GRAPH_NEIGHBOURS) for m, v in inputs.content.items()}
-    return replace(inputs, graphs=graphs | inputs.graphs)
+    missing = sorted(inputs.content.keys() - inputs.graphs.keys())
+    graphs = {m: nearest_graph(centred(inputs.content[m]), GRAPH_NEIGHBOURS) for m in missing}
+    return replace(inputs, graphs=graphs | inputs.graphs) if missing else inputs
 
 
 class Content(Recommender):

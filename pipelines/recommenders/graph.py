@@ -30,8 +30,7 @@ def content_graph(inputs: Inputs) -> sparse.csr_matrix:
     co-occurrences, damped by both degrees, on the graphs; all the same where there are none.
     """
     n = inputs.positives.shape[1]
-    graphs = with_graphs(inputs).graphs if inputs.content.keys() - inputs.graphs.keys() else inputs.graphs
-    parts = [normalized(g) for _, g in sorted(graphs.items())]
+    parts = [normalized(g) for _, g in sorted(with_graphs(inputs).graphs.items())]
     if not parts:
         return sparse.csr_matrix((n, n), dtype=np.float32)
     links = scaled(inputs.positives, 0.5, 0.5)

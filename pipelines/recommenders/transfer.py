@@ -43,7 +43,7 @@ class Transfer(Recommender):
 
     def fit(self, inputs: Inputs) -> Self:
         """Learn the weights from hidden items, then carry everything that is known to the new items."""
-        inputs = with_graphs(inputs) if inputs.content.keys() - inputs.graphs.keys() else inputs
+        inputs = with_graphs(inputs)
         liked = np.diff(inputs.positives.tocsc().indptr) > 0
         self.sources, self.weights = _Sources(), np.zeros(0, np.float32)
         if not liked.any() or liked.all() or not (inputs.content or inputs.graphs):
