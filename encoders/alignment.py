@@ -1,7 +1,8 @@
 """Training of the unified space: cross-modal InfoNCE plus an interaction loss, with modality dropout.
 
-Belongs here: losses, batches, the training loop, saving without pickle. Does not: the network (``fusion``), maps found
-without training (``closed_form``).
+Projections start from ridge regression onto collaborative factors (``closed_form.ridge``), so that training begins
+where content already predicts who likes what. Belongs here: losses, batches, the training loop, saving without pickle.
+Does not: the network (``fusion``), maps found without training (``closed_form``).
 """
 
 import json
@@ -19,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.base import single_threaded
-from encoders.closed_form import MAPS
+from encoders.closed_form import MAPS, Map, ridge
 from encoders.fusion import Features, FusionModel, fuse_items
 
 log = logging.getLogger(__name__)
 
 TRAIN_HISTORY = 20  # most recent items that describe a user in training
 EPOCHS = 20  # passes over the events at most, whatever ``steps`` says
-CROSS_MODAL = 0.2  # weight of the cross-modal loss beside the interaction loss
+CROSS_MODAL = 0.01  # weight of the cross-modal loss beside the interaction loss
 HELD_OUT = 0.1  # share of items kept out of the cross-modal loss to measure retrieval
 MIN_HELD_OUT = 50
 
@@ -35,14 +36,14 @@ MIN_HELD_OUT = 50
 class AlignerSettings:
     """Shape and training of the aligner; see ``pipelines.config.Aligner`` for the meaning of each."""
 
-    kind: str = "transformer"
+    kind: str = "gated"
     dim: int = 128
     layers: int = 1
     heads: int = 4
     steps: int = 400
     batch_size: int = 256
     learning_rate: float = 1e-3
-    modality_dropout: float = 0.7
+    modality_dropout: float = 0.9
     seed: int = 0
 
 
@@ -96,26 +97,29 @@ class _Batches:
 
 
 class _Trainer:
-    def __init__(self, features: dict[str, Features], settings: AlignerSettings, device: str):
+    def __init__(self, features: dict[str, Features], settings: AlignerSettings, maps: dict[str, Map], device: str):
         torch.manual_seed(settings.seed)
         self.settings, self.device = settings, device
         dims = {m: f.matrix.shape[1] for m, f in features.items()}
         self.sequences = {m: f.sequence for m, f in features.items() if f.sequence}
-        self.model = _untrained(dims, self.sequences, asdict(settings)).to(device)
+        self.model = _untrained(dims, self.sequences, asdict(settings))
+        _project_by(self.model, maps)
+        self.model.to(device)
         self.x = {m: torch.from_numpy(features[m].matrix).to(device) for m in self.model.modalities}
         self.views = {m: torch.from_numpy(v).to(device) for m, f in features.items() if (v := f.views) is not None}
         self.present = torch.from_numpy(np.stack([features[m].present for m in self.model.modalities], 1)).to(device)
-        self.dropout = torch.Generator().manual_seed(settings.seed + 1)
+        self.drawn = torch.Generator().manual_seed(settings.seed + 1)
 
-    def fused(self, rows: Tensor) -> Tensor:
-        """Fused vectors of items; in some batches all of them lose one modality, unless they have no other."""
-        mask = self.present[rows]
-        if torch.rand((), generator=self.dropout) < self.settings.modality_dropout:
-            kept = mask.clone()
-            kept[:, int(torch.randint(mask.shape[1], (), generator=self.dropout))] = False
-            mask = torch.where(kept.any(1, keepdim=True), kept, mask)
-        tokens = self.model.item_tokens({m: x[rows] for m, x in self.x.items()})
-        return self.model.pool(tokens, mask)[0]
+    def masks(self, rows: Tensor) -> list[Tensor]:
+        """Presence (b, modalities) of some items, and without each modality in turn; an item's only one stays."""
+        whole = self.present[rows]
+        found = [whole]
+        if self.settings.modality_dropout and whole.shape[1] > 1:
+            for column in range(whole.shape[1]):
+                less = whole.clone()
+                less[:, column] = False
+                found.append(torch.where(less.any(1, keepdim=True), less, whole))
+        return found
 
     def cross_modal(self, rows: Tensor) -> Tensor:
         """Mean InfoNCE over the pairs of modalities that enough items of the batch have."""
@@ -136,23 +140,41 @@ class _Trainer:
         for m, views in self.views.items():
             mine = rows[self.present[rows, self.model.modalities.index(m)]]
             if len(mine) > 1:
-                chosen = views[int(torch.randint(len(views), (), generator=self.dropout)), mine]
+                chosen = views[int(torch.randint(len(views), (), generator=self.drawn)), mine]
                 a, b = self.model.aligned(m, self.x[m][mine]), self.model.aligned(m, chosen)
                 losses.append(info_nce(a, b, self.model.log_temperature.exp()))
         return losses
 
     def interaction(self, rows: np.ndarray, mask: np.ndarray, target: np.ndarray, log_q: np.ndarray) -> Tensor:
-        """InfoNCE of the user (fused from the history) and the next item."""
+        """InfoNCE of the user (fused from the history) and the next item.
+
+        What modality dropout (https://arxiv.org/abs/1501.00102) draws at random is averaged in every step: items
+        without each modality in turn, for users whose histories lack it too and for users whose histories lack nothing.
+        """
         distinct, at = np.unique(np.concatenate([rows[mask], target]), return_inverse=True)
-        vectors = self.fused(torch.from_numpy(distinct).to(self.device))
-        tokens = torch.zeros((*rows.shape, self.model.dim), device=self.device)
-        t_mask = torch.from_numpy(mask).to(self.device)
-        tokens[t_mask] = vectors[torch.from_numpy(at[: mask.sum()])] + self.model.kind["history"]
-        users, _ = self.model.pool(tokens, t_mask)
-        goal = torch.from_numpy(target).to(self.device)
-        positives = vectors[torch.from_numpy(at[mask.sum() :])]
+        items = torch.from_numpy(distinct).to(self.device)
+        tokens = self.model.item_tokens({m: x[items] for m, x in self.x.items()})
+        in_history = torch.from_numpy(mask).to(self.device)
+        history, goal = (torch.from_numpy(x).to(self.device) for x in (at[: mask.sum()], at[mask.sum() :]))
+        same = goal[:, None] == goal[None]
         correction = torch.from_numpy(log_q[target]).to(self.device)
-        return info_nce(users, positives, self.model.log_temperature.exp(), correction, goal[:, None] == goal[None])
+
+        def fused(present: Tensor) -> tuple[Tensor, Tensor]:
+            vectors, _ = self.model.pool(tokens, present)
+            past = torch.zeros((*rows.shape, self.model.dim), device=self.device)
+            past[in_history] = vectors[history] + self.model.kind["history"]
+            return self.model.pool(past, in_history)[0], vectors[goal]
+
+        def loss(users: Tensor, liked: Tensor) -> Tensor:
+            return info_nce(users, liked, self.model.log_temperature.exp(), correction, same)
+
+        whole, *lacking = self.masks(items)
+        users, liked = fused(whole)
+        total, share = loss(users, liked), self.settings.modality_dropout
+        if lacking:
+            less = [(loss(u, i) + loss(users, i)) / 2 for u, i in map(fused, lacking)]
+            total = (1 - share) * total + share * torch.stack(less).mean()
+        return total
 
 
 @single_threaded()  # sums of several threads differ from run to run
@@ -183,7 +205,9 @@ def train_aligner(
         features = {m: replace(f, sequence=None) for m, f in features.items()}
         model, curve = _in_closed_form(features, histories, settings, known), list[dict[str, float]]()
     else:
-        trainer, batches = _Trainer(features, settings, device), _Batches(histories, n, settings, known)
+        flat = {m: f for m, f in features.items() if not f.sequence}
+        maps = ridge(flat, histories, settings.dim, known) if flat else {}
+        trainer, batches = _Trainer(features, settings, maps, device), _Batches(histories, n, settings, known)
         steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.pairs), n) // settings.batch_size)))
         model, curve = trainer.model, _optimize(trainer, batches, steps, settings.learning_rate)
     card = {
@@ -211,15 +235,20 @@ def _in_closed_form(
     """A model whose projections are found without training; tokens have no kind."""
     torch.manual_seed(settings.seed)
     model = _untrained({m: f.matrix.shape[1] for m, f in features.items()}, {}, asdict(settings))
-    maps = MAPS[settings.kind](features, histories, settings.dim, known)
+    _project_by(model, MAPS[settings.kind](features, histories, settings.dim, known))
+    with torch.no_grad():
+        for kind in model.kind.values():
+            kind.zero_()
+    return model.eval()
+
+
+def _project_by(model: FusionModel, maps: dict[str, Map]) -> None:
+    """Set the projections of some modalities."""
     with torch.no_grad():
         for m, found in maps.items():
             linear = cast(nn.Linear, model.project[m])
             linear.weight.copy_(torch.from_numpy(found.matrix.T))
             linear.bias.copy_(torch.from_numpy(-found.mean @ found.matrix))
-        for kind in model.kind.values():
-            kind.zero_()
-    return model.eval()
 
 
 def _optimize(trainer: _Trainer, batches: _Batches, steps: int, learning_rate: float) -> list[dict[str, float]]:

@@ -15,6 +15,7 @@ from encoders.fusion import Features
 
 DAMPING = 0.1  # ridge, in mean variances of a modality
 SHRINKAGE = 3.0  # added to an item's degree
+BLOCK = 4096  # rows in double precision at once
 
 
 @dataclass(frozen=True)
@@ -28,42 +29,52 @@ class Map:
 Fit = Callable[[dict[str, Features], Sequence[np.ndarray], int, np.ndarray], dict[str, Map]]
 
 
-@dataclass(frozen=True)
 class _Centred:
-    """Rows (n, d_m), float64, of items that have the modality; zero elsewhere."""
+    """One modality of items, less the mean of those that have it.
 
-    mean: np.ndarray
-    rows: np.ndarray
-    there: np.ndarray
+    Attributes:
+        mean: float64 (d_m,).
+        there: bool (n,), items that have the modality and may be seen.
+    """
+
+    def __init__(self, features: Features, known: np.ndarray):
+        self.there = np.zeros(len(features.present), bool)
+        self.there[known] = features.present[known]
+        if not self.there.any():
+            self.there = features.present
+        self.matrix = features.matrix
+        total = features.matrix.sum(0, dtype=np.float64, where=self.there[:, None])
+        self.mean = total / max(int(self.there.sum()), 1)
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Float64 (n, d_m); zero for items that are not there."""
+        return np.where(self.there[:, None], self.matrix - self.mean, 0.0)
 
     def ridge(self, target: np.ndarray, of: np.ndarray | None = None) -> Map:
-        """Least squares from the rows to ``target`` (n, dim) on items that are there, and in ``of``."""
-        use = self.there if of is None else self.there & of
-        x = self.rows[use]
-        matrix = np.linalg.solve(self._damped(x), x.T @ target[use])
+        """Least squares from the rows to ``target`` (n, dim) on items that are there, and in ``of``, by blocks."""
+        use = np.flatnonzero(self.there if of is None else self.there & of)
+        gram, product = np.zeros((len(self.mean),) * 2), np.zeros((len(self.mean), target.shape[1]))
+        for block in (use[a : a + BLOCK] for a in range(0, len(use), BLOCK)):
+            x = self.matrix[block] - self.mean
+            gram += x.T @ x
+            product += x.T @ target[block]
+        matrix = np.linalg.solve(_damped(gram), product)
         return Map(self.mean.astype(np.float32), matrix.astype(np.float32))
 
     def whitened(self) -> np.ndarray:
         """Rows of unit covariance, small directions damped."""
-        values, vectors = np.linalg.eigh(self._damped(self.rows))
-        return self.rows @ (vectors / np.sqrt(values))
+        rows = self.rows
+        values, vectors = np.linalg.eigh(_damped(rows.T @ rows))
+        return rows @ (vectors / np.sqrt(values))
 
-    @staticmethod
-    def _damped(x: np.ndarray) -> np.ndarray:
-        gram = x.T @ x
-        return gram + np.eye(len(gram)) * max(DAMPING * np.trace(gram) / len(gram), 1e-9)
+
+def _damped(gram: np.ndarray) -> np.ndarray:
+    return gram + np.eye(len(gram)) * max(DAMPING * np.trace(gram) / len(gram), 1e-9)
 
 
 def _centre(features: dict[str, Features], known: np.ndarray) -> dict[str, _Centred]:
-    out = {}
-    for m, f in sorted(features.items()):
-        there = np.zeros(len(f.present), bool)
-        there[known] = f.present[known]
-        if not there.any():
-            there = f.present
-        mean = f.matrix[there].mean(0).astype(np.float64)
-        out[m] = _Centred(mean, np.where(there[:, None], f.matrix - mean, 0.0), there)
-    return out
+    return {m: _Centred(f, known) for m, f in sorted(features.items())}
 
 
 def _directions(rows: np.ndarray, dim: int) -> np.ndarray:

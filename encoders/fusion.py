@@ -72,6 +72,13 @@ class SequenceProjection(nn.Module):
         return self.out((hidden * mask).sum(1) / mask.sum(1).clamp(min=1))
 
 
+def _silent(layer: nn.Linear) -> nn.Linear:
+    """The last layer of a residual branch, which adds nothing at first (https://arxiv.org/abs/1901.09321)."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class TransformerFuser(nn.Module):
     """Tokens look at each other, then attention pooling (https://arxiv.org/abs/1706.03762, 1703.03130)."""
 
@@ -79,6 +86,8 @@ class TransformerFuser(nn.Module):
         super().__init__()
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        for block in self.encoder.layers:
+            _silent(block.self_attn.out_proj), _silent(block.linear2)
         self.query = nn.Parameter(torch.zeros(dim))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,7 +113,7 @@ class GatedFuser(nn.Module):
 
     def __init__(self, dim: int, layers: int, heads: int):
         super().__init__()
-        self.value, self.gate = nn.Linear(dim, dim), nn.Linear(dim, 1)
+        self.value, self.gate = _silent(nn.Linear(dim, dim)), nn.Linear(dim, 1)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See ``TransformerFuser.forward``; a softmax of log-sigmoids shares the whole out by the gates."""
@@ -116,7 +125,8 @@ class MlpFuser(nn.Module):
 
     def __init__(self, dim: int, layers: int, heads: int):
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
+        last = _silent(nn.Linear(2 * dim, dim))
+        self.net = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), last)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """See ``TransformerFuser.forward``."""

@@ -100,7 +100,7 @@ class Aligner(Settings):
     """The shared space and its training."""
 
     kind: Literal["transformer", "attention", "gated", "mlp", "cca", "procrustes", "ridge"] = Field(
-        "transformer", description="the last three are found in closed form, without training"
+        "gated", description="the last three are found in closed form, without training"
     )
     dim: int = Field(128, ge=8, le=1024, description="length of fused vectors")
     layers: int = Field(1, ge=1, le=8)
@@ -109,10 +109,10 @@ class Aligner(Settings):
     batch_size: int = Field(256, ge=4)
     learning_rate: float = Field(1e-3, gt=0)
     modality_dropout: float = Field(
-        0.7,
+        0.9,
         ge=0,
         lt=1,
-        description="share of the batches in which all items lose a modality, unless they have no other",
+        description="weight of losses in which items lack one modality, each in turn, unless they have no other",
     )
     history: int = Field(50, ge=1, description="most recent items that describe a user")
     seed: int = 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from encoders import closed_form
 from encoders.alignment import AlignerSettings, _Trainer, info_nce, load_aligner, train_aligner
 from encoders.closed_form import MAPS
 from encoders.fusion import FUSERS, Features, fuse_items, fuse_users
@@ -165,21 +166,63 @@ def test_info_nce_by_hand() -> None:
     assert float(info_nce(eye, eye, torch.tensor(1.0), same=same)) == pytest.approx(0.0, abs=1e-6)
 
 
-def test_a_dropped_modality_is_gone_from_the_whole_batch_but_never_the_last_one(world) -> None:  # type: ignore[no-untyped-def]
+def test_a_dropped_modality_is_gone_from_every_item_but_one_that_has_no_other(world) -> None:  # type: ignore[no-untyped-def]
     features, _, _ = world
     rows = torch.arange(N)
-    trainer = _Trainer(features, replace(SETTINGS, modality_dropout=1.0), "cpu")
-    whole = _Trainer(features, replace(SETTINGS, modality_dropout=0.0), "cpu")
-    tokens = whole.model.item_tokens({m: x[rows] for m, x in whole.x.items()})
-    without = []
-    for gone in range(len(features)):
-        mask = whole.present.clone()
-        mask[:, gone] &= ~(mask.sum(1) > 1)
-        without.append(whole.model.pool(tokens, mask)[0])
-    found = [trainer.fused(rows) for _ in range(8)]
-    at = [next(i for i, w in enumerate(without) if torch.allclose(f, w, atol=1e-6)) for f in found]
-    assert set(at) == set(range(len(features))), "each modality has its turn"
-    assert torch.equal(whole.fused(rows), whole.model.pool(tokens, whole.present)[0])
+    present = np.stack([features[m].present for m in sorted(features)], 1)
+    whole, *without = _Trainer(features, SETTINGS, {}, "cpu").masks(rows)
+    assert np.array_equal(whole, present)
+    assert len(without) == len(features), "each modality has its turn"
+    for column, mask in enumerate(without):
+        both = present.all(1)
+        assert not mask[both, column].any()
+        assert mask[both, 1 - column].all()
+        assert np.array_equal(mask[~both], present[~both]), "what an item has alone stays"
+    assert len(_Trainer(features, replace(SETTINGS, modality_dropout=0.0), {}, "cpu").masks(rows)) == 1
+
+
+@pytest.mark.parametrize("gone", ["text", "image"])
+def test_a_modality_alone_is_trained_as_well_as_beside_others(gone: str) -> None:
+    """Each modality tells half of what the groups are; alone it must still tell its half."""
+    rng = np.random.default_rng(1)
+    half = {"text": np.arange(N) % 2, "image": np.arange(N) // 2 % 2}
+    features = {}
+    for m, side in half.items():
+        x = unit(rng, 2, 24)[side] + 0.7 * unit(rng, N, 24)
+        features[m] = Features((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), np.ones(N, bool))
+    group = half["text"] * 2 + half["image"]
+    histories = [rng.permutation(np.flatnonzero(group == u % 4))[:12] for u in range(80)]
+    model = load_aligner(*train_aligner(features, histories, SETTINGS))
+    lacking = features | {gone: replace(features[gone], present=np.zeros(N, bool))}
+    other = half["image" if gone == "text" else "text"]
+    for given, labels, least in ((features, group, 0.95), (lacking, other, 0.9)):
+        vectors = fuse_items(model, given).vector
+        alike = vectors @ vectors.T
+        np.fill_diagonal(alike, -2)
+        assert (labels[alike.argmax(1)] == labels).mean() > least
+
+
+@pytest.mark.parametrize("kind", sorted(FUSERS.keys() - MAPS.keys()))
+def test_training_starts_from_ridge_regression(world, kind: str) -> None:  # type: ignore[no-untyped-def]
+    features, histories, _ = world
+    begun = replace(SETTINGS, kind=kind, steps=1, learning_rate=1e-9)
+    first, ridge = (
+        fuse_items(load_aligner(*train_aligner(features, histories, s)), features)
+        for s in (begun, replace(SETTINGS, kind="ridge"))
+    )
+    for m, f in features.items():
+        assert np.allclose(first.aligned[m][f.present], ridge.aligned[m][f.present], atol=1e-4)
+    alone = features["text"].present ^ features["image"].present
+    assert (first.vector[alone] * ridge.vector[alone]).sum(1).min() > 0.9, "a fuser adds next to nothing at first"
+
+
+def test_ridge_regression_is_the_same_in_blocks(world, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    features, histories, _ = world
+    whole = MAPS["ridge"](features, histories, 16, np.arange(N))
+    monkeypatch.setattr(closed_form, "BLOCK", 7)
+    for m, found in MAPS["ridge"](features, histories, 16, np.arange(N)).items():
+        assert np.allclose(found.matrix, whole[m].matrix, atol=1e-6)
+        assert np.allclose(found.mean, whole[m].mean)
 
 
 # --- recommenders -----------------------------------------------------------------------------------------------
