@@ -86,8 +86,8 @@ class TransformerFuser(nn.Module):
         super().__init__()
         layer = nn.TransformerEncoderLayer(dim, heads, 2 * dim, 0.0, "gelu", batch_first=True, norm_first=True)
         self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
-        for block in self.encoder.layers:
-            _silent(block.self_attn.out_proj), _silent(block.linear2)
+        for last in (m for b in self.encoder.layers for m in (b.self_attn.out_proj, b.linear2)):
+            _silent(last)
         self.query = nn.Parameter(torch.zeros(dim))
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

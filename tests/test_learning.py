@@ -15,6 +15,7 @@ from pipelines.config import Recommend
 from pipelines.evaluate import Judgement, evaluate_model
 from pipelines.metrics import PER_USER
 from pipelines.models import CLASSES, recommenders
+from pipelines.recommenders import base
 from pipelines.recommenders.base import Inputs, Recommender, keep_largest, standard_scores, top_k
 from pipelines.recommenders.hybrid import Hybrid, is_warm, place_new
 from pipelines.recommenders.neighbours import SIMILARITIES, ItemCF
@@ -279,6 +280,22 @@ def test_top_k_is_exact_and_unique() -> None:
     expected = np.lexsort((np.tile(np.arange(300), (40, 1)), -big), axis=1)[:, :20]
     assert np.array_equal(top_k(big, 20)[0], expected)
     assert top_k(big, 1000)[0].shape == (40, 300)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 4000])
+def test_top_k_of_long_rows_is_that_of_a_sort(levels: int) -> None:
+    """Long rows are sought in segments; with one level and three all is tied, within segments and across them."""
+    n = 8 * base.SEGMENT * 10 + 17
+    rng = np.random.default_rng(levels)
+    scores = rng.integers(0, levels, (30, n)).astype(np.float32)
+    forbidden = sparse.random(30, n, 0.3, format="csr", rng=rng)
+    allowed = np.where(forbidden.toarray() != 0, -np.inf, scores)
+    expected = np.lexsort((np.tile(np.arange(n), (30, 1)), -allowed), axis=1)[:, :10]
+    items, values = top_k(scores, 10, forbidden)
+    assert np.array_equal(items, expected)
+    assert np.array_equal(values, np.take_along_axis(allowed, expected, 1))
+    almost = sparse.csr_matrix(np.arange(n)[None] >= 4)
+    assert top_k(scores[:1], 10, almost)[0][0, 4:].tolist() == [-1] * 6
 
 
 def test_keep_largest_by_hand() -> None:

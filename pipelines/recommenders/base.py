@@ -16,6 +16,7 @@ Arrays = dict[str, np.ndarray]
 Settings = dict[str, float | int | str]
 POWER_STEPS = 6  # of the randomized SVD
 OVERSAMPLED = 16
+SEGMENT = 64  # items of a row that are looked at together
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,14 +101,31 @@ def top_k(
     k = min(k, scores.shape[1])
     if k == 0:
         return np.zeros((len(scores), 0), np.int64), np.zeros((len(scores), 0), np.float32)
-    values, items = (found.cpu().numpy() for found in torch.from_numpy(scores).to(device).topk(k))
-    for row in np.flatnonzero((scores >= values[:, -1:]).sum(1) > k):  # torch breaks ties at the end as it likes
-        candidates = np.flatnonzero(scores[row] >= values[row, -1])
-        items[row] = candidates[np.lexsort((candidates, -scores[row, candidates]))][:k]
+    values, items = (found.cpu().numpy() for found in _largest(torch.from_numpy(scores).to(device), k + 1))
+    tied = np.flatnonzero((values[:, k - 1 : k] <= values[:, k:]).any(1))
+    values, items = values[:, :k].copy(), items[:, :k].copy()
+    for row in tied:  # torch breaks ties at the end as it likes
+        last = values[row, -1]
+        above = np.flatnonzero(scores[row] > last)
+        items[row] = np.concatenate([above, np.flatnonzero(scores[row] == last)[: k - len(above)]])
         values[row] = scores[row, items[row]]
     order = np.lexsort((items, -values), axis=-1)
     values, items = np.take_along_axis(values, order, 1), np.take_along_axis(items, order, 1)
     return np.where(np.isfinite(values), items, -1), values
+
+
+def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``k`` largest of each row and their columns, or all; sought in the ``k`` segments with the largest maxima."""
+    whole = scores.shape[1] // SEGMENT
+    if whole <= 2 * k:
+        values, items = scores.topk(min(k, scores.shape[1]))
+        return values, items
+    segments = scores[:, : whole * SEGMENT].view(-1, whole, SEGMENT).amax(2).topk(k).indices
+    column = torch.arange(scores.shape[1], device=scores.device)
+    inside = (segments[..., None] * SEGMENT + column[:SEGMENT]).flatten(1)
+    columns = torch.cat([inside, column[whole * SEGMENT :].expand(len(scores), -1)], 1)
+    values, at = scores.gather(1, columns).topk(k)
+    return values, columns.gather(1, at)
 
 
 def forbid(scores: np.ndarray, forbidden: sparse.csr_matrix | None) -> None:
