@@ -46,27 +46,33 @@ def _agreement(links: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
     return float((links @ graph).multiply(links).sum())
 
 
-def walked(
-    start: sparse.csr_matrix, walks: Sequence[str], links: sparse.csr_matrix, graph: sparse.csr_matrix, device: str
-) -> list[np.ndarray]:
-    """Where walks lead to, float32 (users, items) each.
+class Walker:
+    """Walks over interactions and over content, on the device that the graphs are brought to.
 
     Args:
-        start: where users begin (users, items).
-        walks: steps, R over interactions or C over content; each is an earlier one and a step.
-        links: normalized interactions (all users, items).
+        links: normalized interactions (users, items).
         graph: normalized content graph (items, items).
         device: torch device.
     """
-    there, back, alike = (on_device(m, device) for m in (links, links.T.tocsr(), graph))
-    out = [torch.empty(start.shape) for _ in walks]
-    for a in range(0, start.shape[0], BLOCK):
-        at = {"": torch.from_numpy(start[a : a + BLOCK].T.toarray()).to(device)}
-        for walk, found in zip(walks, out, strict=True):
-            before = at[walk[:-1]]
-            at[walk] = back @ (there @ before) if walk[-1] == "R" else alike @ before
-            found[a : a + BLOCK].copy_(at[walk].T)
-    return [found.numpy() for found in out]
+
+    def __init__(self, links: sparse.csr_matrix, graph: sparse.csr_matrix, device: str):
+        self.there, self.back, self.alike = (on_device(m, device) for m in (links, links.T.tocsr(), graph))
+
+    def walked(self, start: sparse.csr_matrix, walks: Sequence[str]) -> list[np.ndarray]:
+        """Where walks lead to, float32 (n, items) each.
+
+        Args:
+            start: where each of n begins (n, items).
+            walks: steps, R over interactions or C over content; each is an earlier one and a step.
+        """
+        out = [torch.empty(start.shape) for _ in walks]
+        for a in range(0, start.shape[0], BLOCK):
+            at = {"": torch.from_numpy(start[a : a + BLOCK].T.toarray()).to(self.alike.device)}
+            for walk, found in zip(walks, out, strict=True):
+                before = at[walk[:-1]]
+                at[walk] = self.back @ (self.there @ before) if walk[-1] == "R" else self.alike @ before
+                found[a : a + BLOCK].copy_(at[walk].T)
+        return [found.numpy() for found in out]
 
 
 class GraphFilter(Recommender):
@@ -90,9 +96,11 @@ class GraphFilter(Recommender):
 
     def __init__(self, content: float = 0.6, popularity: float = 0.5):
         self.content, self.popularity = content, popularity
+        self.walker: Walker | None = None
 
     def fit(self, inputs: Inputs) -> Self:
         """Normalize the graphs."""
+        self.walker = None
         self.links = scaled(inputs.positives, 0.5, 0.5)
         self.column = np.asarray(inputs.positives.sum(0), np.float32).ravel()
         self.graph = content_graph(inputs)
@@ -103,7 +111,8 @@ class GraphFilter(Recommender):
         """What each of ``WALKS`` brings to every item, (users, items) each."""
         item = np.where(self.column > 0, self.column, 1) ** -0.5
         start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr().astype(np.float32)
-        return walked(start, WALKS, self.links, self.graph, inputs.device)
+        self.walker = self.walker or Walker(self.links, self.graph, inputs.device)
+        return self.walker.walked(start, WALKS)
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """(users, items)."""
@@ -123,6 +132,6 @@ class GraphFilter(Recommender):
 
     def restore(self, state: Arrays) -> Self:
         """Stored arrays."""
-        self.links, self.graph = unpack("links", state), unpack("graph", state)
+        self.walker, self.links, self.graph = None, unpack("links", state), unpack("graph", state)
         self.column, self.damped = state["column"], state["damped"]
         return self

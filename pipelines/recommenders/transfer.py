@@ -12,7 +12,7 @@ from scipy import sparse
 
 from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, pack, scaled, top_k, unpack
 from pipelines.recommenders.content import centred, with_graphs
-from pipelines.recommenders.graph import walked
+from pipelines.recommenders.graph import Walker
 from pipelines.recommenders.hybrid import MIN_USERS, blocks_of, some_users
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.neighbours import unit_rows
@@ -21,6 +21,8 @@ from pipelines.recommenders.stack import Choices, channel, combined, fit
 HIDDEN = 5  # one liked item in so many is hidden to learn from
 BROAD, NARROW = 4.0, 10.0  # sharpness of a kernel
 NEIGHBOURS = 100  # liked items that speak for a new one
+STEPS = ("R", "RR")
+REACHED = 20_000_000  # numbers of one walk that are kept
 ENOUGH = 20  # new items; where a list could hold all of them, their weights hardly matter
 BLOCK = 1024  # new items of one similarity block
 
@@ -49,11 +51,10 @@ class Transfer(Recommender):
         if not liked.any() or liked.all() or not (inputs.content or inputs.graphs):
             self.sources.targets = np.zeros(0, np.int64)
             return self
-        number = len(_Sources.names(inputs))
+        number = self.sources.fit(inputs, np.flatnonzero(~liked)).number
         self.weights = np.full(number, 1 / number, np.float32)
         if (~liked).sum() >= ENOUGH:
             self.weights = _learned(inputs, np.flatnonzero(liked), self.weights)
-        self.sources.fit(inputs, np.flatnonzero(~liked))
         return self
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -107,13 +108,14 @@ class _Sources:
         vectors: centred content of each other modality (items, d).
     """
 
-    @staticmethod
-    def names(inputs: Inputs) -> list[str]:
-        """Signals in the order of ``channels``."""
-        given = sorted(inputs.graphs.keys() - inputs.content.keys())
-        kernels = [*(["broad", "narrow"] if inputs.content else []), *sorted(inputs.content), *given]
-        carried = [f"{kind}.{k}" for k in kernels for kind in ("one_step", "two_steps", "lightgcn")]
-        return [*carried, *(f"cosine.{m}" for m in [*sorted(inputs.content), *given])]
+    def __init__(self) -> None:
+        self.walker: Walker | None = None
+        self.reached: list[np.ndarray] = []
+
+    @property
+    def number(self) -> int:
+        """How many channels there are: three carried by each kernel, and the cosines of each modality."""
+        return 3 * len(self.near) + len(self.vectors) + len(self.alike)
 
     def fit(self, inputs: Inputs, targets: np.ndarray) -> Self:
         """Fit what carries from liked items to targets."""
@@ -132,7 +134,10 @@ class _Sources:
         return self
 
     def channels(self, inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
-        """Each signal (users, targets) on a scale that adds up with others'."""
+        """Each signal (users, targets) on a scale that adds up with others'.
+
+        For each kernel walks of one step and of two and LightGCN, then cosines of each modality.
+        """
         history, own = unit_rows(inputs.positives[users]), self.users[users]
         found, walks = [], self._walked(users, inputs.device)
         for k, carried in enumerate(self.carried):
@@ -145,10 +150,14 @@ class _Sources:
     def _walked(self, users: np.ndarray, device: str) -> list[np.ndarray]:
         """Walks of one step and of two, carried by each kernel: (users, kernels x targets)."""
         start, ends = self.links[users], sparse.vstack(self.near).tocsr()
-        nothing = sparse.csr_matrix((ends.shape[1],) * 2, dtype=np.float32)
-        if ends.shape[0] < len(users):  # a walk is as long from either side; the side with fewer starts is quicker
-            return [start @ walk.T for walk in walked(ends, ("R", "RR"), self.links, nothing, device)]
-        return [(ends @ walk.T).T for walk in walked(start, ("R", "RR"), self.links, nothing, device)]
+        if not self.walker:
+            nothing = sparse.csr_matrix((ends.shape[1],) * 2, dtype=np.float32)
+            self.walker = Walker(self.links, nothing, device)
+        if ends.shape[0] >= self.links.shape[0] or np.prod(ends.shape) > REACHED:
+            return [(ends @ walk.T).T for walk in self.walker.walked(start, STEPS)]
+        # a walk is as long from either side; where fewer end than start, they are walked once, from the ends
+        self.reached = self.reached or [walk.T for walk in self.walker.walked(ends, STEPS)]
+        return [start @ walk for walk in self.reached]
 
     def state(self) -> Arrays:
         """Arrays to store; nothing but ``targets`` where there are none."""
