@@ -156,7 +156,7 @@ class _Sources:
         if ends.shape[0] >= self.links.shape[0] or np.prod(ends.shape) > REACHED:
             return [(ends @ walk.T).T for walk in self.walker.walked(start, STEPS)]
         # a walk is as long from either side; where fewer end than start, they are walked once, from the ends
-        self.reached = self.reached or [walk.T for walk in self.walker.walked(ends, STEPS)]
+        self.reached = self.reached or [np.ascontiguousarray(w.T) for w in self.walker.walked(ends, STEPS)]
         return [start @ walk for walk in self.reached]
 
     def state(self) -> Arrays:
