@@ -13,7 +13,7 @@ from scipy import optimize, sparse
 from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, on_device, pack, scaled, unpack
 from pipelines.recommenders.content import with_graphs
 
-BLOCK = 64  # users of one pass; their columns stay in the processor's cache
+BLOCK = 56  # users of one pass at most; their columns stay in the processor's cache, where powers of two collide
 WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each is an earlier one and a step
 
 
@@ -66,12 +66,14 @@ class Walker:
             walks: steps, R over interactions or C over content; each is an earlier one and a step.
         """
         out = [torch.empty(start.shape) for _ in walks]
-        for a in range(0, start.shape[0], BLOCK):
-            at = {"": torch.from_numpy(start[a : a + BLOCK].T.toarray()).to(self.alike.device)}
+        passes = max(-(-start.shape[0] // BLOCK), 1)
+        size = max(-(-start.shape[0] // passes), 1)
+        for a in range(0, start.shape[0], size):
+            at = {"": torch.from_numpy(start[a : a + size].T.toarray()).to(self.alike.device)}
             for walk, found in zip(walks, out, strict=True):
                 before = at[walk[:-1]]
                 at[walk] = self.back @ (self.there @ before) if walk[-1] == "R" else self.alike @ before
-                found[a : a + BLOCK].copy_(at[walk].T)
+                found[a : a + size].copy_(at[walk].T)
         return [found.numpy() for found in out]
 
 
