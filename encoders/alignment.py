@@ -103,7 +103,7 @@ class _Trainer:
         dims = {m: f.matrix.shape[1] for m, f in features.items()}
         self.sequences = {m: f.sequence for m, f in features.items() if f.sequence}
         self.model = _untrained(dims, self.sequences, asdict(settings))
-        _project_by(self.model, maps)
+        _project_by(self.model, maps, alone=False)
         self.model.to(device)
         self.x = {m: torch.from_numpy(features[m].matrix).to(device) for m in self.model.modalities}
         self.views = {m: torch.from_numpy(v).to(device) for m, f in features.items() if (v := f.views) is not None}
@@ -235,20 +235,25 @@ def _in_closed_form(
     """A model whose projections are found without training; tokens have no kind."""
     torch.manual_seed(settings.seed)
     model = _untrained({m: f.matrix.shape[1] for m, f in features.items()}, {}, asdict(settings))
-    _project_by(model, MAPS[settings.kind](features, histories, settings.dim, known))
+    _project_by(model, MAPS[settings.kind](features, histories, settings.dim, known), alone=True)
     with torch.no_grad():
         for kind in model.kind.values():
             kind.zero_()
     return model.eval()
 
 
-def _project_by(model: FusionModel, maps: dict[str, Map]) -> None:
-    """Set the projections of some modalities."""
+def _project_by(model: FusionModel, maps: dict[str, Map], alone: bool) -> None:
+    """Set projections. Directions without any weight stay random, or are emptied if maps are used ``alone``.
+
+    A map without any direction (nobody has liked anything yet) leaves the whole projection random.
+    """
     with torch.no_grad():
         for m, found in maps.items():
-            linear = cast(nn.Linear, model.project[m])
-            linear.weight.copy_(torch.from_numpy(found.matrix.T))
-            linear.bias.copy_(torch.from_numpy(-found.mean @ found.matrix))
+            linear, used = cast(nn.Linear, model.project[m]), np.flatnonzero(found.matrix.any(0))
+            if alone and len(used):
+                used = np.arange(found.matrix.shape[1])
+            linear.weight[used] = torch.from_numpy(found.matrix.T[used])
+            linear.bias[used] = torch.from_numpy(-found.mean @ found.matrix[:, used])
 
 
 def _optimize(trainer: _Trainer, batches: _Batches, steps: int, learning_rate: float) -> list[dict[str, float]]:
@@ -264,7 +269,7 @@ def _optimize(trainer: _Trainer, batches: _Batches, steps: int, learning_rate: f
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(trainer.model.parameters(), 1.0)
             optimizer.step()
-        schedule.step()
+            schedule.step()
         with torch.no_grad():
             trainer.model.log_temperature.clamp_(np.log(0.02), np.log(0.5))
         if not torch.isfinite(loss):

@@ -131,6 +131,25 @@ def test_every_kind_of_alignment_keeps_the_contract(world, kind: str) -> None:  
     assert (card["curve"] == []) == (kind in MAPS)
 
 
+@pytest.mark.parametrize("kind", FUSERS)
+@pytest.mark.parametrize("users", [0, 1, 3])
+def test_hardly_any_log_still_makes_a_space(world, kind: str, users: int) -> None:  # type: ignore[no-untyped-def]
+    """The first nights of a shop; with a few users, ridge regression fills a few directions only."""
+    features, histories, group = world
+    model = load_aligner(*train_aligner(features, histories[:users], replace(SETTINGS, kind=kind)))
+    fused = fuse_items(model, features)
+    vectors = {"fused": (fused.vector, features["text"].present | features["image"].present)}
+    vectors |= {m: (fused.aligned[m], f.present) for m, f in features.items()}
+    for rows, there in vectors.values():
+        assert np.allclose(np.linalg.norm(rows[there], axis=1), 1, atol=1e-5)
+    if kind == "ridge" and users:
+        return  # it says what users say, and these say little
+    rows, there = vectors["text"]
+    alike = rows[there] @ rows[there].T
+    np.fill_diagonal(alike, -2)
+    assert (group[there][alike.argmax(1)] == group[there]).mean() > 0.7, "content alone tells groups apart"
+
+
 def test_an_item_without_content_has_a_place_of_its_own(world) -> None:  # type: ignore[no-untyped-def]
     features, histories, _ = world
     model = load_aligner(*train_aligner(features, histories, replace(SETTINGS, kind="ridge")))
