@@ -407,7 +407,7 @@ def test_real_users_items_and_posters(tmp_path: Path, tiny_models: dict[str, Pat
     raw = real_data("ml100k_posters")
     config = tmp_path / "nightloom.toml"
     text = (REPO / "examples" / "ml100k_posters.toml").read_text()
-    text = text.replace("../../shared/data/ml100k_posters", str(raw)).replace("../data/ml100k", "data")
+    text = text.replace("../data/raw/ml100k_posters", str(raw)).replace("../data/ml100k", "data")
     small = "".join(f'\n[encoders.{m}]\nmodel = "{tiny_models[m]}"' for m in ("text", "image"))
     small += "\n[aligner]\nsteps = 10\ndim = 16\n"
     config.write_text(text.split("[encoders")[0] + small)
