@@ -72,7 +72,7 @@ def learning_curve(card: dict[str, Any]) -> bytes | None:
     figure, axes = _figure()
     for name in ("cross_modal", "interaction"):
         axes.plot([p["step"] for p in curve], [p[name] for p in curve], label=name)
-    axes.set(title="aligner", xlabel="step", ylabel="InfoNCE (nats)")
+    axes.set(title=f"aligner ({card['settings']['kind']})", xlabel="step", ylabel="InfoNCE (nats)")
     axes.legend()
     return _png(figure)
 
