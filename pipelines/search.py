@@ -86,7 +86,7 @@ def search_one(kind: type[Recommender], validation: Validation, k: int) -> tuple
     """
     users, trials = judges(validation), [dict[str, float | int | str](), *kind.grid]
     models = [kind(**s).fit(validation.past) for s in trials]
-    values = [_judge(m, validation, users, k) for m in models]
+    values = _judge(models, validation, users, k)
     tried = [s | {"ndcg": round(float(v.mean()), 5)} for s, v in zip(trials, values, strict=True)]
     best = better(values)
     return trials[best], tried, models[best]
@@ -100,11 +100,15 @@ def better(values: list[np.ndarray]) -> int:
     return max(sure, key=lambda i: gains[i].mean(), default=0)
 
 
-def _judge(model: Recommender, validation: Validation, users: np.ndarray, k: int) -> np.ndarray:
-    """NDCG@K of each user."""
-    found = []
+def _judge(models: list[Recommender], validation: Validation, users: np.ndarray, k: int) -> list[np.ndarray]:
+    """NDCG@K of each user by each of the models of a kind."""
+    found: list[list[np.ndarray]] = [[] for _ in models]
     for block in blocks_of(users, validation.wanted.shape[1]):
         forbidden = validation.seen[block] if validation.seen is not None else None
-        scores = model.score(validation.past, block)
-        found.append(ndcg_of(scores, validation.wanted[block], forbidden, k, validation.past.device))
-    return np.concatenate(found)
+        evidence = models[0].evidence(validation.past, block)
+        for i, model in enumerate(models):
+            if i and not model.combines:
+                evidence = model.evidence(validation.past, block)
+            scores = model.combine(evidence)
+            found[i].append(ndcg_of(scores, validation.wanted[block], forbidden, k, validation.past.device))
+    return [np.concatenate(values) for values in found]

@@ -12,6 +12,8 @@ from scipy import sparse
 
 from benchmarks.accuracy import NAMES, Contest, judged, load_split
 from benchmarks.cold import figures, held_out
+from pipelines.inputs import Validation
+from pipelines.models import CLASSES
 from pipelines.recommenders import stack, transfer
 from pipelines.recommenders.base import Inputs, Recommender, right_directions
 from pipelines.recommenders.content import GRAPH_NEIGHBOURS, Content, centred, nearest_graph
@@ -20,6 +22,7 @@ from pipelines.recommenders.hybrid import SURE, Hybrid, ndcg_of
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.stack import Choices, ItemFacts, combined, fit, logarithm
 from pipelines.recommenders.transfer import Transfer
+from pipelines.search import judges, search_one
 from tests.conftest import unit
 
 USERS, ITEMS = 2 * BLOCK + 40, 60
@@ -48,6 +51,21 @@ def dense_walks(inputs: Inputs) -> dict[str, np.ndarray]:
     for walk in WALKS:
         found[walk] = found[walk[:-1]] @ step[walk[-1]]
     return found
+
+
+@pytest.mark.parametrize("kind", [k for k in CLASSES.values() if k.grid and k.name in NAMES])
+def test_a_search_judges_every_setting_by_its_own_lists(inputs: Inputs, kind: type[Recommender]) -> None:
+    liked = inputs.positives.toarray()
+    hidden = (np.random.default_rng(2).random(liked.shape) < 0.3) & (liked > 0)
+    past = replace(inputs, positives=sparse.csr_matrix(np.where(hidden, 0, liked)))
+    wanted = sparse.csr_matrix(hidden.astype(np.float32))
+    validation = Validation(0, past, wanted, past.positives)
+    _, tried, _ = search_one(kind, validation, 10)
+    users = judges(validation)
+    for trial, settings in zip(tried, ({}, *kind.grid), strict=True):
+        scores = kind(**settings).fit(past).score(past, users)
+        alone = ndcg_of(scores, wanted[users], past.positives[users], 10, "cpu").mean()
+        assert trial["ndcg"] == pytest.approx(alone, abs=1e-5), settings
 
 
 def test_a_graph_filter_fitted_again_walks_the_new_graph(inputs: Inputs) -> None:

@@ -54,12 +54,14 @@ class Recommender(Protocol):
         signed: whether scores may be negative; those that may not grow by ratio rather than by difference.
         signals: names of what a stack weighs one by one; for most there is the score alone.
         grid: settings that a search tries beside the defaults.
+        combines: whether these settings change nothing but ``combine``.
     """
 
     name: str
     signed: bool
     signals: tuple[str, ...] = ("score",)
     grid: ClassVar[tuple[Settings, ...]]
+    combines: ClassVar[bool] = False
 
     def fit(self, inputs: Inputs) -> Self:
         """Learn; returns itself."""

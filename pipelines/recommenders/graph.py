@@ -95,6 +95,7 @@ class GraphFilter(Recommender):
     signed = False
     signals = WALKS
     grid: ClassVar[tuple[Settings, ...]] = ({"popularity": 0.25},)
+    combines = True
 
     def __init__(self, content: float = 0.6, popularity: float = 0.5):
         self.content, self.popularity = content, popularity
