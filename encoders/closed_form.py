@@ -6,6 +6,7 @@ Every fit sees rows of ``known`` items that have the modality, and nothing else.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -46,7 +47,7 @@ class _Centred:
         total = features.matrix.sum(0, dtype=np.float64, where=self.there[:, None])
         self.mean = total / max(int(self.there.sum()), 1)
 
-    @property
+    @cached_property
     def rows(self) -> np.ndarray:
         """Float64 (n, d_m); zero for items that are not there."""
         return np.where(self.there[:, None], self.matrix - self.mean, 0.0)
@@ -64,9 +65,8 @@ class _Centred:
 
     def whitened(self) -> np.ndarray:
         """Rows of unit covariance, small directions damped."""
-        rows = self.rows
-        values, vectors = np.linalg.eigh(_damped(rows.T @ rows))
-        return rows @ (vectors / np.sqrt(values))
+        values, vectors = np.linalg.eigh(_damped(self.rows.T @ self.rows))
+        return self.rows @ (vectors / np.sqrt(values))
 
 
 def _damped(gram: np.ndarray) -> np.ndarray:

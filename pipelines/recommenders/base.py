@@ -105,7 +105,7 @@ def top_k(
         return np.zeros((len(scores), 0), np.int64), np.zeros((len(scores), 0), np.float32)
     values, items = (found.cpu().numpy() for found in _largest(torch.from_numpy(scores).to(device), k + 1))
     tied = np.flatnonzero((values[:, k - 1 : k] <= values[:, k:]).any(1))
-    values, items = values[:, :k].copy(), items[:, :k].copy()
+    values, items = values[:, :k], items[:, :k]
     for row in tied:  # torch breaks ties at the end as it likes
         last = values[row, -1]
         above = np.flatnonzero(scores[row] > last)

@@ -149,14 +149,17 @@ class _Sources:
 
     def _walked(self, users: np.ndarray, device: str) -> list[np.ndarray]:
         """Walks of one step and of two, carried by each kernel: (users, kernels x targets)."""
-        start, ends = self.links[users], sparse.vstack(self.near).tocsr()
+        start = self.links[users]
+        if self.reached:
+            return [start @ walk for walk in self.reached]
+        ends = sparse.vstack(self.near).tocsr()
         if not self.walker:
             nothing = sparse.csr_matrix((ends.shape[1],) * 2, dtype=np.float32)
             self.walker = Walker(self.links, nothing, device)
         if ends.shape[0] >= self.links.shape[0] or np.prod(ends.shape) > REACHED:
             return [(ends @ walk.T).T for walk in self.walker.walked(start, STEPS)]
         # a walk is as long from either side; where fewer end than start, they are walked once, from the ends
-        self.reached = self.reached or [np.ascontiguousarray(w.T) for w in self.walker.walked(ends, STEPS)]
+        self.reached = [np.ascontiguousarray(walk.T) for walk in self.walker.walked(ends, STEPS)]
         return [start @ walk for walk in self.reached]
 
     def state(self) -> Arrays:
