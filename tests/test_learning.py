@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from encoders import closed_form
-from encoders.alignment import AlignerSettings, _Trainer, info_nce, load_aligner, train_aligner
+from encoders.alignment import AlignerSettings, _Batches, _Trainer, info_nce, load_aligner, train_aligner
 from encoders.closed_form import MAPS
 from encoders.fusion import FUSERS, Features, fuse_items, fuse_users
 from pipelines.config import Recommend
@@ -199,6 +199,23 @@ def test_a_dropped_modality_is_gone_from_every_item_but_one_that_has_no_other(wo
         assert mask[both, 1 - column].all()
         assert np.array_equal(mask[~both], present[~both]), "what an item has alone stays"
     assert len(_Trainer(features, replace(SETTINGS, modality_dropout=0.0), {}, "cpu").masks(rows)) == 1
+
+
+def test_the_interaction_loss_is_shared_out_by_modality_dropout(world) -> None:  # type: ignore[no-untyped-def]
+    features, histories, _ = world
+    batches = _Batches(histories, N, SETTINGS, np.arange(N))
+    batch = (*batches.next_items(), batches.log_q)
+
+    def loss(features: dict[str, Features], share: float) -> float:
+        trainer = _Trainer(features, replace(SETTINGS, modality_dropout=share), {}, "cpu")
+        return float(trainer.interaction(*batch).detach())
+
+    whole, half, lacking = (loss(features, share) for share in (0.0, 0.5, 1.0))
+    assert abs(lacking - whole) > 1e-3 * whole, "items without a modality have a loss of their own"
+    assert half == pytest.approx((whole + lacking) / 2, rel=1e-5)
+    mine = np.arange(N) % 2 == 0
+    one_each = {m: replace(f, present=mine if m == "text" else ~mine) for m, f in features.items()}
+    assert loss(one_each, 1.0) == pytest.approx(loss(one_each, 0.0), rel=1e-5), "an item's only modality stays"
 
 
 @pytest.mark.parametrize("gone", ["text", "image"])
