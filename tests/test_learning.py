@@ -372,6 +372,7 @@ def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
     report = mixed.fit(past, wanted, past.positives, 10)
     assert report["warm"]["weights"]["a"] > 5 * abs(report["warm"]["weights"]["b"])
     assert report["cold"]["weights"]["b"] > 3 * abs(report["cold"]["weights"]["a"])
+    assert mixed.weights["cold"].all(), "cold users keep what only few of them wake"
     for segment in ("warm", "cold"):
         found = report[segment]["ndcg"]
         assert found["blend"] >= max(found["a"], found["b"]) - 0.02

@@ -15,17 +15,17 @@ from benchmarks.cold import figures, held_out
 from pipelines.inputs import Validation
 from pipelines.models import CLASSES
 from pipelines.recommenders import stack, transfer
-from pipelines.recommenders.base import Inputs, Recommender, right_directions
+from pipelines.recommenders.base import Inputs, OnDevice, Recommender, right_directions, weighted_sum
 from pipelines.recommenders.content import GRAPH_NEIGHBOURS, Content, centred, nearest_graph
 from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, content_graph
 from pipelines.recommenders.hybrid import SURE, Hybrid, ndcg_of
 from pipelines.recommenders.lightgcn import LightGCN
-from pipelines.recommenders.stack import Choices, ItemFacts, combined, fit, logarithm
+from pipelines.recommenders.stack import Choices, ItemFacts, combined, fit, fit_few, logarithm
 from pipelines.recommenders.transfer import Transfer
 from pipelines.search import judges, search_one
 from tests.conftest import unit
 
-USERS, ITEMS = 2 * BLOCK + 40, 60
+USERS, ITEMS = 4 * BLOCK + 24, 60
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,27 @@ def dense_walks(inputs: Inputs) -> dict[str, np.ndarray]:
     for walk in WALKS:
         found[walk] = found[walk[:-1]] @ step[walk[-1]]
     return found
+
+
+def test_products_on_a_device_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(0)
+    matrix = sparse.random(50, 30, 0.1, format="csr", rng=rng, dtype=np.float32)
+    matrix = (sparse.diags_array((np.arange(50) % 3 > 0).astype(np.float32)) @ matrix).tocsr()  # some rows are empty
+    for width in (1, 7, 32):
+        dense = rng.normal(size=(30, width)).astype(np.float32)
+        assert np.allclose((OnDevice(matrix, "cpu") @ torch.from_numpy(dense)).numpy(), matrix @ dense, atol=1e-6)
+    nothing = sparse.csr_matrix((4, 30), dtype=np.float32)
+    assert not (OnDevice(nothing, "cpu") @ torch.ones(30, 2)).any()
+
+
+def test_a_weighted_sum_does_not_mind_the_order_in_memory() -> None:
+    rng = np.random.default_rng(0)
+    parts = [np.array(rng.normal(size=(6, 9)), np.float32, order=o) for o in "CFFC"]
+    weights = np.array([1.0, -2.0, 0.5, 3.0])
+    kept = [p.copy() for p in parts]
+    expected = sum(w * p for w, p in zip(weights, parts, strict=True))
+    assert np.allclose(weighted_sum(iter(parts), weights), expected, atol=1e-5)
+    assert all(np.array_equal(p, k) for p, k in zip(parts, kept, strict=True)), "parts stay as they were"
 
 
 @pytest.mark.parametrize("kind", [k for k in CLASSES.values() if k.grid and k.name in NAMES])
@@ -337,6 +358,43 @@ def test_metrics_by_hand_train_items_left_out() -> None:
     assert found["recall@10"] == [0.5]
     assert found["recall@20"] == [1.0]
     assert np.allclose(found["ndcg@20"], (1 / np.log2(3) + 1 / np.log2(16)) / ideal)
+
+
+@pytest.mark.parametrize("users", [2000, 12])
+def test_channels_that_hardly_add_are_left_out_where_enough_users_say_so(users: int) -> None:
+    rng = np.random.default_rng(0)
+    truth, noise, other = (rng.normal(size=(users, 40)).astype(np.float32) for _ in range(3))
+    twin = truth + np.float32(0.01) * other
+    logit = 1.5 * truth + rng.gumbel(size=truth.shape)
+    wanted = sparse.csr_matrix((np.ones(users, np.float32), (np.arange(users), logit.argmax(1))), shape=truth.shape)
+    choices, facts, start = chosen([truth, noise, twin], wanted), np.zeros((40, 0), np.float32), np.full(3, 1 / 3)
+    whole = fit(choices, facts, start)
+    few = fit_few(choices, facts, start, whole)
+    if users < 100:
+        assert few.all(), "few users do not tell what is needed"
+        return
+    assert few[1] == 0, "noise"
+    assert (few[[0, 2]] == 0).sum() == 1, "of twins one is enough"
+    assert few.sum() == pytest.approx(1.5, abs=0.15), "it speaks for both"
+    assert choices.ndcg(few, facts, 10).mean() > choices.ndcg(whole, facts, 10).mean() - 0.005
+
+
+def test_a_blend_looks_at_nothing_that_weighs_nothing(inputs: Inputs) -> None:
+    models = [Noise(), CLASSES["popularity"]().fit(inputs), GraphFilter().fit(inputs)]
+    hybrid = Hybrid(models, facts=False)
+    weights, level = np.zeros(2 + len(WALKS), np.float32), np.zeros(ITEMS, np.float32)
+    weights[1], weights[2 + WALKS.index("RRR")] = 0.4, 0.8
+    hybrid.weights = {"warm": weights, "cold": np.eye(len(weights), dtype=np.float32)[1]}
+    hybrid.prior = {"warm": level, "cold": level + np.float32(2)}
+    users = np.arange(9)
+    evidence = hybrid.evidence(inputs, users)
+    unused = evidence | {"noise": [np.full((9, ITEMS), np.nan, np.float32)]}
+    warm = np.arange(9) % 3 > 0
+    found = hybrid.blend(unused, warm)
+    popular, walked = logarithm(evidence["popularity"][0]), logarithm(evidence["graph"][WALKS.index("RRR")])
+    assert np.allclose(found[warm], (0.4 * popular + 0.8 * walked)[warm], atol=1e-5)
+    assert np.allclose(found[~warm], popular[~warm] + 2, atol=1e-5)
+    assert np.allclose(hybrid.blend(unused, np.ones(9, bool))[warm], found[warm], atol=1e-6)
 
 
 class Noise(Recommender):

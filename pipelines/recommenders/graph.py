@@ -10,10 +10,20 @@ import numpy as np
 import torch
 from scipy import optimize, sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, on_device, pack, scaled, unpack
+from pipelines.recommenders.base import (
+    Arrays,
+    Inputs,
+    OnDevice,
+    Recommender,
+    Settings,
+    pack,
+    scaled,
+    unpack,
+    weighted_sum,
+)
 from pipelines.recommenders.content import with_graphs
 
-BLOCK = 56  # users of one pass at most; their columns stay in the processor's cache, where powers of two collide
+BLOCK = 32  # users of one pass; they fill whole lines of the processor's cache, which holds all of their columns
 WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each is an earlier one and a step
 
 
@@ -56,25 +66,27 @@ class Walker:
     """
 
     def __init__(self, links: sparse.csr_matrix, graph: sparse.csr_matrix, device: str):
-        self.there, self.back, self.alike = (on_device(m, device) for m in (links, links.T.tocsr(), graph))
+        self.device = device
+        self.there, self.back, self.alike = (OnDevice(m, device) for m in (links, links.T.tocsr(), graph))
 
     def walked(self, start: sparse.csr_matrix, walks: Sequence[str]) -> list[np.ndarray]:
-        """Where walks lead to, float32 (n, items) each.
+        """Where walks lead to, float32 (n, items) each, item by item in memory.
 
         Args:
             start: where each of n begins (n, items).
             walks: steps, R over interactions or C over content; each is an earlier one and a step.
         """
-        out = [torch.empty(start.shape) for _ in walks]
-        passes = max(-(-start.shape[0] // BLOCK), 1)
-        size = max(-(-start.shape[0] // passes), 1)
-        for a in range(0, start.shape[0], size):
-            at = {"": torch.from_numpy(start[a : a + size].T.toarray()).to(self.alike.device)}
-            for walk, found in zip(walks, out, strict=True):
-                before = at[walk[:-1]]
-                at[walk] = self.back @ (self.there @ before) if walk[-1] == "R" else self.alike @ before
-                found[a : a + size].copy_(at[walk].T)
-        return [found.numpy() for found in out]
+        found = [self._walked(start[a : a + BLOCK], walks) for a in range(0, start.shape[0], BLOCK)]
+        blocks = zip(*found, strict=True) if found else [[torch.empty(start.shape[::-1])]] * len(walks)
+        return [(torch.cat(b, 1) if len(b) > 1 else b[0]).cpu().numpy().T for b in map(list, blocks)]
+
+    def _walked(self, start: sparse.csr_matrix, walks: Sequence[str]) -> list[torch.Tensor]:
+        """Where walks lead to from a block of starts, (items, n) each."""
+        at = {"": torch.from_numpy(start.T.toarray(order="C")).to(self.device)}
+        for walk in walks:
+            before = at[walk[:-1]]
+            at[walk] = self.back @ (self.there @ before) if walk[-1] == "R" else self.alike @ before
+        return [at[walk] for walk in walks]
 
 
 class GraphFilter(Recommender):
@@ -119,11 +131,11 @@ class GraphFilter(Recommender):
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """(users, items)."""
-        total = np.zeros_like(evidence[0])
-        for walk, found in zip(WALKS, evidence, strict=True):
-            if len(walk) == 3:
-                total += np.float32(self.content ** walk.count("C")) * found
-        return total * ((1 + self.damped) ** self.popularity)[None].astype(np.float32)
+        whole = [(walk, found) for walk, found in zip(WALKS, evidence, strict=True) if len(walk) == 3]
+        weights = np.array([self.content ** walk.count("C") for walk, _ in whole])
+        total = weighted_sum((found for _, found in whole), weights)
+        total *= ((1 + self.damped) ** self.popularity).astype(np.float32)
+        return total
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""

@@ -12,7 +12,8 @@ from scipy import sparse
 
 from pipelines.metrics import hits_of, ndcg
 from pipelines.recommenders.base import Arrays, Inputs, Recommender, top_k
-from pipelines.recommenders.stack import Choices, ItemFacts, channel, combined, fit
+from pipelines.recommenders.graph import BLOCK
+from pipelines.recommenders.stack import Choices, ItemFacts, channel, combined, fit, fit_few
 
 SEGMENTS = ("warm", "cold")
 MIN_USERS = 10  # validation users below which a segment keeps the weights that it starts from
@@ -29,8 +30,9 @@ def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
 class Hybrid:
     """Weighted signals of other recommenders plus what speaks for each item anyway; weights by segment of users.
 
-    Stacked generalization (https://doi.org/10.1016/S0893-6080(05)80023-1) with a time split. Cold users start from the
-    weights of warm ones, so that models that only uploads wake keep a say.
+    Stacked generalization (https://doi.org/10.1016/S0893-6080(05)80023-1) with a time split. Signals that hardly add to
+    the others weigh nothing for warm users, and are not looked at. Cold users start from what the weights of warm ones
+    were before that, and leave out none, so that models that only uploads wake keep a say.
 
     Args:
         models: recommenders, in the order of the weights.
@@ -63,15 +65,16 @@ class Hybrid:
         users = np.flatnonzero(np.diff(wanted.indptr))
         warm = is_warm(past, users)
         c = len(self.parts)
-        weights = np.array([1 / c] * c + [0.0] * known.shape[1])
+        start = np.array([1 / c] * c + [0.0] * known.shape[1])
         report: dict[str, Any] = {}
         for segment, mine in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
             mine = some_users(mine, wanted.shape[1])
+            weights = start
             if len(mine) < MIN_USERS:
                 report[segment] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
             else:
-                choices, alone = self._choices(past, mine, wanted, seen, weights, known, k)
-                weights, report[segment] = self._fit_segment(choices, known, weights, k)
+                choices, alone = self._choices(past, mine, wanted, seen, start, known, k)
+                start, weights, report[segment] = self._fit_segment(choices, known, start, k, segment == SEGMENTS[0])
                 report[segment]["ndcg"] |= alone
             report[segment] |= {
                 "users": len(mine),
@@ -104,9 +107,12 @@ class Hybrid:
         return Choices.joined(found), dict(zip([m.name for m in self.models], means, strict=True))
 
     def _fit_segment(
-        self, choices: Choices, known: np.ndarray, start: np.ndarray, k: int
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Weights (channels + facts,) of some users, and what was found; facts get none unless they surely help."""
+        self, choices: Choices, known: np.ndarray, start: np.ndarray, k: int, few: bool
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+        """Weights (channels + facts,) of some users, with all channels and with few if wanted, and what was found.
+
+        Facts get none unless they surely help.
+        """
         c = len(self.parts)
         report: dict[str, Any] = {}
         use = known.shape[1]
@@ -119,9 +125,11 @@ class Hybrid:
                 "standard_error": round(error, 5),
             }
             use = use if gain.mean() > SURE * error else 0
-        found = fit(choices, known[:, :use], start[: c + use])
-        report["ndcg"] = {"blend": round(float(choices.ndcg(found, known[:, :use], k).mean()), 5)}
-        return np.pad(found, (0, len(start) - len(found))), report
+        start, facts, rest = start[: c + use], known[:, :use], (0, known.shape[1] - use)
+        whole = fit(choices, facts, start)
+        found = fit_few(choices, facts, start, whole) if few else whole
+        report["ndcg"] = {"blend": round(float(choices.ndcg(found, facts, k).mean()), 5)}
+        return np.pad(whole, rest), np.pad(found, rest), report
 
     def evidence(self, inputs: Inputs, users: np.ndarray) -> dict[str, list[np.ndarray]]:
         """Recommender -> its signals (users, items)."""
@@ -141,14 +149,16 @@ class Hybrid:
 
     def blend(self, evidence: Mapping[str, list[np.ndarray]], warm: np.ndarray) -> np.ndarray:
         """Scores (users, items) by the weights of each user's segment; ``warm`` is bool (users,)."""
-        parts = self.channels(evidence)
-        if warm.all() or not warm.any():
-            segment = SEGMENTS[0 if warm.all() else 1]
-            return combined(parts, self.weights[segment], self.prior[segment])
-        out = np.zeros_like(parts[0])
-        for segment, mine in zip(SEGMENTS, (warm, ~warm), strict=True):
-            out[mine] = combined([p[mine] for p in parts], self.weights[segment], self.prior[segment])
-        return out
+        if warm.any() and not warm.all():
+            out = np.empty_like(next(iter(evidence.values()))[0])
+            for mine in (warm, ~warm):
+                out[mine] = self.blend({m: [e[mine] for e in signals] for m, signals in evidence.items()}, warm[mine])
+            return out
+        segment = SEGMENTS[0 if warm.all() else 1]
+        signals = [(signal, m.signed) for m in self.models for signal in evidence[m.name]]
+        used = np.flatnonzero(self.weights[segment])
+        parts = (channel(*signals[i]) for i in used)  # one at a time stays in the processor's cache
+        return combined(parts, self.weights[segment][used], self.prior[segment])
 
     def state(self) -> Arrays:
         """Arrays to store."""
@@ -203,8 +213,9 @@ def some_users(users: np.ndarray, items: int) -> np.ndarray:
 
 
 def blocks_of(users: np.ndarray, items: int) -> list[np.ndarray]:
-    """Users in blocks whose scores stay small."""
+    """Users in blocks whose scores stay small, of whole passes of a walk where there is room for one."""
     size = max(1, BLOCK_SCORES // max(items, 1))
+    size -= size % BLOCK if size > BLOCK else 0
     return [users[a : a + size] for a in range(0, len(users), size)]
 
 

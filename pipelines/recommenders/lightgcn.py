@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, on_device, right_directions, scaled
+from pipelines.recommenders.base import Arrays, Inputs, OnDevice, Recommender, Settings, right_directions, scaled
 from pipelines.recommenders.graph import content_graph
 
 BATCH = 2048  # users of one step
@@ -66,7 +66,7 @@ class LightGCN(Recommender):
         known = np.flatnonzero(np.diff(liked.indptr))
         users = liked.shape[0]
         start = self._start(links, graph)
-        around = on_device(sparse.block_array([[None, links], [links.T, graph]], format="csr"), inputs.device)
+        around = OnDevice(sparse.block_array([[None, links], [links.T, graph]], format="csr"), inputs.device)
         vectors = torch.nn.Parameter(torch.from_numpy(start).to(inputs.device))
         optimizer = torch.optim.Adam([vectors], self.learning_rate)
         for batch in _batches(known, liked.shape[1]):
@@ -85,7 +85,7 @@ class LightGCN(Recommender):
         items = np.pad(items, ((0, 0), (0, self.dim - items.shape[1])))
         return np.ascontiguousarray(10 * np.vstack([links @ items, items]), np.float32)
 
-    def _spread(self, around: Tensor, vectors: Tensor) -> Tensor:
+    def _spread(self, around: OnDevice, vectors: Tensor) -> Tensor:
         """Sum over layers; the graph is symmetric, so the way back is the same."""
         total = vectors
         for _ in range(self.layers):

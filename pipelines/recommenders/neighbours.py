@@ -72,11 +72,12 @@ class UserCF(Recommender):
         degree = np.asarray((inputs.positives > 0).sum(0), np.float64).ravel()
         idf = np.log1p(inputs.positives.shape[0] / np.maximum(degree, 1)).astype(np.float32)
         self.profiles = unit_rows((inputs.positives @ sparse.diags_array(idf)).tocsr())
+        self.turned = self.profiles.T.tocsr()
         return self
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""
-        similarity = (self.profiles[users] @ self.profiles.T).tocsr()
+        similarity = self.profiles[users] @ self.turned
         nearest = keep_largest(without_self(similarity, users), self.neighbours)
         return np.asarray((nearest @ self.profiles).todense(), np.float32)
 
@@ -87,6 +88,7 @@ class UserCF(Recommender):
     def restore(self, state: Arrays) -> Self:
         """Stored arrays."""
         self.profiles = unpack("profiles", state)
+        self.turned = self.profiles.T.tocsr()
         return self
 
 

@@ -7,15 +7,15 @@ popularity lasts, where the catalogue moves to. Belongs here: facts, scales, the
 users it is fitted on (``train``).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
 import torch
 from scipy import sparse
 
-from pipelines.recommenders.base import Inputs, forbid, right_directions, scaled, standard_scores
+from pipelines.recommenders.base import Inputs, forbid, right_directions, scaled, standard_scores, weighted_sum
 from pipelines.recommenders.content import centred
 from pipelines.recommenders.graph import content_graph, normalized
 
@@ -28,6 +28,7 @@ RIDGE = 100.0  # in users
 CHANNEL_RIDGE = 5.0
 NEWTON_STEPS = 25
 LEAST_GAIN = 1e-4  # of log-likelihood a user, below which a step is the last
+SPARED = 2e-3  # of log-likelihood a user, which leaving channels out may cost altogether
 BLOCK_NUMBERS = 1_000_000  # of one block; it stays in the processor's cache
 ALTERNATIVES = 512  # of each user
 SHARPNESS = 2.0  # of the chance to be drawn
@@ -243,6 +244,43 @@ def fit(choices: Choices, facts: np.ndarray, start: np.ndarray) -> np.ndarray:
     return weights
 
 
+def fit_few(choices: Choices, facts: np.ndarray, start: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weights (channels + facts,) as of ``fit``, with zeros for channels that hardly add to the others.
+
+    Backward elimination by Wald's statistic (https://doi.org/10.1090/S0002-9947-1943-0012401-3), and a new fit of what
+    is left. Few users do not cost channels: what may be lost is a share of a user, not a standard error.
+
+    Args:
+        choices: of the users.
+        facts: (items, facts).
+        start: as for ``fit``.
+        weights: what ``fit`` found.
+    """
+    c, curve = choices.liked.shape[1], _Likelihood(choices, facts, start).at(weights)[2]
+    kept = _worth_keeping(weights, curve, c, SPARED * len(choices.other))
+    few = replace(choices, liked=choices.liked[:, kept], channels=choices.channels[..., kept])
+    both, found = np.concatenate([kept, np.arange(c, len(weights))]), np.zeros(len(weights))
+    found[both] = fit(few, facts, start[both])
+    return found
+
+
+def _worth_keeping(weights: np.ndarray, curve: np.ndarray, channels: int, spared: float) -> np.ndarray:
+    """Which of the first channels, at least one, are left when those without cost all of ``spared`` log-likelihood.
+
+    The likelihood is taken as the parabola at its optimum, so that nothing is fitted in between.
+    """
+    mean, covariance, kept = weights, np.linalg.inv(curve), np.arange(channels)
+    while len(kept) > 1:
+        costs = mean[kept] ** 2 / covariance[kept, kept] / 2
+        spared -= costs.min()
+        if spared < 0:
+            break
+        weakest = kept[costs.argmin()]
+        kept, column = kept[kept != weakest], covariance[:, weakest] / covariance[weakest, weakest]
+        mean, covariance = mean - column * mean[weakest], covariance - np.outer(column, covariance[weakest])
+    return kept
+
+
 class _Likelihood:
     """Penalized log-likelihood of weights."""
 
@@ -282,10 +320,8 @@ class _Likelihood:
         return value, slope - self.ridge * far, (curve + curve.T) / 2 + np.diag(self.ridge)
 
 
-def combined(channels: list[np.ndarray], weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """Weighted channels plus what speaks for each item anyway: float32 (users, items)."""
-    total = torch.from_numpy(prior.astype(np.float32)).repeat(len(channels[0]), 1)
-    for w, z in zip(weights, channels, strict=True):
-        total.add_(torch.from_numpy(z), alpha=float(w))
-    found: np.ndarray = total.numpy()
-    return found
+def combined(channels: Iterable[np.ndarray], weights: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """Weighted channels, at least one, plus what speaks for each item anyway: float32 (users, items)."""
+    total = weighted_sum(channels, weights)
+    total += prior.astype(np.float32)
+    return total
