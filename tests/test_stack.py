@@ -319,6 +319,8 @@ def test_accuracy_reads_a_split_and_the_hybrid_wins(inputs: Inputs, tmp_path: Pa
     assert rows["graph"]["test_recall@20"] > 1.2 * rows["popularity"]["test_recall@20"]
     assert rows["hybrid"]["test_ndcg@20"] > 1.2 * rows["popularity"]["test_ndcg@20"]
     assert {w.split(".")[0] for w in rows["hybrid"]["chosen"]["weights"]} == set(NAMES)
+    parts = ("validation_list_cpu_s", "test_list_cpu_s")
+    assert contest.single_lists() == sum(contest.cost[n][p] for n in NAMES for p in parts) > 0
 
 
 def test_new_items_are_held_out_whole_and_ranked_among_themselves(inputs: Inputs) -> None:

@@ -4,7 +4,7 @@ Belongs here: segments, what is fitted for each, how scores are combined. Does n
 the days are cut (``inputs``).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -100,7 +100,9 @@ class Hybrid:
         for block in blocks_of(users, wanted.shape[1]):
             forbidden = seen[block] if seen is not None else None
             evidence = self.evidence(past, block)
-            found.append(Choices.collect(self.channels(evidence), prior, wanted[block], forbidden, start[:c]))
+            found.append(
+                Choices.collect(list(self.channels(evidence, range(c))), prior, wanted[block], forbidden, start[:c])
+            )
             scores = [m.combine(evidence[m.name]) for m in self.models]
             alone.append([ndcg_of(s, wanted[block], forbidden, k, past.device) for s in scores])
         means = [round(float(np.concatenate(v).mean()), 5) for v in zip(*alone, strict=True)]
@@ -143,22 +145,25 @@ class Hybrid:
     def _take(self, facts: np.ndarray) -> None:
         self.prior = {s: (facts @ v).astype(np.float32) for s, v in self.of_facts.items()}
 
-    def channels(self, evidence: Mapping[str, list[np.ndarray]]) -> list[np.ndarray]:
-        """Each signal (users, items) on a scale that adds up with others'."""
-        return [channel(signal, m.signed) for m in self.models for signal in evidence[m.name]]
+    def channels(
+        self, evidence: Mapping[str, list[np.ndarray]], which: Iterable[int], rows: np.ndarray | slice = slice(None)
+    ) -> Iterator[np.ndarray]:
+        """Signals by their place in ``parts``, of some users, on a scale that adds up with others'; one at a time."""
+        signals = [(signal, m.signed) for m in self.models for signal in evidence[m.name]]
+        return (channel(signals[i][0][rows], signals[i][1]) for i in which)
 
     def blend(self, evidence: Mapping[str, list[np.ndarray]], warm: np.ndarray) -> np.ndarray:
         """Scores (users, items) by the weights of each user's segment; ``warm`` is bool (users,)."""
-        if warm.any() and not warm.all():
-            out = np.empty_like(next(iter(evidence.values()))[0])
-            for mine in (warm, ~warm):
-                out[mine] = self.blend({m: [e[mine] for e in signals] for m, signals in evidence.items()}, warm[mine])
-            return out
-        segment = SEGMENTS[0 if warm.all() else 1]
-        signals = [(signal, m.signed) for m in self.models for signal in evidence[m.name]]
+        if warm.all() or not warm.any():
+            return self._blended(evidence, SEGMENTS[0 if warm.all() else 1], slice(None))
+        out = np.empty_like(next(iter(evidence.values()))[0])
+        for segment, mine in zip(SEGMENTS, (warm, ~warm), strict=True):
+            out[mine] = self._blended(evidence, segment, mine)
+        return out
+
+    def _blended(self, evidence: Mapping[str, list[np.ndarray]], segment: str, rows: np.ndarray | slice) -> np.ndarray:
         used = np.flatnonzero(self.weights[segment])
-        parts = (channel(*signals[i]) for i in used)  # one at a time stays in the processor's cache
-        return combined(parts, self.weights[segment][used], self.prior[segment])
+        return combined(self.channels(evidence, used, rows), self.weights[segment][used], self.prior[segment])
 
     def state(self) -> Arrays:
         """Arrays to store."""
