@@ -344,6 +344,26 @@ def test_everyone_is_served(finished: Path) -> None:
     assert {"similar_to_history", "popular"} <= {r["reason_code"] for r in rows}
 
 
+def test_reasons_name_the_modality_that_attention_and_likeness_speak_for(finished: Path) -> None:
+    lake = lake_at(finished)
+    items = {r["item_id"]: r for r in lake.read("feat_items", LAST).to_pylist()}
+    explained = [r for r in lake.read("recommendations", LAST).to_pylist() if r["reason_code"] == "similar_to_history"]
+    assert explained
+    told_apart = 0
+    for row in explained:
+        new, old = items[row["item_id"]], items[row["reason_item_ids"][0]]
+        both = [m for m in ("text", "image", "audio", "video") if new[f"has_{m}"] and old[f"has_{m}"]]
+        if not both:
+            assert row["reason_modality"] is None
+            continue
+        alike = {m: float(np.dot(new[f"vector_{m}"], old[f"vector_{m}"])) for m in both}
+        carries = {m: new[f"attention_{m}"] * alike[m] for m in both}
+        assert carries[row["reason_modality"]] == pytest.approx(max(carries.values()), abs=1e-6)
+        assert row["reason_attention"] == new[f"attention_{row['reason_modality']}"]
+        told_apart += max(alike, key=alike.__getitem__) != row["reason_modality"]
+    assert told_apart, "attention decides somewhere against likeness alone"
+
+
 def test_search_by_command_serves_the_nights_after_it(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
