@@ -25,7 +25,8 @@ def hits_of(items: np.ndarray, relevant: sparse.csr_matrix) -> np.ndarray:
     width = relevant.shape[1]
     row = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
     keys = np.arange(len(items))[:, None] * width + items
-    return np.isin(keys, row * width + relevant.indices) & (items >= 0)
+    wanted = np.append(np.sort(row * width + relevant.indices), -1)
+    return (wanted[np.searchsorted(wanted[:-1], keys)] == keys) & (items >= 0)
 
 
 def recall(hits: np.ndarray, relevant: Counts) -> Values:

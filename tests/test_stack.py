@@ -17,15 +17,16 @@ from pipelines.models import CLASSES
 from pipelines.recommenders import stack, transfer
 from pipelines.recommenders.base import Inputs, OnDevice, Recommender, right_directions, weighted_sum
 from pipelines.recommenders.content import GRAPH_NEIGHBOURS, Content, centred, nearest_graph
-from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, content_graph
-from pipelines.recommenders.hybrid import SURE, Hybrid, ndcg_of
+from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, Walker, content_graph
+from pipelines.recommenders.hybrid import SURE, Hybrid, blocks_of, ndcg_of
 from pipelines.recommenders.lightgcn import LightGCN
-from pipelines.recommenders.stack import Choices, ItemFacts, combined, fit, fit_few, logarithm
+from pipelines.recommenders.stack import SMOOTHING, Choices, ItemFacts, combined, fit, fit_few, logarithm
 from pipelines.recommenders.transfer import Transfer
 from pipelines.search import judges, search_one
 from tests.conftest import unit
 
 USERS, ITEMS = 4 * BLOCK + 24, 60
+HALF = 2e-3  # what three steps in half precision may be off by
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +102,39 @@ def test_graph_filter_by_hand(inputs: Inputs) -> None:
     model = GraphFilter(0.3, 0.5).fit(inputs)
     walks, everyone = dense_walks(inputs), np.arange(USERS)
     for walk, found in zip(WALKS, model.evidence(inputs, everyone), strict=True):
-        assert np.allclose(found, walks[walk], atol=1e-5), walk
+        assert np.allclose(found, walks[walk], rtol=HALF, atol=1e-6), walk
     x = inputs.positives.toarray()
     damped = (x / np.sqrt(np.where(x.sum(1) > 0, x.sum(1), 1))[:, None]).sum(0)
     expected = walks["RRR"] + 0.3 * (walks["RRC"] + walks["RCR"]) + 0.09 * walks["RCC"]
     scores = model.score(inputs, everyone)
-    assert np.allclose(scores, expected * (1 + damped) ** 0.5, atol=1e-5)
+    assert np.allclose(scores, expected * (1 + damped) ** 0.5, rtol=HALF, atol=1e-6)
     again = GraphFilter(0.3, 0.5).restore(model.state())
     some = np.array([3, BLOCK + 1, 5])
     assert np.allclose(again.score(inputs, some), scores[some], atol=1e-6), "users do not depend on their block"
     assert not scores[5].any(), "no history, nothing to say"
     assert scores[:, 7].any(), "content carries an item that nobody has met"
+
+
+@pytest.mark.parametrize(
+    ("items", "size"),
+    [(100, 9984), (18_357, BLOCK), (50_000, BLOCK), (1_000_000, 4), (9_000_000, 1), (0, 1_000_000)],
+)
+def test_blocks_are_whole_passes_until_catalogues_are_too_large(items: int, size: int) -> None:
+    users = np.arange(2_000_001)[::2]
+    blocks = blocks_of(users, items)
+    assert np.array_equal(np.concatenate(blocks), users)
+    assert {len(b) for b in blocks[:-1]} <= {size}
+    assert len(blocks[-1]) <= size
+
+
+@pytest.mark.parametrize("size", [1e-9, 1e9])
+def test_walks_begin_at_any_size(size: float, inputs: Inputs) -> None:
+    model, start = GraphFilter().fit(inputs), inputs.positives[:9]
+    walker = Walker(model.links, model.graph, "cpu")
+    plain, sized = walker.walked(start, WALKS), walker.walked((start * np.float32(size)).tocsr(), WALKS)
+    for one, other in zip(plain, sized, strict=True):
+        assert one.any()
+        assert np.allclose(other / size, one, rtol=HALF, atol=1e-6)
 
 
 def test_content_graph_weighs_a_modality_by_what_it_says_of_taste(inputs: Inputs) -> None:
@@ -161,6 +184,18 @@ def test_logarithm_ignores_the_scale_of_a_row() -> None:
     found = logarithm(scores)
     assert np.allclose(found[0], found[1])
     assert np.ptp(found[2]) == 0
+
+
+def test_logarithm_is_exact_at_powers_of_two_and_straight_between_them() -> None:
+    ratio = np.array([[0.25, 0.5, 0.75, 1, 1.3, 2.5]], np.float32)
+    found = logarithm(ratio - np.float32(SMOOTHING))  # of mean 1
+    assert np.allclose(found, np.log(2) * np.array([[-2, -1, -0.5, 0, 0.3, 1.25]]), atol=1e-5)
+
+
+def test_scores_that_are_not_finite_have_no_logarithm() -> None:
+    for wrong in (np.nan, np.inf):
+        with pytest.raises(FloatingPointError, match="not finite"):
+            logarithm(np.array([[1, wrong, 2]], np.float32))
 
 
 def chosen(channels: list[np.ndarray], wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None = None) -> Choices:
@@ -260,7 +295,7 @@ def test_new_items_go_to_those_who_like_their_like(inputs: Inputs, monkeypatch: 
     assert np.array_equal(Transfer().fit(replace(past)).score(past, users), scores), "training repeats itself"
     monkeypatch.setattr(transfer, "REACHED", 0)
     from_users = Transfer().restore(model.state()).score(past, users)
-    assert np.allclose(from_users, scores, atol=1e-5), "walks from users are walks from items"
+    assert np.allclose(from_users, scores, rtol=HALF, atol=1e-5), "walks from users are walks from items"
 
 
 def test_new_items_by_a_graph_alone_and_where_there_are_none(inputs: Inputs) -> None:

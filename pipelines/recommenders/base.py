@@ -98,36 +98,39 @@ def top_k(
     Returns:
         Item rows int64 (users, min(k, items)), -1 behind the end of a short list, and their scores.
     """
-    scores = np.array(scores, np.float32, order="C")
-    forbid(scores, forbidden)
-    k = min(k, scores.shape[1])
+    users, width = scores.shape
+    k = min(k, width)
     if k == 0:
-        return np.zeros((len(scores), 0), np.int64), np.zeros((len(scores), 0), np.float32)
-    values, items = (found.cpu().numpy() for found in _largest(torch.from_numpy(scores).to(device), k + 1))
+        return np.zeros((users, 0), np.int64), np.zeros((users, 0), np.float32)
+    allowed = np.empty((users, -(-width // SEGMENT) * SEGMENT), np.float32)  # whole segments
+    allowed[:, :width], allowed[:, width:] = scores, -np.inf
+    forbid(allowed, forbidden)
+    values, items = (found.cpu().numpy() for found in _largest(torch.from_numpy(allowed).to(device), k + 1))
     tied = np.flatnonzero((values[:, k - 1 : k] <= values[:, k:]).any(1))
     values, items = values[:, :k], items[:, :k]
     for row in tied:  # torch breaks ties at the end as it likes
         last = values[row, -1]
-        above = np.flatnonzero(scores[row] > last)
-        items[row] = np.concatenate([above, np.flatnonzero(scores[row] == last)[: k - len(above)]])
-        values[row] = scores[row, items[row]]
+        above = np.flatnonzero(allowed[row] > last)
+        items[row] = np.concatenate([above, np.flatnonzero(allowed[row] == last)[: k - len(above)]])
+        values[row] = allowed[row, items[row]]
     order = np.lexsort((items, -values), axis=-1)
     values, items = np.take_along_axis(values, order, 1), np.take_along_axis(items, order, 1)
     return np.where(np.isfinite(values), items, -1), values
 
 
 def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ``k`` largest of each row and their columns, or all; sought in the ``k`` segments with the largest maxima."""
-    whole = scores.shape[1] // SEGMENT
-    if whole <= 2 * k:
+    """The ``k`` largest of each row and their columns, or all; sought in the ``k`` segments with the largest maxima.
+
+    Rows are of whole segments.
+    """
+    segments = scores.view(len(scores), -1, SEGMENT)
+    if segments.shape[1] <= 2 * k:
         values, items = scores.topk(min(k, scores.shape[1]))
         return values, items
-    segments = scores[:, : whole * SEGMENT].view(-1, whole, SEGMENT).amax(2).topk(k).indices
-    column = torch.arange(scores.shape[1], device=scores.device)
-    inside = (segments[..., None] * SEGMENT + column[:SEGMENT]).flatten(1)
-    columns = torch.cat([inside, column[whole * SEGMENT :].expand(len(scores), -1)], 1)
-    values, at = scores.gather(1, columns).topk(k)
-    return values, columns.gather(1, at)
+    chosen = segments.amax(2).topk(k, sorted=False).indices
+    inside = segments.gather(1, chosen[..., None].expand(-1, -1, SEGMENT))
+    values, at = inside.flatten(1).topk(k)
+    return values, chosen.gather(1, at // SEGMENT) * SEGMENT + at % SEGMENT
 
 
 def forbid(scores: np.ndarray, forbidden: sparse.csr_matrix | None) -> None:
@@ -155,7 +158,7 @@ def standard_scores(scores: np.ndarray) -> np.ndarray:
     found = torch.from_numpy(scores)
     found = found - found.mean(1, keepdim=True)
     deviation = torch.linalg.vector_norm(found, dim=1, keepdim=True) / found.shape[1] ** 0.5
-    return found.div_(torch.where(deviation < 1e-9, torch.inf, deviation)).numpy()
+    return found.mul_(torch.where(deviation < 1e-9, 0, 1 / deviation)).numpy()
 
 
 def keep_largest(matrix: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
@@ -193,12 +196,13 @@ class OnDevice:
     The product is a weighted sum of embeddings for each row, which a CPU does much faster than that of a CSR tensor.
     """
 
-    def __init__(self, matrix: sparse.csr_matrix, device: str):
-        parts = (matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data.astype(np.float32))
-        self.bounds, self.columns, self.values = (torch.from_numpy(p).to(device) for p in parts)
+    def __init__(self, matrix: sparse.csr_matrix, device: str, precision: torch.dtype = torch.float32):
+        places = (torch.from_numpy(p.astype(np.int32)).to(device) for p in (matrix.indptr, matrix.indices))
+        self.bounds, self.columns = places
+        self.values = torch.from_numpy(matrix.data).to(device, precision)
 
     def __matmul__(self, dense: torch.Tensor) -> torch.Tensor:
-        """Float32 (n, d)."""
+        """(n, d), in the precision of both; sums are in single precision."""
         return F.embedding_bag(
             self.columns, dense, self.bounds, mode="sum", per_sample_weights=self.values, include_last_offset=True
         )

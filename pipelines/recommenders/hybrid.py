@@ -20,6 +20,7 @@ MIN_USERS = 10  # validation users below which a segment keeps the weights that 
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
 BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
+MOST_SCORES = 4_000_000  # as many where whole passes of a walk need more
 
 
 def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -219,8 +220,8 @@ def some_users(users: np.ndarray, items: int) -> np.ndarray:
 
 def blocks_of(users: np.ndarray, items: int) -> list[np.ndarray]:
     """Users in blocks whose scores stay small, of whole passes of a walk where there is room for one."""
-    size = max(1, BLOCK_SCORES // max(items, 1))
-    size -= size % BLOCK if size > BLOCK else 0
+    passes, most = BLOCK_SCORES // max(items, 1) // BLOCK, MOST_SCORES // max(items, 1)
+    size = max(min(max(passes, 1) * BLOCK, most), 1)
     return [users[a : a + size] for a in range(0, len(users), size)]
 
 

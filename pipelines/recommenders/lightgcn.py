@@ -8,6 +8,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.adam import adam
 
 from pipelines.recommenders.base import Arrays, Inputs, OnDevice, Recommender, Settings, right_directions, scaled
 from pipelines.recommenders.graph import content_graph
@@ -67,16 +68,16 @@ class LightGCN(Recommender):
         users = liked.shape[0]
         start = self._start(links, graph)
         around = OnDevice(sparse.block_array([[None, links], [links.T, graph]], format="csr"), inputs.device)
-        vectors = torch.nn.Parameter(torch.from_numpy(start).to(inputs.device))
-        optimizer = torch.optim.Adam([vectors], self.learning_rate)
+        vectors = torch.from_numpy(start).to(inputs.device)
+        moments, step = [torch.zeros_like(vectors) for _ in range(2)], torch.zeros(())
         for batch in _batches(known, liked.shape[1]):
-            spread = self._spread(around, vectors.detach())
+            spread = self._spread(around, vectors)
             units = F.normalize(spread, dim=1)
             slope = self._slope(units, users, liked[batch], batch)
             slope -= (slope * units).sum(1, keepdim=True) * units  # through the normalization
-            vectors.grad = self._spread(around, slope / spread.norm(dim=1, keepdim=True).clamp(min=1e-12))
-            optimizer.step()
-        found: np.ndarray = F.normalize(self._spread(around, vectors.detach()), dim=1).cpu().numpy()
+            slope = self._spread(around, slope / spread.norm(dim=1, keepdim=True).clamp(min=1e-12))
+            self._descend(vectors, slope, moments, step)
+        found: np.ndarray = F.normalize(self._spread(around, vectors), dim=1).cpu().numpy()
         return found[:users], found[users:]
 
     def _start(self, links: sparse.csr_matrix, graph: sparse.csr_matrix) -> np.ndarray:
@@ -110,6 +111,25 @@ class LightGCN(Recommender):
             slope[mine] += miss @ items
             slope[users:] += miss.T @ own
         return slope
+
+    def _descend(self, vectors: Tensor, slope: Tensor, moments: list[Tensor], step: Tensor) -> None:
+        """One step of Adam; its function, as the optimizer imports a compiler, which takes longer than small nights."""
+        first, second = ([m] for m in moments)
+        adam(
+            [vectors],
+            [slope],
+            first,
+            second,
+            [],
+            [step],
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.learning_rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""

@@ -7,6 +7,7 @@ popularity lasts, where the catalogue moves to. Belongs here: facts, scales, the
 users it is fitted on (``train``).
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -24,6 +25,9 @@ USUAL = 0.98  # quantile of activity above which a user says little about which 
 DAMPING = 3.0  # added to an item's degree
 LEAST_SHARE = 0.01  # of the events; an activity stratum with less is left out
 SMOOTHING = 0.05  # share of a row's mean score added before the logarithm
+TINY = torch.finfo(torch.float32).tiny  # a mean below counts as none
+BITS_PER_DOUBLING = 1 << 23  # of a float32 read as an integer
+BITS_OF_ONE = 127 * BITS_PER_DOUBLING
 RIDGE = 100.0  # in users
 CHANNEL_RIDGE = 5.0
 NEWTON_STEPS = 25
@@ -36,10 +40,22 @@ CLIP = 4.0  # standard deviations
 
 
 def logarithm(scores: np.ndarray) -> np.ndarray:
-    """Non-negative scores (users, items) by ratio to the row's mean, in logarithms; rows of zeros are level."""
+    """Non-negative scores (users, items) by ratio to the row's mean, in logarithms; rows of zeros are level.
+
+    The logarithm is exact at powers of two and straight between them, which is how a floating-point number's bits read
+    as an integer (Mitchell 1962, https://doi.org/10.1109/TEC.1962.5219391): half the time, and the same bits on every
+    processor.
+
+    Raises:
+        FloatingPointError: a score is not finite.
+    """
     positive = torch.from_numpy(scores).clamp(min=0)
     mean = positive.mean(1, keepdim=True)
-    found: np.ndarray = positive.div_(torch.where(mean > 0, mean, 1)).add_(SMOOTHING).log_().numpy()
+    if not mean.isfinite().all():
+        raise FloatingPointError("a recommender's score is not finite; scores cannot be combined")
+    ratio = positive.mul_(torch.where(mean < TINY, 0, 1 / mean)).add_(SMOOTHING)
+    bits = ratio.view(torch.int32).sub_(BITS_OF_ONE).float()
+    found: np.ndarray = bits.mul_(math.log(2) / BITS_PER_DOUBLING).numpy()
     return found
 
 
