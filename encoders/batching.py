@@ -126,9 +126,11 @@ class FlatEncoder:
 
 
 def row_stable(model: Any) -> Any:
-    """Let linear layers give a row the same bits whatever the number of rows is.
+    """Let layers give a row the same bits whatever the number of rows is.
 
-    The float32 kernels of CPUs treat fewer than ``STABLE_ROWS`` rows in another way, so fewer are filled up with zeros.
+    The float32 kernels of CPUs treat fewer than ``STABLE_ROWS`` rows of a linear layer in another way, so fewer are
+    filled up with zeros. Those of convolutions differ from one number of rows to the next where the processor has
+    AVX-512, so rows go through one by one, which takes hardly longer.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -136,6 +138,8 @@ def row_stable(model: Any) -> Any:
     for module in model.modules():
         if isinstance(module, nn.Linear | Conv1D):
             module.forward = partial(_filled_up, module.forward)  # type: ignore[method-assign]
+        elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            module.forward = partial(_one_by_one, module.forward, module.weight.ndim)  # type: ignore[method-assign]
     return model
 
 
@@ -146,6 +150,14 @@ def _filled_up(forward: "Callable[[torch.Tensor], torch.Tensor]", x: "torch.Tens
     filled = x.new_zeros((STABLE_ROWS, x.shape[-1]))
     filled[:rows] = x.reshape(rows, -1)
     return forward(filled)[:rows].reshape(*x.shape[:-1], -1)
+
+
+def _one_by_one(forward: "Callable[[torch.Tensor], torch.Tensor]", batched: int, x: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    if x.ndim < batched or len(x) < 2 or x.device.type != "cpu":
+        return forward(x)
+    return torch.cat([forward(x[i : i + 1]) for i in range(len(x))])
 
 
 def to_device(array: np.ndarray, device: Device, dtype: "torch.dtype | None" = None) -> "torch.Tensor":

@@ -20,7 +20,7 @@ from encoders.base import (
     choose_device,
     load,
 )
-from encoders.batching import Batches, padded_length
+from encoders.batching import Batches, padded_length, row_stable
 from encoders.tuning import encode_all, tune
 from encoders.video import attention_pool, decode_video
 from tests import tiny
@@ -131,6 +131,25 @@ def test_architectures(
     assert encoder.spec.space == ("shared" if joint else "own")
     plain = load(modality, ModelChoice(str(made(build))), Device()).spec
     assert (plain.digest() == encoder.spec.digest()) == (not options), "options are part of the identity"
+
+
+def test_layers_give_a_row_the_same_bits_in_any_batch() -> None:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers = {
+        (16, 40): nn.Sequential(nn.Conv1d(16, 32, 3, padding=1), nn.Conv1d(32, 32, 3, stride=2)),
+        (32, 14, 14): nn.Sequential(nn.Conv2d(32, 16, 3, padding=1), nn.Flatten(), nn.Linear(16 * 14 * 14, 7)),
+        (3, 4, 8, 8): nn.Conv3d(3, 8, (2, 4, 4), stride=(2, 4, 4)),
+    }
+    for shape, net in layers.items():
+        rows = torch.randn(9, *shape)
+        row_stable(net)
+        with torch.inference_mode():
+            alone = torch.cat([net(r) for r in rows.split(1)])
+            for number in range(2, 10):
+                assert torch.equal(net(rows[:number]), alone[:number]), (shape, number)
 
 
 def test_towers_of_one_checkpoint_share_a_space(made: Any) -> None:

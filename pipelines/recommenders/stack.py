@@ -236,15 +236,17 @@ def _draw(chance: np.ndarray, surely: tuple[np.ndarray, np.ndarray]) -> tuple[np
     return out, weight
 
 
-def fit(choices: Choices, facts: np.ndarray, start: np.ndarray) -> np.ndarray:
+def fit(choices: Choices, facts: np.ndarray, start: np.ndarray, near: np.ndarray | None = None) -> np.ndarray:
     """Weights (channels + facts,) by Newton's method with step halving; every user counts once.
 
     Args:
         choices: of the users.
         facts: (items, facts).
         start: weights (channels + facts,) to begin with; the penalty is on the distance from them.
+        near: weights to begin with instead; they change nothing but the time that it takes.
     """
-    weights, likelihood = start.astype(np.float64), _Likelihood(choices, facts, start)
+    likelihood = _Likelihood(choices, facts, start)
+    weights = (start if near is None else near).astype(np.float64)
     best, slope, curve = likelihood.at(weights)
     for _ in range(NEWTON_STEPS):
         step, length = np.linalg.solve(curve, slope), 1.0
@@ -263,8 +265,8 @@ def fit(choices: Choices, facts: np.ndarray, start: np.ndarray) -> np.ndarray:
 def fit_few(choices: Choices, facts: np.ndarray, start: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weights (channels + facts,) as of ``fit``, with zeros for channels that hardly add to the others.
 
-    Backward elimination by Wald's statistic (https://doi.org/10.1090/S0002-9947-1943-0012401-3), and a new fit of what
-    is left. Few users do not cost channels: what may be lost is a share of a user, not a standard error.
+    Backward elimination by Wald's statistic (https://doi.org/10.1090/S0002-9947-1943-0012401-3), and a fit of what is
+    left. Few users do not cost channels: what may be lost is a share of a user, not a standard error.
 
     Args:
         choices: of the users.
@@ -273,17 +275,22 @@ def fit_few(choices: Choices, facts: np.ndarray, start: np.ndarray, weights: np.
         weights: what ``fit`` found.
     """
     c, curve = choices.liked.shape[1], _Likelihood(choices, facts, start).at(weights)[2]
-    kept = _worth_keeping(weights, curve, c, SPARED * len(choices.other))
+    kept, near = _worth_keeping(weights, curve, c, SPARED * len(choices.other))
     few = replace(choices, liked=choices.liked[:, kept], channels=choices.channels[..., kept])
     both, found = np.concatenate([kept, np.arange(c, len(weights))]), np.zeros(len(weights))
-    found[both] = fit(few, facts, start[both])
+    found[both] = fit(few, facts, start[both], near[both])
     return found
 
 
-def _worth_keeping(weights: np.ndarray, curve: np.ndarray, channels: int, spared: float) -> np.ndarray:
+def _worth_keeping(
+    weights: np.ndarray, curve: np.ndarray, channels: int, spared: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Which of the first channels, at least one, are left when those without cost all of ``spared`` log-likelihood.
 
     The likelihood is taken as the parabola at its optimum, so that nothing is fitted in between.
+
+    Returns:
+        Places of these channels, and all weights at the optimum of the parabola without the others.
     """
     mean, covariance, kept = weights, np.linalg.inv(curve), np.arange(channels)
     while len(kept) > 1:
@@ -294,7 +301,7 @@ def _worth_keeping(weights: np.ndarray, curve: np.ndarray, channels: int, spared
         weakest = kept[costs.argmin()]
         kept, column = kept[kept != weakest], covariance[:, weakest] / covariance[weakest, weakest]
         mean, covariance = mean - column * mean[weakest], covariance - np.outer(column, covariance[weakest])
-    return kept
+    return kept, mean
 
 
 class _Likelihood:
