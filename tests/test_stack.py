@@ -18,7 +18,7 @@ from pipelines.recommenders import stack, transfer
 from pipelines.recommenders.base import Inputs, OnDevice, Recommender, right_directions, weighted_sum
 from pipelines.recommenders.content import GRAPH_NEIGHBOURS, Content, centred, nearest_graph
 from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, Walker, content_graph
-from pipelines.recommenders.hybrid import SURE, Hybrid, blocks_of, ndcg_of
+from pipelines.recommenders.hybrid import SURE, Hybrid, blocks_of, is_warm, ndcg_of
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.stack import SMOOTHING, Choices, ItemFacts, combined, fit, fit_few, logarithm
 from pipelines.recommenders.transfer import Transfer
@@ -354,8 +354,18 @@ def test_accuracy_reads_a_split_and_the_hybrid_wins(inputs: Inputs, tmp_path: Pa
     assert rows["graph"]["test_recall@20"] > 1.2 * rows["popularity"]["test_recall@20"]
     assert rows["hybrid"]["test_ndcg@20"] > 1.2 * rows["popularity"]["test_ndcg@20"]
     assert {w.split(".")[0] for w in rows["hybrid"]["chosen"]["weights"]} == set(NAMES)
-    parts = ("validation_list_cpu_s", "test_list_cpu_s")
-    assert contest.single_lists() == sum(contest.cost[n][p] for n in NAMES for p in parts) > 0
+    parts, hybrid = ("validation_list_cpu_s", "test_list_cpu_s"), contest.hybrids["hybrid"]
+    lists = sum(contest.cost[n][p] for n in NAMES for p in parts)
+    everyone = is_warm(split.inputs, split.users("test")).all()
+    assert not everyone, "cold users hear all recommenders"
+    assert contest.needless() == pytest.approx(lists)
+    hybrid.weights["cold"] = hybrid.weights["warm"] * [name != "content" for name in hybrid.parts]
+    hybrid.weights["warm"] = hybrid.weights["cold"]
+    mute = {n for n in NAMES if not hybrid.weights["warm"][[p.split(".")[0] == n for p in hybrid.parts]].any()}
+    assert "content" in mute
+    scores = sum(contest.cost[n][p.replace("_list", "")] for n in mute for p in parts)
+    assert scores > 0
+    assert contest.needless() == pytest.approx(lists + scores)
 
 
 def test_new_items_are_held_out_whole_and_ranked_among_themselves(inputs: Inputs) -> None:
