@@ -130,7 +130,7 @@ def row_stable(model: Any) -> Any:
 
     The float32 kernels of CPUs treat fewer than ``STABLE_ROWS`` rows of a linear layer in another way, so fewer are
     filled up with zeros. Those of convolutions differ from one number of rows to the next where the processor has
-    AVX-512, so rows go through one by one, which takes hardly longer.
+    AVX-512, so rows go through one by one: large pictures and sounds take 5% longer, small ones up to twice as long.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -139,7 +139,7 @@ def row_stable(model: Any) -> Any:
         if isinstance(module, nn.Linear | Conv1D):
             module.forward = partial(_filled_up, module.forward)  # type: ignore[method-assign]
         elif isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-            module.forward = partial(_one_by_one, module.forward, module.weight.ndim)  # type: ignore[method-assign]
+            module._conv_forward = partial(_one_by_one, module._conv_forward)  # type: ignore[method-assign]
     return model
 
 
@@ -152,12 +152,14 @@ def _filled_up(forward: "Callable[[torch.Tensor], torch.Tensor]", x: "torch.Tens
     return forward(filled)[:rows].reshape(*x.shape[:-1], -1)
 
 
-def _one_by_one(forward: "Callable[[torch.Tensor], torch.Tensor]", batched: int, x: "torch.Tensor") -> "torch.Tensor":
+def _one_by_one(
+    convolve: "Callable[..., torch.Tensor]", x: "torch.Tensor", weight: "torch.Tensor", bias: "torch.Tensor | None"
+) -> "torch.Tensor":
     import torch
 
-    if x.ndim < batched or len(x) < 2 or x.device.type != "cpu":
-        return forward(x)
-    return torch.cat([forward(x[i : i + 1]) for i in range(len(x))])
+    if x.ndim < weight.ndim or len(x) < 2 or x.device.type != "cpu":
+        return convolve(x, weight, bias)
+    return torch.cat([convolve(x[i : i + 1], weight, bias) for i in range(len(x))])
 
 
 def to_device(array: np.ndarray, device: Device, dtype: "torch.dtype | None" = None) -> "torch.Tensor":

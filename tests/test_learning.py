@@ -316,6 +316,7 @@ def test_top_k_is_exact_and_unique() -> None:
     expected = np.lexsort((np.tile(np.arange(300), (40, 1)), -big), axis=1)[:, :20]
     assert np.array_equal(top_k(big, 20)[0], expected)
     assert top_k(big, 1000)[0].shape == (40, 300)
+    assert [a.shape for a in top_k(big[:0], 20)] == [(0, 20), (0, 20)]
 
 
 @pytest.mark.parametrize("levels", [1, 3, 4000])

@@ -14,6 +14,7 @@ from encoders.base import (
     Device,
     Encoder,
     EncoderError,
+    EncoderSpec,
     Modality,
     ModelChoice,
     check_model,
@@ -147,9 +148,59 @@ def test_layers_give_a_row_the_same_bits_in_any_batch() -> None:
         rows = torch.randn(9, *shape)
         row_stable(net)
         with torch.inference_mode():
-            alone = torch.cat([net(r) for r in rows.split(1)])
+            alone = torch.cat([net(rows[i : i + 1]) for i in range(9)])
             for number in range(2, 10):
                 assert torch.equal(net(rows[:number]), alone[:number]), (shape, number)
+
+
+def test_convolutions_of_any_signature_go_row_by_row() -> None:
+    """On processors whose kernels are the same for any batch, the bits do not tell."""
+    import torch
+    from torch import nn
+
+    seen: list[int] = []
+
+    class Masked(nn.Conv1d):
+        def _conv_forward(self, x: Any, weight: Any, bias: Any) -> Any:
+            seen.append(len(x))
+            return super()._conv_forward(x, weight, bias)
+
+        def forward(self, x: Any, mask: Any = None) -> Any:  # type: ignore[override]
+            return super().forward(x), mask
+
+    layer = row_stable(nn.utils.parametrizations.weight_norm(Masked(2, 3, 3)))
+    with torch.inference_mode():
+        out, mask = layer(torch.ones(4, 2, 9), mask=7)
+        assert layer(torch.ones(2, 9))[0].shape == (3, 7), "one row without a batch"
+    assert out.shape == (4, 3, 7)
+    assert mask == 7
+    assert seen == [1, 1, 1, 1, 2]
+
+
+def test_batches_grow_only_while_the_last_one_has_the_same_bits() -> None:
+    class Odd:
+        """A batch of three has other bits."""
+
+        spec = EncoderSpec("image", "odd", "", {}, {}, "", "float32", 2)
+
+        def __init__(self, device: Device):
+            self.device, self.batches = device, Batches(device)
+
+        def prepare(self, payload: bytes) -> bytes:
+            return payload
+
+        def bucket(self, prepared: bytes) -> int:
+            return 0
+
+        def rows(self, bucket: int) -> int:
+            return self.batches.rows()
+
+        def encode(self, prepared: list[bytes]) -> np.ndarray:
+            return np.full((len(prepared), 2), 2.0 if len(prepared) == 3 else 1.0, np.float32)
+
+    tuning = tune(Odd, "cpu", "float32", [b"a", b"b"])
+    assert set(tuning.measured["throughput"]) == {"1", "2"}
+    assert tuning.batch <= 2
 
 
 def test_towers_of_one_checkpoint_share_a_space(made: Any) -> None:

@@ -17,7 +17,7 @@ from pipelines.models import CLASSES
 from pipelines.recommenders import stack, transfer
 from pipelines.recommenders.base import Inputs, OnDevice, Recommender, right_directions, weighted_sum
 from pipelines.recommenders.content import GRAPH_NEIGHBOURS, Content, centred, nearest_graph
-from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, Walker, content_graph
+from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, Walker, content_graph, normalized
 from pipelines.recommenders.hybrid import SURE, Hybrid, blocks_of, is_warm, ndcg_of
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.stack import SMOOTHING, Choices, ItemFacts, combined, fit, fit_few, logarithm
@@ -192,10 +192,22 @@ def test_logarithm_is_exact_at_powers_of_two_and_straight_between_them() -> None
     assert np.allclose(found, np.log(2) * np.array([[-2, -1, -0.5, 0, 0.3, 1.25]]), atol=1e-5)
 
 
+def test_negative_similarity_counts_as_none(inputs: Inputs) -> None:
+    rng = np.random.default_rng(0)
+    signed = sparse.csr_matrix(rng.normal(size=(ITEMS, ITEMS)).astype(np.float32))
+    clipped = signed.maximum(0)
+    assert (normalized(signed) != normalized(clipped)).nnz == 0
+    model = GraphFilter().fit(Inputs(inputs.positives, graphs={"image": signed}))
+    for walk in model.evidence(inputs, np.arange(USERS)):
+        assert np.isfinite(walk).all()
+        assert (walk >= 0).all()
+
+
 def test_scores_that_are_not_finite_have_no_logarithm() -> None:
     for wrong in (np.nan, np.inf):
         with pytest.raises(FloatingPointError, match="not finite"):
             logarithm(np.array([[1, wrong, 2]], np.float32))
+    assert logarithm(np.zeros((3, 0), np.float32)).shape == (3, 0)
 
 
 def chosen(channels: list[np.ndarray], wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None = None) -> Choices:

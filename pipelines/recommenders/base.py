@@ -123,7 +123,7 @@ def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 
     Rows are of whole segments.
     """
-    segments = scores.view(len(scores), -1, SEGMENT)
+    segments = scores.view(len(scores), scores.shape[1] // SEGMENT, SEGMENT)
     if segments.shape[1] <= 2 * k:
         values, items = scores.topk(min(k, scores.shape[1]))
         return values, items

@@ -29,8 +29,11 @@ WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each i
 
 
 def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    """A similarity of items (items, items) made symmetric, divided by the square roots of both degrees, no diagonal."""
-    both = graph.maximum(graph.T)
+    """A similarity of items (items, items) made symmetric, divided by the square roots of both degrees, no diagonal.
+
+    Negative entries count as none.
+    """
+    both = graph.maximum(graph.T).maximum(0)
     return scaled((both - sparse.diags_array(both.diagonal())).tocsr(), 0.5, 0.5)
 
 
@@ -60,8 +63,9 @@ def _agreement(links: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
 class Walker:
     """Walks over interactions and over content, on the device that the graphs are brought to.
 
-    Steps are kept in half precision, which halves the memory that they go through and changes a score by a thousandth
-    of itself at most: no step makes a vector longer, so all starts are walked at the same length.
+    Steps are kept in half precision, which halves the memory that they go through. It changes what is large by a
+    thousandth or two, and loses what is below a hundred-millionth of the start: no step makes a vector longer, so all
+    starts are walked at the same length.
 
     Args:
         links: normalized interactions (users, items).
