@@ -161,12 +161,10 @@ class Contest:
 
         Those of all other lists, and of scores, once weights are fitted, of recommenders that weigh nothing.
         """
-        everyone_is_warm = is_warm(self.split.inputs, self.split.users("test")).all()
-        segments = SEGMENTS[:1] if everyone_is_warm else SEGMENTS
-        weights = [dict(zip(h.parts, h.weights[s], strict=True)) for h in self.hybrids.values() for s in segments]
-        heard = {part.partition(".")[0] for found in weights for part, weight in found.items() if weight}
-        lists, scores = (tuple(f"{p}{what}_cpu_s" for p in ("validation", "test")) for what in ("_list", ""))
-        return sum(self.cost[m.name][k] for m in self.models for k in (*lists, *(() if m.name in heard else scores)))
+        segments = SEGMENTS[:1] if is_warm(self.split.inputs, self.split.users("test")).all() else SEGMENTS
+        heard = {name for hybrid in self.hybrids.values() for s in segments for name in hybrid.heard(s)}
+        lists, scores = ("validation_list_cpu_s", "test_list_cpu_s"), ("validation_cpu_s", "test_cpu_s")
+        return sum(self.cost[m.name][k] for m in self.models for k in lists + (() if m.name in heard else scores))
 
     @contextmanager
     def _costs(self, name: str, what: str) -> Iterator[None]:

@@ -174,8 +174,9 @@ def _grow(encoder: Encoder, sample: Sequence[Any], name: str) -> tuple[int, bool
     while size <= LARGEST and since < PATIENCE:
         tried = encoder_on(encoder, replace(device, batch=size))
         rows = [one] * max(1, size // unit)
-        try:  # the last batch of a night is not full
-            same = all(np.array_equal(tried.encode(r), np.repeat(alone, len(r), 0)) for r in (rows, rows[1:] or rows))
+        parts = (rows, rows[1:]) if len(rows) > 2 else (rows,)  # the last batch of a night is not full
+        try:
+            same = all(np.array_equal(tried.encode(r), np.repeat(alone, len(r), 0)) for r in parts)
         except torch.OutOfMemoryError:
             break
         if not same and name == "cpu":

@@ -26,14 +26,13 @@ from pipelines.inputs import load_inputs
 from pipelines.models import load_hybrid, load_recommenders
 from pipelines.recommenders.base import Inputs, Recommender, top_k
 from pipelines.recommenders.content import centred
-from pipelines.recommenders.hybrid import Hybrid, is_warm, place_new
+from pipelines.recommenders.hybrid import MOST_SCORES, Hybrid, is_warm, place_new
 from pipelines.recommenders.transfer import Transfer
 from pipelines.schemas import STRINGS, vectors_to_numpy
 from pipelines.storage import Lake, Manifest, scratch, write_parquet
 
 log = logging.getLogger(__name__)
 
-SCORES_PER_BLOCK = 4_000_000  # users x items of one block and model
 REASON_ITEMS = 3
 REASON_HISTORY = 50  # most recent items that can be a reason
 REASON_SIMILARITY = 0.1  # centred cosine below which a history item is no reason
@@ -43,7 +42,7 @@ def score(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
     """Publish ``reco_candidates`` and ``recommendations`` of the night."""
     users = load_dataset(lake, day, config.recommend, config.timezone, everyone=True).users
     items = lake.require("std_items", day).rows
-    size = max(1, min(config.compute.shard_rows, SCORES_PER_BLOCK // max(items, 1)))
+    size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))
     blocks = [(a, min(a + size, len(users)), len(users)) for a in range(0, len(users), size)]
     provenance: dict[str, Any] = {
         "config_digest": config.digest("recommend"),

@@ -20,7 +20,7 @@ MIN_USERS = 10  # validation users below which a segment keeps the weights that 
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
 BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
-MOST_SCORES = 4_000_000  # as many where whole passes of a walk need more
+MOST_SCORES = 4_000_000  # as many at most, where whole passes of a walk or whole files are worth more than caches
 
 
 def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -165,6 +165,11 @@ class Hybrid:
     def _blended(self, evidence: Mapping[str, list[np.ndarray]], segment: str, rows: np.ndarray | slice) -> np.ndarray:
         used = np.flatnonzero(self.weights[segment])
         return combined(self.channels(evidence, used, rows), self.weights[segment][used], self.prior[segment])
+
+    def heard(self, segment: str) -> set[str]:
+        """Names of the recommenders that weigh anything for a segment."""
+        names = [m.name for m in self.models for _ in m.signals]
+        return {names[i] for i in np.flatnonzero(self.weights[segment])}
 
     def state(self) -> Arrays:
         """Arrays to store."""

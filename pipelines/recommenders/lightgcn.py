@@ -1,6 +1,6 @@
 """A small graph network of users and items, trained with a softmax over the whole catalogue."""
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +17,14 @@ BATCH = 2048  # users of one step
 BLOCK = 128  # users whose scores are held at once; they stay in the processor's cache
 WORK = 500_000_000  # scores of one training, at most
 EPOCHS = 20  # at most
+ADAM: dict[str, Any] = {  # the defaults of torch.optim.Adam
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "eps": 1e-8,
+    "weight_decay": 0.0,
+    "amsgrad": False,
+    "maximize": False,
+}
 CONTENT = 0.5  # weight of the content graph
 TRAINED = WeakKeyDictionary[Inputs, dict[tuple[float, ...], tuple[np.ndarray, np.ndarray]]]()  # two recommenders ask
 
@@ -69,14 +77,15 @@ class LightGCN(Recommender):
         start = self._start(links, graph)
         around = OnDevice(sparse.block_array([[None, links], [links.T, graph]], format="csr"), inputs.device)
         vectors = torch.from_numpy(start).to(inputs.device)
-        moments, step = [torch.zeros_like(vectors) for _ in range(2)], torch.zeros(())
+        first, second, step = torch.zeros_like(vectors), torch.zeros_like(vectors), torch.zeros(())
         for batch in _batches(known, liked.shape[1]):
             spread = self._spread(around, vectors)
             units = F.normalize(spread, dim=1)
             slope = self._slope(units, users, liked[batch], batch)
             slope -= (slope * units).sum(1, keepdim=True) * units  # through the normalization
             slope = self._spread(around, slope / spread.norm(dim=1, keepdim=True).clamp(min=1e-12))
-            self._descend(vectors, slope, moments, step)
+            # not torch.optim.Adam: it imports a compiler, which takes longer than a small night's training
+            adam([vectors], [slope], [first], [second], [], [step], lr=self.learning_rate, **ADAM)
         found: np.ndarray = F.normalize(self._spread(around, vectors), dim=1).cpu().numpy()
         return found[:users], found[users:]
 
@@ -111,25 +120,6 @@ class LightGCN(Recommender):
             slope[mine] += miss @ items
             slope[users:] += miss.T @ own
         return slope
-
-    def _descend(self, vectors: Tensor, slope: Tensor, moments: list[Tensor], step: Tensor) -> None:
-        """One step of Adam; its function, as the optimizer imports a compiler, which takes longer than small nights."""
-        first, second = ([m] for m in moments)
-        adam(
-            [vectors],
-            [slope],
-            first,
-            second,
-            [],
-            [step],
-            amsgrad=False,
-            beta1=0.9,
-            beta2=0.999,
-            lr=self.learning_rate,
-            weight_decay=0.0,
-            eps=1e-8,
-            maximize=False,
-        )
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""
