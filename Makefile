@@ -9,11 +9,11 @@ export TOKENIZERS_PARALLELISM := false
 
 setup: $(VENV)/.ready
 
-$(VENV)/.ready: pyproject.toml constraints.txt encoders/weights.py
+$(VENV)/.ready: pyproject.toml constraints.txt encoders/carried/weights.py
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "nightloom needs Python 3.11 or newer; run make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m encoders.weights
+	$(BIN)/python -m encoders.carried.weights
 	touch $@
 
 demo: setup

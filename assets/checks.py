@@ -1,7 +1,7 @@
 """Blocking checks: generated from each table's contract, plus the promises that span tables.
 
 They read the published partition back, so they judge what users will read. Belongs here: which promise guards
-which asset. Does not: the rules (``pipelines.schemas``, ``pipelines.contracts``).
+which asset. Does not: the rules (``lake.schemas``, ``lake.promises``).
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +12,8 @@ import dagster as dg
 
 from encoders.base import MODALITIES
 from pipelines.config import Config
-from pipelines.schemas import TABLES, Key
-from pipelines.storage import Lake
+from pipelines.lake.schemas import TABLES, Key
+from pipelines.lake.storage import Lake
 
 Promise = Callable[[Config, Lake, date], list[str]]
 
@@ -27,18 +27,18 @@ TABLE_RULES = {
 
 def promises(table: str) -> dict[str, Promise]:
     """Promises across tables that guard this one; imported late, so that definitions load without the stages."""
-    from pipelines import contracts
+    from pipelines.lake import promises as kept
 
     found: dict[str, dict[str, Promise]] = {
-        "ingest_files": {"rows_accounted": contracts.rows_accounted},
-        "std_interactions": {"nothing_after_the_day": contracts.nothing_after_the_day},
+        "ingest_files": {"rows_accounted": kept.rows_accounted},
+        "std_interactions": {"nothing_after_the_day": kept.nothing_after_the_day},
         "recommendations": {
-            "lists_keep_their_word": contracts.lists_keep_their_word,
-            "scores_fall": contracts.scores_fall,
+            "lists_keep_their_word": kept.lists_keep_their_word,
+            "scores_fall": kept.scores_fall,
         },
     }
     for m in MODALITIES:
-        found[f"emb_{m}"] = {"references_embedded": partial(contracts.references_embedded, modality=m)}
+        found[f"emb_{m}"] = {"references_embedded": partial(kept.references_embedded, modality=m)}
     return found.get(table, {})
 
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config, verify
+from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config
+from pipelines.verify import verify
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -81,9 +82,9 @@ def _backfill(args: argparse.Namespace, config: Config, path: Path) -> int:
 
 def _search(args: argparse.Namespace, config: Config, path: Path) -> int:
     from assets.resources import lake_of
-    from pipelines.models import load_card
+    from pipelines.lake.cards import load_card
+    from pipelines.lake.storage import StorageError
     from pipelines.search import search
-    from pipelines.storage import StorageError
 
     lake = lake_of(config)
     try:

@@ -72,7 +72,7 @@ def _finetuned(partitions: dg.PartitionsDefinition) -> Any:
     def model_finetuned(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
         """Fine-tune the text encoder when it is due."""
         from pipelines.finetune import train
-        from pipelines.models import load_card
+        from pipelines.lake.cards import load_card
 
         with failures_explained():
             config, day = nightloom.config(), day_of(context)
@@ -133,13 +133,13 @@ def _aligner(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:
     @dg.multi_asset(name="model_aligner", specs=[spec], pool=DEVICE_POOL)
     def model_aligner(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
         """Train the unified space on what is known at the end of the day."""
-        from pipelines import features
-        from pipelines.models import load_card
+        from pipelines.align import align
+        from pipelines.lake.cards import load_card
 
         with failures_explained():
             config, day = nightloom.config(), day_of(context)
             lake = lake_of(config)
-            manifest = features.train(config, lake, day)
+            manifest = align(config, lake, day)
             card = load_card(lake, "aligner", day)
             scores = {f"recall_at_10_{k}": v["recall_at_10"] for k, v in card["retrieval"].items()}
             metadata = (
@@ -164,12 +164,12 @@ def _fusion(partitions: dg.PartitionsDefinition, tables: list[str]) -> Any:
     )
     def fuse(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
         """Put items and users into the unified space."""
-        from pipelines import features
+        from pipelines.fuse import fuse as run
 
         with failures_explained():
             config, day = nightloom.config(), day_of(context)
             lake = lake_of(config)
-            for manifest in features.fuse(config, lake, day):
+            for manifest in run(config, lake, day):
                 plot = plots.item_map(lake, day) if manifest.table == "feat_items" else None
                 yield dg.MaterializeResult(asset_key=manifest.table, metadata=table_metadata(lake, manifest, plot))
                 yield from run_checks(config, lake, manifest.table, day)

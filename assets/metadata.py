@@ -10,8 +10,8 @@ from typing import Any
 
 import dagster as dg
 
-from pipelines.schemas import TABLES, Column
-from pipelines.storage import Lake, Manifest
+from pipelines.lake.schemas import TABLES, Column
+from pipelines.lake.storage import Lake, Manifest
 
 SAMPLE_ROWS = 5
 OWNERS = ["team:nightloom"]

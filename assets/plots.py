@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from pipelines.schemas import vectors_to_numpy
-from pipelines.storage import Lake
+from pipelines.lake.schemas import vectors_to_numpy
+from pipelines.lake.storage import Lake
 
 MAX_POINTS = 2000
 

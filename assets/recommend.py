@@ -55,7 +55,7 @@ def _settings(partitions: dg.PartitionsDefinition) -> Any:
     @dg.multi_asset(name="model_settings", specs=[spec])
     def model_settings(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
         """Search when it is due."""
-        from pipelines.models import load_card
+        from pipelines.lake.cards import load_card
         from pipelines.search import search
 
         with failures_explained():
@@ -77,7 +77,7 @@ def _models(partitions: dg.PartitionsDefinition, models: list[str], deps: list[s
     @dg.multi_asset(name="train_recommenders", specs=specs)
     def train_recommenders(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
         """Fit every recommender on what is known at the end of the day."""
-        from pipelines.models import load_card
+        from pipelines.lake.cards import load_card
         from pipelines.train import train
 
         with failures_explained():

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import dagster as dg
 
-from pipelines.config import Config, ConfigError, load_config, verify
-from pipelines.schemas import SchemaError
-from pipelines.storage import Lake
+from pipelines.config import Config, ConfigError, load_config
+from pipelines.lake.schemas import SchemaError
+from pipelines.lake.storage import Lake
+from pipelines.verify import verify
 
 DEVICE_POOL = "device"  # its limit is set in dagster.yaml
 IO_RETRIES, IO_WAIT_S = 2, 30

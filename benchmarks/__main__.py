@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 from benchmarks import encode
 from benchmarks.figures import Figure, cpu_seconds, parser, show
 from pipelines.config import Compute, Config, Encoder, Paths, Source
-from pipelines.recommenders.base import top_k
-from pipelines.storage import Lake
+from pipelines.lake.storage import Lake
+from pipelines.recommenders.ranking import top_k
 
 DAY = date(2026, 1, 1)
 

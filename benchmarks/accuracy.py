@@ -26,13 +26,14 @@ from scipy import sparse
 from tqdm import tqdm
 
 from benchmarks.figures import parser, peak_mb
-from encoders.base import single_threaded
-from pipelines.inputs import Validation
-from pipelines.metrics import hits_of, ndcg, recall
-from pipelines.models import CLASSES
-from pipelines.recommenders.base import Inputs, Recommender, top_k
-from pipelines.recommenders.content import with_graphs
-from pipelines.recommenders.hybrid import SEGMENTS, Hybrid, blocks_of, is_warm
+from encoders.device import single_threaded
+from pipelines.learning.metrics import hits_of, ndcg, recall
+from pipelines.night.inputs import Validation
+from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.blend.hybrid import SEGMENTS, Hybrid, blocks_of, is_warm
+from pipelines.recommenders.item_graphs import with_graphs
+from pipelines.recommenders.ranking import top_k
+from pipelines.recommenders.registry import CLASSES
 from pipelines.search import judges, search_one
 
 CUTOFFS = (10, 20)

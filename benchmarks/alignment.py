@@ -19,15 +19,17 @@ from scipy import sparse
 
 from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
-from encoders.alignment import AlignerSettings, load_aligner, train_aligner
-from encoders.base import single_threaded
-from encoders.closed_form import MAPS
-from encoders.fusion import Features, FusionModel, fuse_items, fuse_users
+from encoders.device import single_threaded
+from encoders.space.alignment import AlignerSettings, load_aligner, train_aligner
+from encoders.space.closed_form import MAPS
+from encoders.space.fusion import Features, FusionModel, fuse_items, fuse_users
 from pipelines.config import Aligner, load_config
-from pipelines.dataset import item_features, load_dataset
-from pipelines.metrics import hits_of, ndcg
-from pipelines.recommenders.base import Inputs, top_k
+from pipelines.learning.metrics import hits_of, ndcg
+from pipelines.night.contents import item_features
+from pipelines.night.events import load_dataset
+from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.content import Multimodal
+from pipelines.recommenders.ranking import top_k
 
 KINDS = get_args(Aligner.model_fields["kind"].annotation)
 HELD_OUT = 5  # one in so many of a history, the latest

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from benchmarks.accuracy import judged, load_split
 from benchmarks.figures import Figure, parser, show
-from encoders.base import single_threaded
-from pipelines.models import CLASSES
+from encoders.device import single_threaded
 from pipelines.recommenders.base import Inputs
-from pipelines.recommenders.hybrid import blocks_of
+from pipelines.recommenders.blend.hybrid import blocks_of
+from pipelines.recommenders.registry import CLASSES
 
 NAMES = ("content", "graph", "lightgcn", "transfer")
 SHARE = 0.2  # of the liked items

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure, cost, cpu_seconds, parser, show
-from encoders.base import one_thread, single_threaded
+from encoders.device import one_thread, single_threaded
 
 DAY = date(2026, 1, 1)
 ITEMS = 2_000
@@ -75,8 +75,8 @@ MAKE: dict[str, Callable[[int], list[bytes]]] = {"text": _texts, "image": _image
 def _shop(folder: Path, modality: str, payloads: Sequence[bytes], day: date = DAY) -> None:
     """A raw folder, a configuration and the std tables of a catalogue with these payloads."""
     from pipelines.config import load_config
+    from pipelines.lake.storage import Lake
     from pipelines.standardize import standardize
-    from pipelines.storage import Lake
 
     raw = folder / "raw"
     for name in ("items", "interactions", "media"):
@@ -124,7 +124,7 @@ def _step(folder: Path, modality: str, day: date = DAY) -> Callable[[], Any]:
 
 
 def _manifest(folder: Path, modality: str, day: date = DAY) -> Any:
-    from pipelines.storage import Lake
+    from pipelines.lake.storage import Lake
 
     return Lake(folder / "data" / "lake").require(f"emb_{modality}", day)
 
@@ -133,8 +133,8 @@ def _warm(folder: Path, modality: str) -> tuple[float, float]:
     """Import and measure everything on a small catalogue; CPU-seconds of imports with load and measurement, of load."""
     small = folder / "small"
     first = cpu_seconds(lambda: (_shop(small, modality, MAKE[modality](20)), _step(small, modality)()))
-    from pipelines import encoder as stage
     from pipelines.config import load_config
+    from pipelines.engine import chosen as night
 
     config = load_config(small / "nightloom.toml")
     choice = config.encoders[modality].choice()  # type: ignore[index]
@@ -142,10 +142,10 @@ def _warm(folder: Path, modality: str) -> tuple[float, float]:
     cache.mkdir(parents=True)
     for path in (small / "data" / "cache" / "encoders").iterdir():
         (cache / path.name).write_bytes(path.read_bytes())
-    chosen = stage.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])  # type: ignore[arg-type]
-    stage.unload()
-    load = cpu_seconds(lambda: stage.loaded(modality, choice, chosen.device))  # type: ignore[arg-type]
-    stage.unload()
+    chosen = night.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])  # type: ignore[arg-type]
+    night.unload()
+    load = cpu_seconds(lambda: night.loaded(modality, choice, chosen.device))  # type: ignore[arg-type]
+    night.unload()
     return first, load
 
 
@@ -183,7 +183,7 @@ def _plain_text() -> Callable[[Sequence[Any], int], None]:
     import torch
     from transformers import AutoModel
 
-    from encoders.weights import weights_dir
+    from encoders.carried.weights import weights_dir
 
     model: Any = AutoModel.from_pretrained(weights_dir("minilm")).eval()
 
@@ -205,7 +205,7 @@ def _plain_image() -> Callable[[Sequence[Any], int], None]:
     """The network as published, batch norms as they are."""
     import torch
 
-    from encoders.networks import build_lite0
+    from encoders.carried.networks import build_lite0
 
     net = build_lite0().eval()
 
@@ -221,9 +221,9 @@ def _plain_audio() -> Callable[[Sequence[Any], int], None]:
     """The network as published on the patches of each clip."""
     import torch
 
-    from encoders.checkpoint import read_tensor_bundle
-    from encoders.networks import build_musicnn
-    from encoders.weights import weights_dir
+    from encoders.carried.checkpoint import read_tensor_bundle
+    from encoders.carried.networks import build_musicnn
+    from encoders.carried.weights import weights_dir
 
     folder = weights_dir("musicnn")
     net = build_musicnn(read_tensor_bundle(folder / ".index", folder / ".data-00000-of-00001")).eval()
@@ -243,8 +243,8 @@ PLAIN = {"text": _plain_text, "image": _plain_image, "audio": _plain_audio}
 def bench_modality(modality: str, folder: Path) -> Iterator[Figure]:
     """CPU and wall time of the whole step, speed of the forward pass, padding."""
     from encoders.base import EncoderSpec
-    from pipelines import encoder as stage
     from pipelines.config import load_config
+    from pipelines.engine import chosen as night
 
     first, load = _warm(folder, modality)
     payloads = MAKE[modality](ITEMS)
@@ -255,9 +255,9 @@ def bench_modality(modality: str, folder: Path) -> Iterator[Figure]:
     assert manifest.counters["encoded"] == ITEMS, manifest.counters
     config = load_config(folder / "nightloom.toml")
     choice = config.encoders[modality].choice()  # type: ignore[index]
-    chosen = stage.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])  # type: ignore[arg-type]
+    chosen = night.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])  # type: ignore[arg-type]
     assert isinstance(chosen.spec, EncoderSpec)
-    fast = stage.loaded(modality, choice, chosen.device)  # type: ignore[arg-type]
+    fast = night.loaded(modality, choice, chosen.device)  # type: ignore[arg-type]
     decode, same, together, plain = _bare(modality, payloads, fast)
     step = cpu - load
     how = f"{chosen.device.dtype}, batch {chosen.device.batch}"

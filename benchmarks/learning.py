@@ -18,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from benchmarks.figures import Figure, parser, show
-from encoders.alignment import load_aligner
 from encoders.finetune import content_recall
-from encoders.fusion import fuse_items
-from pipelines import features, finetune
+from encoders.space.alignment import load_aligner
+from encoders.space.fusion import fuse_items
+from pipelines import finetune
+from pipelines.align import align
 from pipelines.augment import augment
 from pipelines.config import Config, load_config
-from pipelines.dataset import item_features, load_dataset
 from pipelines.embed import embed
-from pipelines.models import load_card
+from pipelines.lake.cards import load_card
+from pipelines.lake.storage import Lake
+from pipelines.night.contents import item_features
+from pipelines.night.events import load_dataset
 from pipelines.standardize import standardize
-from pipelines.storage import Lake
 
 VIEWS = 2
 SEEDS = (0, 1, 2)
@@ -43,7 +45,7 @@ def _with(config: Config, section: str, **values: Any) -> Config:
 
 def _aligned(config: Config, lake: Lake, day: date, seed: int) -> dict[str, float]:
     """Train the aligner: Recall@10 between modalities on held-out items, content Recall@20 of the fused vectors."""
-    features.train(_with(config, "aligner", seed=seed), lake, day)
+    align(_with(config, "aligner", seed=seed), lake, day)
     card = load_card(lake, "aligner", day)
     data = load_dataset(lake, day, config.recommend, config.timezone)
     past = data.before(data.validation_days())

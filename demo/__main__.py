@@ -11,9 +11,10 @@ import duckdb
 from assets.cli import run_nights
 from assets.resources import lake_of
 from demo.shop import Size, generate
-from pipelines.config import ConfigError, config_path, load_config, verify
-from pipelines.schemas import EVERYONE, TABLES
-from pipelines.storage import Lake
+from pipelines.config import ConfigError, config_path, load_config
+from pipelines.lake.schemas import EVERYONE, TABLES
+from pipelines.lake.storage import Lake
+from pipelines.verify import verify
 
 NIGHTS = 4  # of the demo's ten; the first of them makes the std tables of the earlier days
 

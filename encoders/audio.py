@@ -1,26 +1,21 @@
 """Sound to vectors: windows of a waveform through musicnn, MFCC or a hub model, pooled over windows.
 
-Decoding belongs to ``sound``. Clips of any length: cut into windows, each window encoded for itself, then pooled.
+Clips of any length: cut into windows, each window encoded for itself, then pooled. Does not belong here: decoding
+(``decode.sound``).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.base import (
-    Device,
-    EncoderError,
-    EncoderSpec,
-    ModelChoice,
-    load_pretrained,
-    model_files,
-    unit_rows,
-)
+from encoders.base import EncoderError, EncoderSpec, ModelChoice, unit_rows
 from encoders.batching import Batches, FlatEncoder, row_stable, to_device
-from encoders.checkpoint import read_tensor_bundle
-from encoders.networks import build_musicnn
-from encoders.sound import MAX_SECONDS, decode_audio, resample, windows
+from encoders.carried.checkpoint import read_tensor_bundle
+from encoders.carried.networks import build_musicnn
+from encoders.decode.sound import MAX_SECONDS, decode_audio, resample, windows
+from encoders.device import Device
+from encoders.files import load_pretrained, model_files
 
 if TYPE_CHECKING:
     import torch
@@ -302,16 +297,3 @@ def _mean_of_share(hidden: "torch.Tensor", share: "torch.Tensor") -> "torch.Tens
     held = (share * frames).ceil().clamp(1, frames)
     mask = (torch.arange(frames, device=hidden.device)[None] < held[:, None]).to(hidden.dtype)[..., None]
     return (hidden * mask).sum(1) / mask.sum(1)
-
-
-AudioEncoder = Musicnn | MfccStatistics | MfccFrames | HubAudioEncoder
-
-
-def load_audio(choice: ModelChoice, device: Device) -> AudioEncoder:
-    """Load an audio encoder by built-in name, Hugging Face id or folder."""
-    builtin: dict[str, Callable[[Device], AudioEncoder]] = {
-        "musicnn": Musicnn,
-        "mfcc": MfccStatistics,
-        "mfcc-rnn": MfccFrames,
-    }
-    return builtin[choice.model](device) if choice.model in builtin else HubAudioEncoder(choice, device)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoders.base import Modality
-from encoders.image import decode_image
-from encoders.sound import decode_audio, resample
+from encoders.decode.image import decode_image
+from encoders.decode.sound import decode_audio, resample
 
 if TYPE_CHECKING:
     from PIL import Image

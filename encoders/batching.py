@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import Device, unit_rows
+from encoders.base import Encoder, unit_rows
+from encoders.device import Device
 
 if TYPE_CHECKING:
     import torch
@@ -170,3 +171,14 @@ def to_device(array: np.ndarray, device: Device, dtype: "torch.dtype | None" = N
     if device.name.startswith("cuda"):
         tensor = tensor.pin_memory()
     return tensor.to(device.name, dtype, non_blocking=True)
+
+
+def encode_all(encoder: Encoder, sample: Sequence[Any]) -> np.ndarray:
+    """Vectors (n, dim) of prepared payloads of any buckets, in their order."""
+    out = np.zeros((len(sample), encoder.spec.dim), np.float32)
+    buckets: dict[int, list[int]] = {}
+    for i, prepared in enumerate(sample):
+        buckets.setdefault(encoder.bucket(prepared), []).append(i)
+    for at in buckets.values():
+        out[at] = encoder.encode([sample[i] for i in at])
+    return out

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from encoders.alignment import info_nce
-from encoders.base import Device, EncoderError, ModelChoice, model_files, single_threaded, unit_rows
-from encoders.batching import to_device
+from encoders.base import EncoderError, ModelChoice, unit_rows
+from encoders.batching import encode_all, to_device
+from encoders.device import Device, single_threaded
+from encoders.files import model_files
+from encoders.space.alignment import info_nce
 from encoders.text import TextEncoder, padded
-from encoders.tuning import encode_all
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import (
-    DecodeError,
-    Device,
-    EncoderError,
-    EncoderSpec,
-    ModelChoice,
-    load_pretrained,
-    unit_rows,
-)
+from encoders.base import DecodeError, EncoderError, EncoderSpec, ModelChoice, unit_rows
 from encoders.batching import Batches, padded_length, row_stable, to_device
+from encoders.device import Device
+from encoders.files import load_pretrained
 
 if TYPE_CHECKING:
     import torch

@@ -1,6 +1,6 @@
 """Precision and batch size of a model on this machine: measured once on real inputs, not typed.
 
-Belongs here: the measurement and its rule. Does not: remembering it (``pipelines.embed``), cutting batches
+Belongs here: the measurement and its rule. Does not: remembering it (``engine.chosen``), cutting batches
 (``batching``).
 """
 
@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from encoders.base import Device, Encoder, cause_of, single_threaded
+from encoders.base import Encoder, cause_of
+from encoders.batching import encode_all
+from encoders.device import Device, single_threaded
 
 log = logging.getLogger(__name__)
 
@@ -128,17 +130,6 @@ def bf16_speedup(name: str) -> float:
         return min(_seconds(product) for _ in range(5))
 
     return round(seconds(torch.float32) / max(seconds(torch.bfloat16), 1e-9), 1)
-
-
-def encode_all(encoder: Encoder, sample: Sequence[Any]) -> np.ndarray:
-    """Vectors (n, dim) of prepared payloads of any buckets, in their order."""
-    out = np.zeros((len(sample), encoder.spec.dim), np.float32)
-    buckets: dict[int, list[int]] = {}
-    for i, prepared in enumerate(sample):
-        buckets.setdefault(encoder.bucket(prepared), []).append(i)
-    for at in buckets.values():
-        out[at] = encoder.encode([sample[i] for i in at])
-    return out
 
 
 def _compare(exact: Encoder, fast: Encoder, sample: Sequence[Any]) -> dict[str, Any]:

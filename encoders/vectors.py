@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from encoders.base import DecodeError, Device, EncoderError, EncoderSpec, Modality, ModelChoice, model_files, unit_rows
+from encoders.base import DecodeError, EncoderError, EncoderSpec, Modality, ModelChoice, unit_rows
+from encoders.device import Device
+from encoders.files import model_files
 
 
 class VectorFile:

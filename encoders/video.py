@@ -1,132 +1,24 @@
 """Video to vectors: frames sampled by time through an image encoder with the sound track, or a native video model.
 
-Every video of the project is opened here (PyAV, no system FFmpeg). Does not belong here: what a frame or a sound
-becomes (``image``, ``sound``, ``audio``).
+Does not belong here: opening a video (``decode.video``), what a frame or a sound becomes (``image``, ``audio``).
 """
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import (
-    DecodeError,
-    Device,
-    EncoderError,
-    EncoderSpec,
-    ModelChoice,
-    cause_of,
-    load,
-    load_pretrained,
-    unit_rows,
-)
-from encoders.batching import Batches, RowEncoder, row_stable, to_device
-from encoders.image import MAX_PIXELS
-from encoders.sound import decode_audio
-from encoders.tuning import encode_all
+from encoders.base import DecodeError, Encoder, EncoderError, EncoderSpec, ModelChoice, unit_rows
+from encoders.batching import Batches, RowEncoder, encode_all, row_stable, to_device
+from encoders.decode.sound import decode_audio
+from encoders.decode.video import decode_video
+from encoders.device import Device
+from encoders.files import load_pretrained
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
-MAX_SECONDS = 600.0  # a longer video is described by its first ten minutes
-MAX_FRAMES = 20_000  # decoded frames of one video; the rest is not looked at
 FRAME_TEMPERATURE = 0.1
-
-
-def decode_video(data: bytes, frames: int) -> "tuple[list[Image.Image], float]":
-    """Frames in the middle of equal parts of the time, upright and RGB.
-
-    Args:
-        data: bytes of an MP4, MOV, WebM, Matroska, AVI or other container that FFmpeg reads.
-        frames: how many; a video with fewer gives some of them twice.
-
-    Returns:
-        The frames in order of time, and the duration in seconds (at most ``MAX_SECONDS``).
-
-    Raises:
-        DecodeError: no container, no video stream, too many pixels, or nothing that decodes.
-    """
-    import av
-
-    if not data:
-        raise DecodeError("empty_file", "0 bytes")
-    try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
-            if not container.streams.video:
-                raise DecodeError("no_video_stream", f"container {container.format.name}")
-            stream = container.streams.video[0]
-            _check_size(stream.codec_context.width, stream.codec_context.height)
-            stream.thread_type = "NONE"  # one stream of work a thread: pictures decode the same everywhere
-            times = _times(container)
-            duration = min(_duration(container, times), MAX_SECONDS)
-            return _pick(container, [(i + 0.5) * duration / frames for i in range(frames)]), round(duration, 3)
-    except DecodeError:
-        raise
-    except Exception as e:  # FFmpeg's bindings raise many unrelated kinds
-        raise DecodeError("undecodable_video", cause_of(e)) from e
-
-
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise DecodeError("image_too_large", f"{width} x {height} px a frame, limit {MAX_PIXELS} px")
-
-
-def _times(container: Any) -> list[float]:
-    """Time of each picture in seconds, from the packets alone, sorted; the first one is zero."""
-    stream, found = container.streams.video[0], []
-    for packet in container.demux(stream):
-        if packet.pts is not None:
-            found.append(float(packet.pts * packet.time_base))
-        if len(found) >= MAX_FRAMES:
-            break
-    if not found:
-        raise DecodeError("empty_video", "no pictures")
-    container.seek(0)
-    return sorted(t - min(found) for t in found)
-
-
-def _duration(container: Any, times: list[float]) -> float:
-    """Seconds to the end of the last picture; the header is not believed."""
-    step = (times[-1] / (len(times) - 1)) if len(times) > 1 else 0.04
-    return max(times[-1] + step, 1e-3)
-
-
-def _pick(container: Any, wanted: list[float]) -> "list[Image.Image]":
-    """The last picture at or before each wanted time (the first one if there is none)."""
-    found: list[Image.Image] = []
-    last, origin = None, None
-    for n, frame in enumerate(container.decode(container.streams.video[0])):
-        origin = frame.time or 0.0 if origin is None else origin
-        while len(found) < len(wanted) and last is not None and (frame.time or 0.0) - origin > wanted[len(found)]:
-            found.append(_picture(last))
-        if len(found) == len(wanted) or n >= MAX_FRAMES:
-            break
-        last = frame
-    if last is None:
-        raise DecodeError("empty_video", "no picture decodes")
-    return found + [_picture(last)] * (len(wanted) - len(found))
-
-
-def _picture(frame: Any) -> "Image.Image":
-    _check_size(frame.width, frame.height)
-    image: Image.Image = frame.to_image().convert("RGB")
-    return image.rotate(frame.rotation, expand=True) if getattr(frame, "rotation", 0) else image
-
-
-def probe_video(data: bytes) -> dict[str, Any]:
-    """Size in pixels and duration in seconds of a video of which pictures decode.
-
-    Raises:
-        DecodeError: none does.
-    """
-    import av
-
-    pictures, duration = decode_video(data, 2)
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
-        name = container.format.name.split(",")[0]
-    return {"format": name, "width_px": pictures[0].width, "height_px": pictures[0].height, "duration_s": duration}
 
 
 def attention_pool(frames: np.ndarray) -> np.ndarray:
@@ -150,23 +42,28 @@ class FrameEncoder:
     which adds nothing to any later projection.
 
     Args:
-        choice: ``image``, ``audio`` and ``frames``.
+        image: encoder of the frames.
+        audio: encoder of the sound track, or None.
+        frames: how many are sampled.
         device: where both networks run.
+
+    Raises:
+        EncoderError: one of the two takes no decoded pictures or sounds.
     """
 
-    def __init__(self, choice: ModelChoice, device: Device):
-        self.image: Any = load("image", ModelChoice(choice.image), device)
-        self.audio: Any = load("audio", ModelChoice(choice.audio), device) if choice.audio else None
+    def __init__(self, image: Encoder, audio: Encoder | None, frames: int, device: Device):
+        self.image: Any = image
+        self.audio: Any = audio
         if not hasattr(self.image, "pixels") or (self.audio and not hasattr(self.audio, "windows_of")):
             raise EncoderError("encoders.video: frames and sound tracks need a model, not a file of vectors")
-        self.device, self.frames, self.batches = device, choice.frames, Batches(device)
+        self.device, self.frames, self.batches = device, frames, Batches(device)
         parts = [p.spec for p in (self.image, self.audio) if p]
         self.spec = EncoderSpec(
             modality="video",
             model="frames",
             revision="1",
             files={f"{p.modality}:{name}": sha for p in parts for name, sha in p.files.items()},
-            preprocessing={"frames": choice.frames, "parts": [p.digest() for p in parts], "version": 1},
+            preprocessing={"frames": frames, "parts": [p.digest() for p in parts], "version": 1},
             pooling="attention",
             dtype=device.dtype,
             dim=sum(p.dim for p in parts),
@@ -186,7 +83,7 @@ class FrameEncoder:
         """The sound track, None where there is none that decodes: the pictures still count."""
         if self.audio is None:
             return None
-        from encoders.sound import resample
+        from encoders.decode.sound import resample
 
         try:
             wave, rate, _, _ = decode_audio(payload)
@@ -260,8 +157,3 @@ class HubVideoEncoder(RowEncoder):
     def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
         pixels = to_device(np.stack(chunk), self.device, self.device.torch_dtype())
         return self.model(pixel_values=pixels).last_hidden_state.mean(1)
-
-
-def load_video(choice: ModelChoice, device: Device) -> FrameEncoder | HubVideoEncoder:
-    """Load a video encoder: ``frames``, or a Hugging Face id or folder."""
-    return FrameEncoder(choice, device) if choice.model == "frames" else HubVideoEncoder(choice, device)

@@ -1,7 +1,7 @@
 """Views of the night's content as vectors, for training only: the same anti-join and encoding as ``embed``.
 
 Writes ``aug_views``. Belongs here: which views a night needs, examples to look at. Does not: the ops
-(``encoders.augment``), what is trained with them (``features``).
+(``encoders.augment``), what is trained with them (``align``).
 """
 
 import logging
@@ -14,15 +14,15 @@ import pyarrow as pa
 
 from encoders.augment import VERSION, augmented
 from encoders.base import DecodeError, Modality
-from encoders.image import decode_image
-from encoders.sound import decode_audio
-from pipelines import encoding
+from encoders.decode.image import decode_image
+from encoders.decode.sound import decode_audio
 from pipelines.config import Config, digest_of
-from pipelines.dataset import needed, reuse, view_digest
-from pipelines.encoder import Chosen, unload
-from pipelines.raw import RawError, RawStore
-from pipelines.schemas import OPTIONAL_VECTOR
-from pipelines.storage import Lake, Manifest, scratch
+from pipelines.engine import blocks as encoding
+from pipelines.engine.chosen import Chosen, unload
+from pipelines.lake.schemas import OPTIONAL_VECTOR
+from pipelines.lake.storage import Lake, Manifest, scratch
+from pipelines.night.contents import needed, reuse, view_digest
+from pipelines.raw.files import RawError, RawStore
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ Stages receive the values that they need as arguments, not this object's interna
 """
 
 import hashlib
-import inspect
 import os
 import tomllib
 from datetime import date
@@ -15,7 +14,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from encoders.base import MODALITIES, VECTOR_FILES, Modality, ModelChoice, check_model
+from encoders.base import MODALITIES, Modality, ModelChoice
+from encoders.files import VECTOR_FILES
 
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
 HYBRID = "hybrid"
@@ -87,7 +87,7 @@ class Encoder(Settings):
     frames: int = Field(8, ge=1, le=256, description="frames sampled from a video")
 
     def choice(self) -> ModelChoice:
-        """What ``encoders.base.load`` takes."""
+        """What ``encoders.catalogue.load`` takes."""
         return ModelChoice(**self.model_dump())
 
     @property
@@ -330,57 +330,3 @@ def _absolute(config: Config, base: Path) -> Config:
     return config.model_copy(
         update={"paths": paths.model_copy(update={"raw": raw, "data": data}), "encoders": encoders}
     )
-
-
-def verify(config: Config, source: str = "configuration") -> None:
-    """Check what the configuration points at: raw folders, mapped columns, encoders, runner, device.
-
-    Raises:
-        ConfigError: with every problem, before any work is done.
-    """
-    import fsspec
-
-    from pipelines import runtime, schemas
-
-    problems = []
-    try:
-        fs, root = fsspec.core.url_to_fs(config.paths.raw)
-        missing = [p for p in (config.interactions.path, config.items.path) if not fs.exists(f"{root}/{p}")]
-        problems += [
-            f"paths.raw: no '{p}' in {config.paths.raw}; put the raw files there (`make demo` makes the demo's)"
-            for p in missing
-        ]
-    except Exception as e:  # an unknown protocol or refused credentials: every kind is a wrong path here
-        problems.append(f"paths.raw: cannot open {config.paths.raw}: {type(e).__name__}: {e}")
-    for name in ("interactions", "items", "user_content"):
-        known = set(schemas.RAW_COLUMNS[name])
-        settings = getattr(config, name)
-        for key in sorted({*settings.columns, *settings.defaults} - known):
-            problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
-    for modality, encoder in config.encoders.items():
-        problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder.choice())]
-    problems += _check_settings(config.recommend)
-    problems += runtime.check(config.compute.runner, config.compute.device)
-    if problems:
-        raise ConfigError(source, problems)
-
-
-def _check_settings(recommend: Recommend) -> list[str]:
-    """Pinned settings that a recommender does not know or take."""
-    from pipelines.models import CLASSES
-
-    problems = []
-    for name, pinned in recommend.settings.items():
-        where = f"recommend.settings.{name}"
-        if name not in CLASSES:
-            problems.append(f"{where}: no recommender with settings; known here: {', '.join(CLASSES)}")
-            continue
-        known = inspect.signature(CLASSES[name]).parameters
-        if unknown := sorted(pinned.keys() - known):
-            problems.append(f"{where}: unknown {', '.join(unknown)}; known here: {', '.join(known) or 'none'}")
-            continue
-        try:
-            CLASSES[name](**pinned)
-        except (TypeError, ValueError) as e:
-            problems.append(f"{where} = {pinned}: {e}")
-    return problems

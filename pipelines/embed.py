@@ -1,7 +1,7 @@
 """Content to vectors, each content once: anti-join with what is there, encode the rest, publish.
 
 Writes ``emb_<modality>``: the vectors that night D needs and no earlier night has. Belongs here: what must be
-encoded and what is reused. Does not: how it is encoded (``encoding``), decoding and models (``encoders``).
+encoded and what is reused. Does not: how it is encoded (``engine.blocks``), decoding and models (``encoders``).
 """
 
 import logging
@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.base import Modality
-from pipelines import encoding
 from pipelines.config import Config
-from pipelines.dataset import needed, reuse
-from pipelines.encoder import Chosen, unload
-from pipelines.storage import Lake, Manifest, locked, scratch
+from pipelines.engine import blocks as encoding
+from pipelines.engine.chosen import Chosen, unload
+from pipelines.lake.storage import Lake, Manifest, locked, scratch
+from pipelines.night.contents import needed, reuse
 
 log = logging.getLogger(__name__)
 

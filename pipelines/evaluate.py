@@ -1,6 +1,6 @@
 """Last night's lists judged by what users did today: full ranking, by time, nothing sampled.
 
-Writes ``eval_offline``. Belongs here: who is judged by what, slices. Does not: the formulas (``metrics``).
+Writes ``eval_offline``. Belongs here: who is judged by what, slices. Does not: the formulas (``learning.metrics``).
 """
 
 import logging
@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import Config
-from pipelines.dataset import event_weights
-from pipelines.metrics import PER_USER, coverage, novelty
-from pipelines.schemas import EVERYONE, TABLES
-from pipelines.storage import Lake, Manifest
+from pipelines.lake.schemas import EVERYONE, TABLES
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.learning.metrics import PER_USER, coverage, novelty
+from pipelines.night.events import event_weights
 
 log = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from datetime import date
 
 import numpy as np
 
-from encoders.alignment import card_bytes
-from encoders.base import choose_device
+from encoders.device import choose_device
 from encoders.finetune import CoConsumption, FinetuneSettings, Labels, content_recall, finetune
+from encoders.space.alignment import card_bytes
 from pipelines.config import Config
-from pipelines.dataset import Dataset, load_dataset
-from pipelines.models import load_card
+from pipelines.lake.cards import load_card
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.night.events import Dataset, load_dataset
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.neighbours import ItemCF
-from pipelines.storage import Lake, Manifest
 
 log = logging.getLogger(__name__)
 

@@ -19,17 +19,18 @@ from apache_beam.utils.shared import Shared
 from scipy import sparse
 
 from encoders.base import MODALITIES
-from pipelines import runtime
 from pipelines.config import HYBRID, Config, Recommend
-from pipelines.dataset import Dataset, load_dataset
-from pipelines.inputs import load_inputs
-from pipelines.models import load_hybrid, load_recommenders
-from pipelines.recommenders.base import Inputs, Recommender, top_k
-from pipelines.recommenders.content import centred
-from pipelines.recommenders.hybrid import MOST_SCORES, Hybrid, is_warm, place_new
-from pipelines.recommenders.transfer import Transfer
-from pipelines.schemas import STRINGS, vectors_to_numpy
-from pipelines.storage import Lake, Manifest, scratch, write_parquet
+from pipelines.engine import beam as runtime
+from pipelines.lake.schemas import STRINGS, vectors_to_numpy
+from pipelines.lake.storage import Lake, Manifest, scratch, write_parquet
+from pipelines.night.events import Dataset, load_dataset
+from pipelines.night.inputs import load_inputs
+from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.blend.hybrid import MOST_SCORES, Hybrid, is_warm, place_new
+from pipelines.recommenders.blend.transfer import Transfer
+from pipelines.recommenders.item_graphs import centred
+from pipelines.recommenders.ranking import top_k
+from pipelines.recommenders.registry import load_hybrid, load_recommenders
 
 log = logging.getLogger(__name__)
 

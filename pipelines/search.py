@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from encoders.base import single_threaded
+from encoders.device import single_threaded
 from pipelines.config import Config, Recommend
-from pipelines.inputs import Validation, load_inputs, load_validation
-from pipelines.models import SETTINGS, load_card, model_files, recommenders
+from pipelines.lake.cards import load_card, model_files
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.night.inputs import Validation, load_inputs, load_validation
 from pipelines.recommenders.base import Recommender, Settings
-from pipelines.recommenders.content import with_graphs
-from pipelines.recommenders.hybrid import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users
-from pipelines.storage import Lake, Manifest
+from pipelines.recommenders.blend.hybrid import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users
+from pipelines.recommenders.item_graphs import with_graphs
+from pipelines.recommenders.registry import SETTINGS, recommenders
 
 log = logging.getLogger(__name__)
 

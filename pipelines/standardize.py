@@ -1,8 +1,8 @@
 """Pieces of raw files to the std tables of a night: dedupe, catalogue versions, uploads, media, quarantine.
 
 Writes ``std_interactions``, ``std_items``, ``std_user_content``, ``std_media``, ``quarantine``, ``ingest_files``.
-Belongs here: what rows of all files mean together on day D. Does not: reading files (``ingest``), media bytes
-(``media``). Nothing here looks at a row dated after D.
+Belongs here: what rows of all files mean together on day D. Does not: reading files (``raw.pieces``), media bytes
+(``raw.media``). Nothing here looks at a row dated after D.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ import pyarrow.parquet as pq
 
 from encoders.base import MODALITIES
 from pipelines.config import Config, digest_of
-from pipelines.ingest import Piece, for_kind
-from pipelines.media import MediaFile, MediaIndex
-from pipelines.raw import RawStore
-from pipelines.schemas import TABLES
-from pipelines.storage import Lake, Manifest
+from pipelines.lake.schemas import TABLES
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.raw.files import RawStore
+from pipelines.raw.media import MediaFile, MediaIndex
+from pipelines.raw.pieces import Piece, for_kind
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Fits every recommender of the night and publishes ``model_<name>``.
 
-Belongs here: the order of fits, the cards. Does not: any algorithm (``recommenders``), storing (``models``), the time
-split on which the hybrid is fitted (``inputs``).
+Belongs here: the order of fits, the cards. Does not: any algorithm (``recommenders``), storing (``lake.cards``), the
+time split on which the hybrid is fitted (``night.inputs``).
 """
 
 import logging
@@ -10,15 +10,16 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any
 
-from encoders.base import single_threaded
+from encoders.device import single_threaded
 from pipelines.config import HYBRID, Config
-from pipelines.dataset import Dataset
-from pipelines.inputs import load_inputs, load_validation
-from pipelines.models import SETTINGS, chosen_settings, model_files, recommenders, settings_of
+from pipelines.lake.cards import model_files
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.night.events import Dataset
+from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.recommenders.base import Inputs, Settings
-from pipelines.recommenders.content import with_graphs
-from pipelines.recommenders.hybrid import Hybrid
-from pipelines.storage import Lake, Manifest
+from pipelines.recommenders.blend.hybrid import Hybrid
+from pipelines.recommenders.item_graphs import with_graphs
+from pipelines.recommenders.registry import SETTINGS, chosen_settings, recommenders, settings_of
 
 log = logging.getLogger(__name__)
 

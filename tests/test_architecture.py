@@ -1,6 +1,7 @@
 """The house rules: import direction, lazy imports, the set of assets, module sizes."""
 
 import ast
+import re
 import subprocess
 import sys
 from datetime import UTC
@@ -29,34 +30,87 @@ HOME_OF = {
 SOURCES = sorted(p for package in ALLOWED for p in (REPO / package).rglob("*.py"))
 
 
-def imports(path: Path) -> set[str]:
+def imported(path: Path) -> set[str]:
+    """Full names of all that a file imports, inside functions too: modules, and what is taken from them."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {a.name.split(".")[0] for a in node.names}
+            names |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
+            names |= {node.module, *(f"{node.module}.{a.name}" for a in node.names)}
     return names
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(REPO)))
 def test_imports_point_inwards(path: Path) -> None:
     package = path.relative_to(REPO).parts[0]
-    found = imports(path)
+    found = {name.split(".")[0] for name in imported(path)}
     assert not (found & set(ALLOWED)) - ALLOWED[package]
     for name, homes in HOME_OF.items():
         if name in found:
             assert any(path.is_relative_to(REPO / h) for h in homes), f"{name} may be imported in {homes} only"
 
 
-STAGES = ("ingest", "standardize", "embed", "augment", "finetune", "features", "search", "train", "score", "evaluate")
+def import_circles(graph: dict[str, set[str]]) -> list[str]:
+    """Chains of modules that import each other, one for each module that can be reached from itself."""
+    circles = []
+    for start in sorted(graph):
+        came_from, waiting = {start: ""}, [start]
+        while waiting:
+            here = waiting.pop()
+            for there in sorted(graph[here]):
+                if there == start:
+                    chain = [here]
+                    while came_from[chain[-1]]:
+                        chain.append(came_from[chain[-1]])
+                    circles.append(" -> ".join([*reversed(chain), start]))
+                    waiting = []
+                    break
+                if there not in came_from:
+                    came_from[there] = here
+                    waiting.append(there)
+    return circles
 
 
-@pytest.mark.parametrize("stage", [s for s in STAGES if s != "standardize"])
+def test_a_circle_would_be_found() -> None:
+    assert import_circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [
+        "a -> b -> c -> a",
+        "b -> c -> a -> b",
+        "c -> a -> b -> c",
+    ]
+    assert import_circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_modules_import_each_other() -> None:
+    names = {module_name(p) for p in SOURCES if p.name != "__init__.py"}
+    graph = {module_name(p): imported(p) & names for p in SOURCES if p.name != "__init__.py"}
+    assert graph["pipelines.embed"], "the graph has no edges; the test looks at nothing"
+    assert import_circles(graph) == []
+
+
+STAGES = [p.stem for p in (REPO / "pipelines").glob("*.py") if p.stem not in ("__init__", "config", "verify")]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_stages_meet_in_tables_only(stage: str) -> None:
-    tree = ast.parse((REPO / "pipelines" / f"{stage}.py").read_text())
-    modules = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
-    assert not modules & {f"pipelines.{s}" for s in STAGES}
+    assert not imported(REPO / "pipelines" / f"{stage}.py") & {f"pipelines.{s}" for s in STAGES}
+
+
+def test_readme_shows_the_rooms_as_they_are() -> None:
+    """The tree in README names every folder and every module of the three packages, and nothing else."""
+    tree = (REPO / "README.md").read_text().split("<!-- rooms -->\n```\n")[1].split("```")[0]
+    shown, package = set(), ""
+    for line in tree.splitlines():
+        folder, names = "", re.split(r"\s{2,}", line.strip())[0].split()
+        if names[0].endswith("/"):
+            folder, *names = names
+        package, folder = (package, folder) if line.startswith(" ") else (folder, "")
+        shown |= {f"{package}{folder}{name}" for name in names}
+    assert shown == {str(p.relative_to(REPO).with_suffix("")) for p in SOURCES if p.name != "__init__.py"}
 
 
 def test_definitions_load_without_heavy_imports() -> None:

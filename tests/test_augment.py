@@ -11,10 +11,10 @@ from PIL import Image
 
 from encoders.augment import AUDIO_OPS, IMAGE_OPS, OPS, TEXT_OPS, augmented, generator
 from encoders.base import Modality
-from encoders.image import decode_image
-from encoders.sound import decode_audio
+from encoders.decode.image import decode_image
+from encoders.decode.sound import decode_audio
 from pipelines.config import Augment, load_config
-from pipelines.storage import Lake
+from pipelines.lake.storage import Lake
 from tests.conftest import FIRST, parquet_bytes, write_config
 
 
@@ -116,9 +116,9 @@ def night(tmp_path: Path, shop_raw: Path, tiny_models: dict[str, Path]) -> tuple
 
 
 def test_views_are_made_once_and_change_the_aligner_alone(night: tuple[Path, Lake]) -> None:
+    from pipelines.align import align
     from pipelines.augment import augment, examples
     from pipelines.embed import embed
-    from pipelines.features import train
 
     config, lake, day = load_config(night[0]), night[1], FIRST
     for m in config.encoders:
@@ -133,9 +133,9 @@ def test_views_are_made_once_and_change_the_aligner_alone(night: tuple[Path, Lak
     assert set(rows["modality"].to_pylist()) == {"text", "image", "audio"}
     by_view = rows.group_by(["modality", "view"]).aggregate([("content_sha256", "count")])
     assert by_view.num_rows == 6
-    with_views = train(config, lake, day)
+    with_views = align(config, lake, day)
     plain = config.model_copy(update={"augment": Augment()})  # type: ignore[call-arg]
-    assert train(plain, lake, day).content_digest != with_views.content_digest
+    assert align(plain, lake, day).content_digest != with_views.content_digest
     kinds = {e.modality: e for e in examples(config, lake, day)}
     assert set(kinds) == {"text", "image", "audio"}
     assert all(len(e.after) == 3 for e in kinds.values())

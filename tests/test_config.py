@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Config, ConfigError, load_config, verify
+from pipelines.config import Config, ConfigError, load_config
+from pipelines.verify import verify
 from tests.conftest import REPO, write_config
 
 MINIMAL = 'start_date = 2026-01-01\n[paths]\nraw = "raw"\ndata = "data"\n'

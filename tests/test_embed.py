@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from encoders.base import Device, EncoderSpec, ModelFiles
+from encoders.base import EncoderSpec
+from encoders.device import Device
 from pipelines import embed as stage
-from pipelines import encoder
 from pipelines.config import Config, Encoder, Paths
-from pipelines.schemas import TABLES
+from pipelines.engine import chosen
+from pipelines.lake.schemas import TABLES
+from pipelines.lake.storage import Lake
 from pipelines.standardize import text_sha256
-from pipelines.storage import Lake
 from tests.conftest import FIRST
 
 
@@ -49,9 +50,9 @@ class Awkward:
 
 @pytest.fixture
 def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake]:
-    monkeypatch.setattr(encoder, "load", lambda *args, **kwargs: Awkward())
-    monkeypatch.setattr(encoder, "model_files", lambda *a: ModelFiles(tmp_path, "1"))
-    monkeypatch.setattr(encoder, "tune", lambda *a: encoder.Tuning())
+    monkeypatch.setattr(chosen, "load", lambda *args, **kwargs: Awkward())
+    monkeypatch.setattr(chosen, "files_of", lambda *a: [])
+    monkeypatch.setattr(chosen, "tune", lambda *a: chosen.Tuning())
     config = Config(
         paths=Paths(raw=str(tmp_path), data=tmp_path / "data"),
         start_date=FIRST,
@@ -76,7 +77,7 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake
 
 
 def test_a_bad_payload_fails_alone(night: tuple[Config, Lake]) -> None:
-    from pipelines.contracts import references_embedded
+    from pipelines.lake.promises import references_embedded
 
     config, lake = night
     manifest = stage.embed(config, lake, "text", FIRST)
@@ -102,7 +103,7 @@ def test_a_broken_encoder_stops_the_night(night: tuple[Config, Lake], monkeypatc
 
 
 def test_a_reference_without_vector_or_reason_is_found(night: tuple[Config, Lake]) -> None:
-    from pipelines.contracts import references_embedded
+    from pipelines.lake.promises import references_embedded
 
     config, lake = night
     stage.embed(config, lake, "text", FIRST)

@@ -11,11 +11,14 @@ import soundfile
 from PIL import Image
 from scipy.io import wavfile
 
-from encoders.base import DecodeError, Encoder, Modality, ModelChoice, check_model, choose_device, load, unit_rows
-from encoders.image import decode_image
-from encoders.sound import decode_audio, probe_audio, windows
-from encoders.tuning import encode_all, tune
-from encoders.weights import CARRIERS, WeightsError, weights_dir
+from encoders.base import DecodeError, Encoder, Modality, ModelChoice, unit_rows
+from encoders.batching import encode_all
+from encoders.carried.weights import CARRIERS, WeightsError, weights_dir
+from encoders.catalogue import check_model, load
+from encoders.decode.image import decode_image
+from encoders.decode.sound import decode_audio, probe_audio, windows
+from encoders.device import choose_device
+from encoders.tuning import tune
 from tests.conftest import REAL_DATA, real_data
 
 
@@ -28,7 +31,7 @@ def has_weights(name: str) -> bool:
 
 def need(name: str) -> None:
     if not has_weights(name):
-        pytest.skip(f"weights of {name} are not here; run python -m encoders.weights")
+        pytest.skip(f"weights of {name} are not here; run python -m encoders.carried.weights")
 
 
 def picture(size: tuple[int, int] = (50, 40), colour: str = "red", fmt: str = "PNG", **kwargs: Any) -> bytes:
@@ -287,6 +290,6 @@ def test_hostile_media_are_decoded_or_refused() -> None:
 
 def test_bad_models_are_named() -> None:
     weights = check_model("text", ModelChoice("minilm"))
-    assert not weights or "python -m encoders.weights" in weights[0]
+    assert not weights or "python -m encoders.carried.weights" in weights[0]
     assert "embeds text, not audio" in check_model("audio", ModelChoice("minilm"))[0]
     assert "not a built-in (mfcc, mfcc-rnn, musicnn)" in check_model("audio", ModelChoice("nobody/nothing"))[0]

@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.base import Device, EncoderError, ModelChoice, choose_device, load
+from encoders.base import EncoderError, ModelChoice
+from encoders.batching import encode_all
+from encoders.catalogue import load
+from encoders.device import Device, choose_device
 from encoders.finetune import CoConsumption, FinetuneSettings, Labels, content_recall, finetune
-from encoders.tuning import encode_all
 from pipelines.config import load_config
-from pipelines.storage import Lake
+from pipelines.lake.storage import Lake
 from tests import tiny
 from tests.conftest import FIRST, write_config
 

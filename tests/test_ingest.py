@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config import Source
-from pipelines.ingest import Ingest, file_day, read_file
-from pipelines.raw import RawError, RawStore
+from pipelines.raw.files import RawError, RawStore
+from pipelines.raw.pieces import Ingest, file_day, read_file
 from tests.conftest import real_data
 
 COLUMNS = {"user_id": "uid", "event_at": "timestamp"}
@@ -136,9 +136,9 @@ def test_parquet_types_become_ours(tmp_path: Path) -> None:
 
 
 def test_a_parquet_bomb_is_refused_before_it_unfolds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import raw
+    from pipelines.raw import files
 
-    monkeypatch.setattr(raw, "MAX_DECODED_BYTES", 50_000_000)
+    monkeypatch.setattr(files, "MAX_DECODED_BYTES", 50_000_000)
     value = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 100_000]))
     pq.write_table(pa.table({"item_id": value}), tmp_path / "bomb.parquet", compression="zstd")
     content = (tmp_path / "bomb.parquet").read_bytes()
@@ -192,7 +192,7 @@ def test_buckets_are_read_like_folders(tmp_path: Path) -> None:
 
 
 def test_a_new_column_reads_cached_files_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import ingest as stage
+    from pipelines.raw import pieces
 
     (tmp_path / "items").mkdir()
     (tmp_path / "items" / "a.csv").write_text("item_id\n1\n")
@@ -200,7 +200,7 @@ def test_a_new_column_reads_cached_files_again(tmp_path: Path, monkeypatch: pyte
     store = RawStore(str(tmp_path))
     before = reader.folder_of(store, "items/a.csv")
     assert reader.folder_of(store, "items/a.csv") == before
-    monkeypatch.setitem(stage.RAW_COLUMNS, "items", stage.RAW_COLUMNS["items"] | {"colour": pa.string()})
+    monkeypatch.setitem(pieces.RAW_COLUMNS, "items", pieces.RAW_COLUMNS["items"] | {"colour": pa.string()})
     assert reader.folder_of(store, "items/a.csv") != before, "a lake of an older version has pieces without it"
 
 

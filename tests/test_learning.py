@@ -7,18 +7,20 @@ import pytest
 import torch
 from scipy import sparse
 
-from encoders import closed_form
-from encoders.alignment import AlignerSettings, _Batches, _Trainer, info_nce, load_aligner, train_aligner
-from encoders.closed_form import MAPS
-from encoders.fusion import FUSERS, Features, fuse_items, fuse_users
+from encoders.space import closed_form
+from encoders.space.alignment import AlignerSettings, _Batches, _Trainer, info_nce, load_aligner, train_aligner
+from encoders.space.closed_form import MAPS
+from encoders.space.fusion import FUSERS, Features, fuse_items, fuse_users
 from pipelines.config import Recommend
 from pipelines.evaluate import Judgement, evaluate_model
-from pipelines.metrics import PER_USER
-from pipelines.models import CLASSES, recommenders
+from pipelines.learning.metrics import PER_USER
 from pipelines.recommenders import base
-from pipelines.recommenders.base import Inputs, Recommender, keep_largest, standard_scores, top_k
-from pipelines.recommenders.hybrid import Hybrid, is_warm, place_new
+from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.blend.hybrid import Hybrid, is_warm, place_new
+from pipelines.recommenders.matrices import keep_largest
 from pipelines.recommenders.neighbours import SIMILARITIES, ItemCF
+from pipelines.recommenders.ranking import standard_scores, top_k
+from pipelines.recommenders.registry import CLASSES, recommenders
 from pipelines.search import better
 from tests.conftest import unit
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.schemas import vectors_to_numpy
-from pipelines.storage import Lake
+from pipelines.lake.schemas import vectors_to_numpy
+from pipelines.lake.storage import Lake
 from tests.conftest import write_config
 from tests.test_night import LAST, lake_at, run_job
 

@@ -9,21 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.base import (
-    DecodeError,
-    Device,
-    Encoder,
-    EncoderError,
-    EncoderSpec,
-    Modality,
-    ModelChoice,
-    check_model,
-    choose_device,
-    load,
-)
-from encoders.batching import Batches, padded_length, row_stable
-from encoders.tuning import encode_all, tune
-from encoders.video import attention_pool, decode_video
+from encoders.base import DecodeError, Encoder, EncoderError, EncoderSpec, Modality, ModelChoice
+from encoders.batching import Batches, encode_all, padded_length, row_stable
+from encoders.catalogue import check_model, load
+from encoders.decode.video import decode_video
+from encoders.device import Device, choose_device
+from encoders.tuning import tune
+from encoders.video import attention_pool
 from tests import tiny
 from tests.test_encoders import PICTURES, SOUNDS, TEXTS, need, sound, tuned
 
@@ -261,7 +253,7 @@ def test_wrong_options_are_named(made: Any) -> None:
 def test_sequences_for_the_aligners_rnn(modality: Modality, name: str) -> None:
     import torch
 
-    from encoders.fusion import SequenceProjection
+    from encoders.space.fusion import SequenceProjection
 
     encoder = load(modality, ModelChoice(name), Device())
     vectors = check_contract(encoder, PAYLOADS[modality])

@@ -21,8 +21,8 @@ from assets.cli import end_orphans, main
 from assets.definitions import build_defs
 from assets.resources import lake_of
 from pipelines.config import load_config
-from pipelines.models import CLASSES
-from pipelines.storage import Lake, Manifest
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.recommenders.registry import CLASSES
 from tests.conftest import DAYS, FIRST, REPO, parquet_bytes, real_data, write_config, write_jsonl
 
 LAST = FIRST + timedelta(days=DAYS - 1)
@@ -99,9 +99,9 @@ def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) 
 
 
 def test_a_broken_promise_blocks_what_comes_after(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import contracts
+    from pipelines.lake import promises
 
-    monkeypatch.setattr(contracts, "rows_accounted", lambda config, lake, day: ["one row is lost"])
+    monkeypatch.setattr(promises, "rows_accounted", lambda config, lake, day: ["one row is lost"])
     result = run_job(shop, LAST)
     assert not result.success
     assert not result.get_step_success_events() or all(
@@ -142,7 +142,7 @@ def test_second_run_encodes_nothing_and_changes_no_byte(finished: Path, tmp_path
 
 
 def test_blocks_of_any_size_give_the_same_rows(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines import features, score
+    from pipelines import fuse, score
 
     shutil.copytree(finished.parent, tmp_path / "copy", symlinks=True)
     config_file = tmp_path / "copy" / finished.name
@@ -158,7 +158,7 @@ def test_blocks_of_any_size_give_the_same_rows(finished: Path, tmp_path: Path, m
         return publish(lake, table, day, rows, **provenance)
 
     monkeypatch.setattr(Lake, "publish", counted)
-    features.fuse(config, lake, LAST)
+    fuse.fuse(config, lake, LAST)
     score.score(config, lake, LAST)
     assert len(pieces) == 4
     assert min(pieces) > 5, "many blocks, many pieces"
@@ -367,7 +367,8 @@ def test_reasons_name_the_modality_that_attention_and_likeness_speak_for(finishe
 def test_search_by_command_serves_the_nights_after_it(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipelines.models import chosen_settings, load_card
+    from pipelines.lake.cards import load_card
+    from pipelines.recommenders.registry import chosen_settings
 
     config = tmp_path / "nightloom.toml"
     config.write_text(finished.read_text())
@@ -390,7 +391,7 @@ def test_search_by_command_serves_the_nights_after_it(
 
 
 def test_weekly_search_is_a_step_of_the_night(shop: Path) -> None:
-    from pipelines.models import load_card
+    from pipelines.lake.cards import load_card
 
     shop.write_text(
         shop.read_text().replace("[recommend]", '[recommend]\nsearch_days = 7\nmodels = ["ease", "hybrid"]')

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pipelines.metrics import PER_USER, hits_of
-from pipelines.recommenders.base import Inputs, Recommender, top_k
+from pipelines.learning.metrics import PER_USER, hits_of
+from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.linear import ALS, Ease
 from pipelines.recommenders.neighbours import ItemCF
+from pipelines.recommenders.ranking import top_k
 from tests.conftest import REPO
 
 K = 10

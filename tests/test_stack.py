@@ -12,16 +12,20 @@ from scipy import sparse
 
 from benchmarks.accuracy import NAMES, Contest, judged, load_split
 from benchmarks.cold import figures, held_out
-from pipelines.inputs import Validation
-from pipelines.models import CLASSES
-from pipelines.recommenders import stack, transfer
-from pipelines.recommenders.base import Inputs, OnDevice, Recommender, right_directions, weighted_sum
-from pipelines.recommenders.content import GRAPH_NEIGHBOURS, Content, centred, nearest_graph
-from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, Walker, content_graph, normalized
-from pipelines.recommenders.hybrid import SURE, Hybrid, blocks_of, is_warm, ndcg_of
+from pipelines.night.inputs import Validation
+from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.blend import likelihood, transfer
+from pipelines.recommenders.blend.facts import ItemFacts
+from pipelines.recommenders.blend.hybrid import SURE, Hybrid, blocks_of, is_warm, ndcg_of
+from pipelines.recommenders.blend.likelihood import SMOOTHING, Choices, combined, fit, fit_few, logarithm
+from pipelines.recommenders.blend.transfer import Transfer
+from pipelines.recommenders.content import Content
+from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, Walker
+from pipelines.recommenders.item_graphs import GRAPH_NEIGHBOURS, centred, content_graph, nearest_graph, normalized
 from pipelines.recommenders.lightgcn import LightGCN
-from pipelines.recommenders.stack import SMOOTHING, Choices, ItemFacts, combined, fit, fit_few, logarithm
-from pipelines.recommenders.transfer import Transfer
+from pipelines.recommenders.matrices import OnDevice, right_directions
+from pipelines.recommenders.ranking import weighted_sum
+from pipelines.recommenders.registry import CLASSES
 from pipelines.search import judges, search_one
 from tests.conftest import unit
 
@@ -217,7 +221,7 @@ def chosen(channels: list[np.ndarray], wanted: sparse.csr_matrix, seen: sparse.c
 
 @pytest.mark.parametrize("alternatives", [512, 12], ids=["all", "a sample"])
 def test_stack_finds_the_weights_that_made_the_choices(alternatives: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack, "ALTERNATIVES", alternatives)
+    monkeypatch.setattr(likelihood, "ALTERNATIVES", alternatives)
     rng = np.random.default_rng(0)
     users, items = 3000, 40
     channels = [rng.normal(size=(users, items)).astype(np.float32) for _ in range(2)]
@@ -240,7 +244,7 @@ def test_a_sample_of_alternatives_stands_for_all(monkeypatch: pytest.MonkeyPatch
     channels = [rng.normal(size=(400, 200)).astype(np.float32)]
     wanted = sparse.csr_matrix((np.ones(400, np.float32), (np.arange(400), channels[0].argmax(1))), shape=(400, 200))
     seen = sparse.csr_matrix(((rng.random((400, 200)) < 0.1) & (wanted.toarray() == 0)).astype(np.float32))
-    monkeypatch.setattr(stack, "ALTERNATIVES", 50)
+    monkeypatch.setattr(likelihood, "ALTERNATIVES", 50)
     some = chosen(channels, wanted, seen)
     assert 0.95 < some.weight.sum() / (400 * 200 - seen.nnz) < 1.05, "weights add up to the items that are allowed"
     drawn = sparse.csr_matrix(

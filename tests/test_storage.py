@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipelines import storage
-from pipelines.schemas import TABLES, SchemaError, optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
-from pipelines.storage import Lake, StorageError, scratch
+from pipelines.lake import storage
+from pipelines.lake.schemas import TABLES, SchemaError, optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
+from pipelines.lake.storage import Lake, StorageError, scratch
 
 D = date(2026, 1, 2)
 

@@ -1,52 +1,12 @@
 """Recommenders that look at what items are: raw modality vectors, and the unified space."""
 
-from dataclasses import replace
 from typing import ClassVar, Self
 
 import numpy as np
-from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, keep_largest, pack, unpack
-from pipelines.recommenders.neighbours import unit_rows
-
-GRAPH_NEIGHBOURS = 10
-BLOCK = 4096  # items of one similarity block
-
-
-def centred(matrix: np.ndarray) -> np.ndarray:
-    """Unit rows after taking off the mean of the rows that are there; zero rows stay zero.
-
-    Pretrained vectors share a large common direction that says nothing about taste (https://arxiv.org/abs/1702.01417).
-    """
-    there = np.linalg.norm(matrix, axis=1) > 0
-    if not there.any():
-        return matrix
-    out = np.where(there[:, None], matrix - matrix[there].mean(0), 0).astype(np.float32)
-    norm = np.linalg.norm(out, axis=1, keepdims=True)
-    return out / np.where(norm < 1e-9, 1, norm)
-
-
-def nearest_graph(vectors: np.ndarray, k: int) -> sparse.csr_matrix:
-    """Symmetric k-nearest-neighbour graph of unit rows by positive cosine (items, items), zero diagonal."""
-    n, rows = len(vectors), []
-    for start in range(0, n, BLOCK):
-        similarity = vectors[start : start + BLOCK] @ vectors.T
-        at = np.arange(len(similarity))
-        similarity[at, start + at] = 0
-        keep = min(k, n - 1)
-        if keep > 0:
-            threshold = -np.partition(-similarity, keep - 1, axis=1)[:, keep - 1 : keep]
-            similarity[similarity < threshold] = 0
-        rows.append(keep_largest(sparse.csr_matrix(np.maximum(similarity, 0)), max(keep, 0)))
-    graph = sparse.vstack(rows).tocsr() if rows else sparse.csr_matrix((0, 0), dtype=np.float32)
-    return graph.maximum(graph.T).tocsr().astype(np.float32)
-
-
-def with_graphs(inputs: Inputs) -> Inputs:
-    """The same with the nearest-neighbour graph of each modality, so that each is built once for all models."""
-    missing = sorted(inputs.content.keys() - inputs.graphs.keys())
-    graphs = {m: nearest_graph(centred(inputs.content[m]), GRAPH_NEIGHBOURS) for m in missing}
-    return replace(inputs, graphs=graphs | inputs.graphs) if missing else inputs
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.item_graphs import GRAPH_NEIGHBOURS, centred, nearest_graph
+from pipelines.recommenders.matrices import pack, unit_rows, unpack
 
 
 class Content(Recommender):

@@ -1,6 +1,6 @@
 """Graph filter: a history spread over the graph of who liked what and the graphs of items alike in content.
 
-Belongs here: normalized graphs and walks on them. Does not: how content graphs are cut (``content``).
+Belongs here: normalized graphs and walks on them. Does not: how content graphs are cut (``item_graphs``).
 """
 
 from collections.abc import Sequence
@@ -8,56 +8,16 @@ from typing import ClassVar, Self
 
 import numpy as np
 import torch
-from scipy import optimize, sparse
+from scipy import sparse
 
-from pipelines.recommenders.base import (
-    Arrays,
-    Inputs,
-    OnDevice,
-    Recommender,
-    Settings,
-    pack,
-    scaled,
-    unpack,
-    weighted_sum,
-)
-from pipelines.recommenders.content import with_graphs
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.item_graphs import content_graph
+from pipelines.recommenders.matrices import OnDevice, pack, scaled, unpack
+from pipelines.recommenders.ranking import weighted_sum
 
 BLOCK = 64  # users of one pass; they fill whole lines of the processor's cache, which holds all of their columns
 LENGTH = 4096.0  # of a start while it is walked; what it comes to anywhere is then within half precision
 WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each is an earlier one and a step
-
-
-def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:
-    """A similarity of items (items, items) made symmetric, divided by the square roots of both degrees, no diagonal.
-
-    Negative entries count as none.
-    """
-    both = graph.maximum(graph.T).maximum(0)
-    return scaled((both - sparse.diags_array(both.diagonal())).tocsr(), 0.5, 0.5)
-
-
-def content_graph(inputs: Inputs) -> sparse.csr_matrix:
-    """Mean of the normalized nearest-neighbour graphs of all modalities (items, items).
-
-    A modality weighs as much as likeness in it predicts being liked together: non-negative least squares of the
-    co-occurrences, damped by both degrees, on the graphs; all the same where there are none.
-    """
-    n = inputs.positives.shape[1]
-    parts = [normalized(g) for _, g in sorted(with_graphs(inputs).graphs.items())]
-    if not parts:
-        return sparse.csr_matrix((n, n), dtype=np.float32)
-    links = scaled(inputs.positives, 0.5, 0.5)
-    together = [_agreement(links, p) for p in parts]
-    overlap = np.array([[float(a.multiply(b).sum()) for b in parts] for a in parts])
-    weight = optimize.nnls(overlap, np.array(together))[0] if overlap.diagonal().all() else np.zeros(len(parts))
-    weight = weight / weight.sum() if weight.any() else np.full(len(parts), 1 / len(parts))
-    return sum((w * p for w, p in zip(weight, parts, strict=True)), 0 * parts[0]).tocsr().astype(np.float32)
-
-
-def _agreement(links: sparse.csr_matrix, graph: sparse.csr_matrix) -> float:
-    """Sum of (R'R * graph) over all pairs; the graph has no diagonal. R'R is not formed."""
-    return float((links @ graph).multiply(links).sum())
 
 
 class Walker:

@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-from pipelines.recommenders.base import Arrays, Inputs, OnDevice, Recommender, Settings, right_directions, scaled
-from pipelines.recommenders.graph import content_graph
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.item_graphs import content_graph
+from pipelines.recommenders.matrices import OnDevice, right_directions, scaled
 
 BATCH = 2048  # users of one step
 BLOCK = 128  # users whose scores are held at once; they stay in the processor's cache

@@ -6,25 +6,12 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, keep_largest, pack, scaled, unpack
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.matrices import keep_largest, pack, scaled, unit_rows, unpack, without_self
 
 BM25_K1, BM25_B = 1.2, 0.75
 RP3_BETA = 0.6
 SHRINKAGE = 5.0  # co-occurrences; similarities built on fewer are pulled towards zero
-
-
-def unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Rows scaled to L2 norm 1; empty rows stay empty."""
-    norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
-    return sparse.diags_array(1 / np.maximum(norm, 1e-12)).tocsr().dot(matrix).tocsr().astype(np.float32)
-
-
-def without_self(similarity: sparse.csr_matrix, columns: np.ndarray) -> sparse.csr_matrix:
-    """The matrix without entry ``columns[i]`` of row i."""
-    own = np.repeat(columns, np.diff(similarity.indptr))
-    similarity.data[similarity.indices == own] = 0
-    similarity.eliminate_zeros()
-    return similarity
 
 
 class Popularity(Recommender):

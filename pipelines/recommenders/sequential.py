@@ -5,8 +5,8 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, keep_largest, pack, scaled, unpack
-from pipelines.recommenders.neighbours import without_self
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.matrices import keep_largest, pack, scaled, unpack, without_self
 
 NEIGHBOURS = 200  # followers kept of each item
 

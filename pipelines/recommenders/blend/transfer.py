@@ -10,13 +10,14 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings, pack, scaled, top_k, unpack
-from pipelines.recommenders.content import centred, with_graphs
+from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.blend.hybrid import MIN_USERS, blocks_of, some_users
+from pipelines.recommenders.blend.likelihood import Choices, channel, combined, fit
 from pipelines.recommenders.graph import Walker
-from pipelines.recommenders.hybrid import MIN_USERS, blocks_of, some_users
+from pipelines.recommenders.item_graphs import centred, with_graphs
 from pipelines.recommenders.lightgcn import LightGCN
-from pipelines.recommenders.neighbours import unit_rows
-from pipelines.recommenders.stack import Choices, channel, combined, fit
+from pipelines.recommenders.matrices import pack, scaled, unit_rows, unpack
+from pipelines.recommenders.ranking import top_k
 
 HIDDEN = 5  # one liked item in so many is hidden to learn from
 BROAD, NARROW = 4.0, 10.0  # sharpness of a kernel
@@ -35,7 +36,7 @@ class Transfer(Recommender):
     1))`` (Nadaraya-Watson, https://doi.org/10.1137/1109020): for each modality, and for all of them side by side, broad
     and narrow. They and the plain cosines of each modality are weighed by what makes hidden items likely for those who
     liked them: a fifth of the liked items is hidden, everything is fitted on the rest, and the weights are fitted on
-    the hidden (conditional logit as in ``stack``; what is new is trained as if new, cf. DropoutNet,
+    the hidden (conditional logit as in ``likelihood``; what is new is trained as if new, cf. DropoutNet,
     https://papers.nips.cc/paper/7081). Scores are chances among the new items, and add up to 1 for a user with history.
     """
 

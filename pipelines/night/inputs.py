@@ -9,15 +9,17 @@ from datetime import date
 import numpy as np
 from scipy import sparse
 
-from encoders.alignment import load_aligner
-from encoders.base import choose_device, unit_rows
-from encoders.fusion import Features, fuse_users
+from encoders.base import unit_rows
+from encoders.device import choose_device
+from encoders.space.alignment import load_aligner
+from encoders.space.fusion import Features, fuse_users
 from pipelines.config import Config
-from pipelines.dataset import Dataset, item_features, load_dataset, user_uploads
-from pipelines.models import load_card
+from pipelines.lake.cards import load_card
+from pipelines.lake.schemas import vectors_to_numpy
+from pipelines.lake.storage import Lake
+from pipelines.night.contents import item_features, user_uploads
+from pipelines.night.events import Dataset, load_dataset
 from pipelines.recommenders.base import Inputs
-from pipelines.schemas import vectors_to_numpy
-from pipelines.storage import Lake
 
 Uploads = list[list[tuple[str, np.ndarray]]]
 

@@ -1,7 +1,7 @@
 """The hybrid: all other recommenders stacked on the last days before the night, warm and cold users apart.
 
-Belongs here: segments, what is fitted for each, how scores are combined. Does not: the fit itself (``stack``), where
-the days are cut (``inputs``).
+Belongs here: segments, what is fitted for each, how scores are combined. Does not: the fit itself (``likelihood``),
+where the days are cut (``night.inputs``).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,10 +10,12 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.metrics import hits_of, ndcg
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, top_k
+from pipelines.learning.metrics import hits_of, ndcg
+from pipelines.recommenders.base import Arrays, Inputs, Recommender
+from pipelines.recommenders.blend.facts import ItemFacts
+from pipelines.recommenders.blend.likelihood import Choices, channel, combined, fit, fit_few
 from pipelines.recommenders.graph import BLOCK
-from pipelines.recommenders.stack import Choices, ItemFacts, channel, combined, fit, fit_few
+from pipelines.recommenders.ranking import top_k
 
 SEGMENTS = ("warm", "cold")
 MIN_USERS = 10  # validation users below which a segment keeps the weights that it starts from
@@ -37,7 +39,7 @@ class Hybrid:
 
     Args:
         models: recommenders, in the order of the weights.
-        facts: whether facts about items (``stack.ItemFacts``) may take part.
+        facts: whether facts about items (``facts.ItemFacts``) may take part.
     """
 
     name = "hybrid"

@@ -19,9 +19,9 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from encoders.base import single_threaded
-from encoders.closed_form import MAPS, Map, ridge
-from encoders.fusion import Features, FusionModel, fuse_items
+from encoders.device import single_threaded
+from encoders.space.closed_form import MAPS, Map, ridge
+from encoders.space.fusion import Features, FusionModel, fuse_items
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Blocks of content to shards of vectors, through Beam: the work that ``embed`` and ``augment`` share.
 
 Belongs here: decoding and encoding side by side on all cores, failures of single payloads, progress. Does not: what
-has to be encoded, tables (``embed``, ``augment``), which model does it (``encoder``).
+has to be encoded, tables (``embed``, ``augment``), which model does it (``chosen``).
 """
 
 import logging
@@ -24,22 +24,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.augment import augmented
-from encoders.base import DecodeError, Device, Encoder, Modality, ModelChoice, cause_of, one_thread, single_threaded
+from encoders.base import DecodeError, Encoder, Modality, ModelChoice, cause_of
 from encoders.batching import MAX_PADDING
+from encoders.device import Device, one_thread, single_threaded
 from encoders.tuning import SAMPLE
-from pipelines import runtime
 from pipelines.config import Compute, Config
-from pipelines.encoder import Chosen, choice_of, choose, loaded
-from pipelines.media import read_media
-from pipelines.raw import RawError, RawStore
-from pipelines.schemas import vectors_to_arrow
-from pipelines.storage import Lake, write_parquet
+from pipelines.engine import beam as runtime
+from pipelines.engine.chosen import Chosen, choice_of, choose, loaded
+from pipelines.lake.schemas import vectors_to_arrow
+from pipelines.lake.storage import Lake, write_parquet
+from pipelines.raw.files import RawError, RawStore
+from pipelines.raw.media import read_media
 
 log = logging.getLogger(__name__)
 
 REPORT_SECONDS = 5.0
 AHEAD = 16  # payloads a worker thread may prepare before they are encoded
-
 FAILURES = pa.schema([("source", pa.string()), ("reason", pa.string()), ("detail", pa.string())])
 
 

@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.base import DecodeError
-from encoders.image import probe_image
-from encoders.sound import probe_audio
-from encoders.video import probe_video
-from pipelines import runtime
+from encoders.decode.image import probe_image
+from encoders.decode.sound import probe_audio
+from encoders.decode.video import probe_video
 from pipelines.config import Compute
-from pipelines.raw import RawError, RawStore
-from pipelines.storage import scratch, write_parquet
+from pipelines.engine import beam as runtime
+from pipelines.lake.storage import scratch, write_parquet
+from pipelines.raw.files import RawError, RawStore
 
 log = logging.getLogger(__name__)
 

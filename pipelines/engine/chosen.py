@@ -1,7 +1,7 @@
 """Which encoder a night uses: identity, precision and batch size, measured once a machine and remembered.
 
 Belongs here: what is remembered between nights, the loaded model of this process. Does not: the measurement
-(``encoders.tuning``), its use (``encoding``).
+(``encoders.tuning``), its use (``blocks``).
 """
 
 import json
@@ -14,11 +14,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from encoders.base import Device, Encoder, EncoderSpec, Modality, ModelChoice, choose_device, load, model_files
+from encoders.base import Encoder, EncoderSpec, Modality, ModelChoice
+from encoders.catalogue import files_of, load
+from encoders.device import Device, choose_device
 from encoders.tuning import Tuning, machine, tune
 from pipelines.config import Compute, Config, digest_of
-from pipelines.models import load_card
-from pipelines.storage import Lake, code_digest
+from pipelines.lake.cards import load_card
+from pipelines.lake.storage import Lake, code_digest
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,7 @@ def choose(
 
 def _facts(modality: Modality, choice: ModelChoice, compute: Compute, device: str) -> list[Any]:
     """All that the measurement and the spec depend on."""
-    names = [choice.model, *([choice.image, choice.audio] if choice.model == "frames" else [])]
-    files = [model_files(n, choice.revision).sha256 for n in names if n]
-    return [modality, asdict(choice), files, machine(device), device, compute.precision, code_digest()]
+    return [modality, asdict(choice), files_of(choice), machine(device), device, compute.precision, code_digest()]
 
 
 def _remembered(cache: Path, facts: list[Any], measured: bool) -> Path:

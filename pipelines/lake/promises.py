@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from encoders.base import Modality
 from pipelines.config import Config
-from pipelines.dataset import content_of, end_of_day
-from pipelines.schemas import EVERYONE
-from pipelines.storage import Lake
+from pipelines.lake.schemas import EVERYONE
+from pipelines.lake.storage import Lake
+from pipelines.night.contents import content_of
+from pipelines.night.events import end_of_day
 
 SHOWN = 5  # examples in a message
 

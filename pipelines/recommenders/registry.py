@@ -1,29 +1,23 @@
-"""Recommenders by name, and to and from the lake.
+"""Recommenders by name: the one list, their settings, and fitted ones from the lake.
 
-Belongs here: which class a name stands for, their settings, ``model_<name>`` partitions. Does not: any algorithm
-(``recommenders``), what they are fitted on (``inputs``), when to fit (``train``), what to serve (``score``).
+Does not belong here: any algorithm, what they are fitted on (``night.inputs``), when to fit (``train``).
 """
 
-import json
 from collections.abc import Mapping
 from datetime import date
-from typing import Any
-
-import numpy as np
-from safetensors.numpy import load_file
-from safetensors.numpy import save as save_arrays
 
 from pipelines.config import HYBRID, Recommend
-from pipelines.recommenders.base import Arrays, Recommender, Settings
+from pipelines.lake.cards import load_arrays, load_card
+from pipelines.lake.storage import Lake
+from pipelines.recommenders.base import Recommender, Settings
+from pipelines.recommenders.blend.hybrid import Hybrid
+from pipelines.recommenders.blend.transfer import Transfer
 from pipelines.recommenders.content import Content, Multimodal
 from pipelines.recommenders.graph import GraphFilter
-from pipelines.recommenders.hybrid import Hybrid
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.linear import ALS, Ease
 from pipelines.recommenders.neighbours import ItemCF, Popularity, UserCF
 from pipelines.recommenders.sequential import Sequential
-from pipelines.recommenders.transfer import Transfer
-from pipelines.storage import Lake
 
 CLASSES: dict[str, type[Recommender]] = {
     c.name: c
@@ -41,6 +35,8 @@ CLASSES: dict[str, type[Recommender]] = {
         Transfer,
     )
 }
+
+
 SETTINGS = "model_settings"
 
 
@@ -66,15 +62,6 @@ def chosen_settings(lake: Lake, day: date) -> dict[str, Settings]:
     return settings
 
 
-def model_files(state: Arrays, card: Mapping[str, Any]) -> dict[str, bytes]:
-    """Files of a ``model_<name>`` partition."""
-    arrays = {k: np.ascontiguousarray(v) for k, v in sorted(state.items())}
-    return {
-        "model.safetensors": save_arrays(arrays),
-        "card.json": (json.dumps(card, indent=1, sort_keys=True) + "\n").encode(),
-    }
-
-
 def load_recommenders(lake: Lake, day: date, config: Recommend) -> list[Recommender]:
     """The night's fitted recommenders, without the hybrid.
 
@@ -84,7 +71,7 @@ def load_recommenders(lake: Lake, day: date, config: Recommend) -> list[Recommen
     fitted = []
     for name in (n for n in config.models if n != HYBRID):
         settings = load_card(lake, name, day)["settings"]
-        fitted.append(CLASSES[name](**settings).restore(_arrays(lake, name, day)))
+        fitted.append(CLASSES[name](**settings).restore(load_arrays(lake, name, day)))
     return fitted
 
 
@@ -94,20 +81,4 @@ def load_hybrid(lake: Lake, day: date, models: list[Recommender]) -> Hybrid:
     Raises:
         StorageError: it was not published.
     """
-    return Hybrid(models).restore(_arrays(lake, HYBRID, day))
-
-
-def _arrays(lake: Lake, name: str, day: date) -> Arrays:
-    lake.require(f"model_{name}", day)
-    return load_file(lake.folder(f"model_{name}", day) / "model.safetensors")
-
-
-def load_card(lake: Lake, name: str, day: date) -> dict[str, Any]:
-    """Card of a published model.
-
-    Raises:
-        StorageError: it was not published.
-    """
-    lake.require(f"model_{name}", day)
-    card: dict[str, Any] = json.loads((lake.folder(f"model_{name}", day) / "card.json").read_text())
-    return card
+    return Hybrid(models).restore(load_arrays(lake, HYBRID, day))

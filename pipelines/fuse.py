@@ -1,13 +1,13 @@
-"""Vectors of every modality to one space: trains the aligner, fuses items, fuses users.
+"""Items and users of the night in the unified space, in blocks of rows through Beam.
 
-Writes ``model_aligner``, ``feat_items``, ``feat_users``. Belongs here: what is trained on what, the two tables. Does
-not: networks and losses (``encoders.alignment``, ``encoders.fusion``).
+Writes ``feat_items``, ``feat_users``. Belongs here: the two tables. Does not: networks (``encoders.space``), training
+(``align``).
 """
 
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,68 +18,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
-from encoders.alignment import AlignerSettings, card_bytes, load_aligner, train_aligner
-from encoders.base import MODALITIES, choose_device
-from encoders.fusion import Features, FusionModel, fuse_items, fuse_users
-from pipelines import runtime
+from encoders.base import MODALITIES
+from encoders.device import choose_device
+from encoders.space.alignment import load_aligner
+from encoders.space.fusion import Features, FusionModel, fuse_items, fuse_users
 from pipelines.config import Config
-from pipelines.dataset import Dataset, content_of, end_of_day, item_features, load_dataset, user_uploads, view_digest
-from pipelines.schemas import optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
-from pipelines.storage import Lake, Manifest, scratch, write_parquet
+from pipelines.engine import beam as runtime
+from pipelines.lake.schemas import optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
+from pipelines.lake.storage import Lake, Manifest, scratch, write_parquet
+from pipelines.night.contents import item_features, user_uploads
+from pipelines.night.events import Dataset, end_of_day, load_dataset
 
 log = logging.getLogger(__name__)
-
-
-def train(config: Config, lake: Lake, day: date) -> Manifest:
-    """Publish ``model_aligner`` of the night, trained on what is known at its end."""
-    data = load_dataset(lake, day, config.recommend, config.timezone)
-    features, digests = item_features(config, lake, day)
-    features = with_views(config, lake, day, features, digests)
-    settings = AlignerSettings(**config.aligner.model_dump(exclude={"history"}))
-    device = choose_device(config.compute.device)
-    past = data.before(data.validation_days())  # the hybrid's validation events stay unseen
-    weights, card = train_aligner(features, past.histories(), settings, device.name)
-    card |= {
-        "encoders": digests,
-        "items": len(data.items),
-        "users": len(data.users),
-        "events": len(past.user),
-        "upto": day.isoformat(),
-    }
-    files = {"aligner.safetensors": weights, "card.json": card_bytes(card)}
-    return lake.publish_files(
-        "model_aligner", day, files, config_digest=config.digest("aligner", "augment", "encoders")
-    )
-
-
-def with_views(
-    config: Config, lake: Lake, day: date, features: dict[str, Features], digests: dict[str, str]
-) -> dict[str, Features]:
-    """The same features with augmented rows beside them, where ``augment`` made some."""
-    if not config.augment.views:
-        return features
-    items, out = lake.read("std_items", day), dict(features)
-    vectors: dict[tuple[str, str], np.ndarray] = {}
-    for part in lake.scan("aug_views", lake.days("aug_views", day)):
-        keys = zip(part["view_digest"].to_pylist(), part["content_sha256"].to_pylist(), strict=True)
-        vectors |= dict(zip(keys, part["vector"].to_numpy(), strict=True))
-    for m in (m for m in MODALITIES if m in features and config.augment.ops(m)):
-        lists = content_of(config, m, items)
-        wanted = [view_digest(config, m, digests[m], v) for v in range(config.augment.views)]
-        views = [_view(vectors, digest, lists, features[m].matrix) for digest in wanted]
-        out[m] = replace(features[m], views=np.stack(views))
-    return out
-
-
-def _view(
-    vectors: dict[tuple[str, str], np.ndarray], digest: str, lists: list[list[str]], original: np.ndarray
-) -> np.ndarray:
-    """One view of each item (n, d_m): the view of its first content, or the item's own vector."""
-    out = original.copy()
-    for row, shas in enumerate(lists):
-        if shas and (digest, shas[0]) in vectors:
-            out[row] = vectors[(digest, shas[0])]
-    return out
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.schemas import TABLES, Key, SchemaError, Table
+from pipelines.lake.schemas import TABLES, Key, SchemaError, Table
 
 MANIFEST = "_SUCCESS"
 ROW_GROUP = 1 << 16
@@ -71,7 +71,7 @@ class Manifest:
 @cache
 def code_digest() -> str:
     """16 hex characters of the sources of ``encoders`` and ``pipelines``."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     sha = hashlib.sha256()
     for path in sorted(p for package in ("encoders", "pipelines") for p in (root / package).rglob("*.py")):
         sha.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())

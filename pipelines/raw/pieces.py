@@ -20,11 +20,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import runtime
 from pipelines.config import Config, Source, digest_of
-from pipelines.raw import Batch, RawError, RawStore, Reject, read_rows
-from pipelines.schemas import EVERYONE, RAW_COLUMNS, REQUIRED, STRINGS, TIMESTAMP
-from pipelines.storage import fsync_tree, scratch, write_parquet
+from pipelines.engine import beam as runtime
+from pipelines.lake.schemas import EVERYONE, RAW_COLUMNS, REQUIRED, STRINGS, TIMESTAMP
+from pipelines.lake.storage import fsync_tree, scratch, write_parquet
+from pipelines.raw.files import Batch, RawError, RawStore, Reject, read_rows
 
 log = logging.getLogger(__name__)
 

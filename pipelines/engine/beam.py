@@ -26,7 +26,8 @@ def check(runner: str, device: str) -> list[str]:
     if importlib.util.find_spec("apache_beam") is None:
         problems.append("compute.runner: apache-beam is not installed; run `pip install nightloom`")
     if device.startswith("cuda"):
-        from encoders.base import EncoderError, choose_device
+        from encoders.base import EncoderError
+        from encoders.device import choose_device
 
         try:
             choose_device(device)

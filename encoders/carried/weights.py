@@ -78,7 +78,7 @@ CARRIERS: dict[str, Carrier] = {
 
 def weights_root() -> Path:
     """Folder that holds fetched weights: ``NIGHTLOOM_WEIGHTS``, else ``data/weights`` of this checkout."""
-    default = Path(__file__).resolve().parent.parent / "data" / "weights"
+    default = Path(__file__).resolve().parents[2] / "data" / "weights"
     return Path(os.environ.get("NIGHTLOOM_WEIGHTS", default))
 
 
@@ -99,7 +99,7 @@ def weights_dir(name: str) -> Path:
     if missing:
         raise WeightsError(
             f"weights of '{name}' are not in {folder} (missing: {', '.join(missing)}). "
-            f"Fetch them with `python -m encoders.weights` or point NIGHTLOOM_WEIGHTS at a folder that has them."
+            f"Fetch them with `python -m encoders.carried.weights`, or point NIGHTLOOM_WEIGHTS at a folder with them."
         )
     return folder
 

@@ -1,7 +1,7 @@
 """Raw files as the user dropped them: find them, stay inside their folder, read their rows as text cells.
 
 Belongs here: CSV, JSON Lines and Parquet readers that report each bad row and go on. Does not: types, days,
-meaning (``ingest``). Raw data is never modified.
+meaning (``pieces``). Raw data is never modified.
 """
 
 import csv

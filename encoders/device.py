@@ -1,0 +1,87 @@
+"""Where tensors live and with how many threads: the device is chosen here, once.
+
+Belongs here: ``Device``, its choice, thread limits. Does not: precision and batch size (``tuning``).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from threadpoolctl import threadpool_limits
+
+if TYPE_CHECKING:
+    import torch
+
+
+class DeviceError(RuntimeError):
+    """The configured device is not there; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where tensors live, in which precision the forward pass runs, and how much of it at once.
+
+    Attributes:
+        name: torch device string.
+        dtype: name of a torch dtype.
+        batch: tokens (text) or rows (all else) of one forward pass; found by ``tuning``.
+        fixed: every batch has exactly that shape, because the device's kernels depend on it.
+    """
+
+    name: str = "cpu"
+    dtype: str = "float32"
+    batch: int = 1
+    fixed: bool = False
+
+    def torch_dtype(self) -> "torch.dtype":
+        """The torch dtype object."""
+        import torch
+
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[self.dtype]
+
+    @property
+    def fixed_batch(self) -> int:
+        """What ``EncoderSpec.fixed_batch`` holds on this device."""
+        return self.batch if self.fixed else 0
+
+
+def one_thread() -> None:
+    """One stream of work a thread: results and timings do not depend on the machine's cores."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """While our threads share the cores, matrix libraries start none of their own.
+
+    Idle threads of theirs spin, which costs as much as the work, and results would depend on the number of cores.
+    """
+    one_thread()
+    with threadpool_limits(1, user_api="blas"):
+        yield
+
+
+def choose_device(name: str = "auto", precision: str = "float32") -> Device:
+    """Resolve the configured device; never falls back to the CPU in silence.
+
+    Args:
+        name: ``auto`` (CUDA when there, else CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: a dtype name.
+
+    Raises:
+        DeviceError: CUDA was asked for and is not there.
+    """
+    import torch
+
+    one_thread()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise DeviceError(
+            f"compute.device = '{name}', but torch {torch.__version__} sees no CUDA device. "
+            "Install a CUDA build of torch, or set compute.device to 'cpu' or 'auto'."
+        )
+    return Device(name, precision)

@@ -1,0 +1,1 @@
+"""Vectors of several modalities to one space: networks, training, closed forms."""

@@ -1,0 +1,1 @@
+"""How work runs: Beam, blocks, the encoder of the night."""

@@ -1,0 +1,1 @@
+"""Tables: their shape, their place, how they are published, what must hold between them."""

@@ -1,0 +1,1 @@
+"""The past as of the end of a day."""

@@ -1,0 +1,1 @@
+"""What users drop: files, their typed pieces, media."""

@@ -1,0 +1,1 @@
+"""Recommenders that combine others: the hybrid, transfer to new items."""

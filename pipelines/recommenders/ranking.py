@@ -1,0 +1,89 @@
+"""Scores to ranked lists: exact top-K, what may not be in a list, scores on a common scale.
+
+Does not belong here: any model.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from scipy import sparse
+
+SEGMENT = 64  # items of a row that are looked at together
+
+
+def top_k(
+    scores: np.ndarray, k: int, forbidden: sparse.csr_matrix | None = None, device: str = "cpu"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Exact top-K of each row; ties go to the lower item row, so the result is unique.
+
+    Args:
+        scores: float32 (users, items).
+        k: list length; the lists are shorter where fewer items are allowed.
+        forbidden: nonzero (users, items) are never returned.
+        device: torch device that ranks.
+
+    Returns:
+        Item rows int64 (users, min(k, items)), -1 behind the end of a short list, and their scores.
+    """
+    users, width = scores.shape
+    k = min(k, width)
+    if k == 0:
+        return np.zeros((users, 0), np.int64), np.zeros((users, 0), np.float32)
+    allowed = np.empty((users, -(-width // SEGMENT) * SEGMENT), np.float32)  # whole segments
+    allowed[:, :width], allowed[:, width:] = scores, -np.inf
+    forbid(allowed, forbidden)
+    values, items = (found.cpu().numpy() for found in _largest(torch.from_numpy(allowed).to(device), k + 1))
+    tied = np.flatnonzero((values[:, k - 1 : k] <= values[:, k:]).any(1))
+    values, items = values[:, :k], items[:, :k]
+    for row in tied:  # torch breaks ties at the end as it likes
+        last = values[row, -1]
+        above = np.flatnonzero(allowed[row] > last)
+        items[row] = np.concatenate([above, np.flatnonzero(allowed[row] == last)[: k - len(above)]])
+        values[row] = allowed[row, items[row]]
+    order = np.lexsort((items, -values), axis=-1)
+    values, items = np.take_along_axis(values, order, 1), np.take_along_axis(items, order, 1)
+    return np.where(np.isfinite(values), items, -1), values
+
+
+def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The ``k`` largest of each row and their columns, or all; sought in the ``k`` segments with the largest maxima.
+
+    Rows are of whole segments.
+    """
+    segments = scores.view(len(scores), scores.shape[1] // SEGMENT, SEGMENT)
+    if segments.shape[1] <= 2 * k:
+        values, items = scores.topk(min(k, scores.shape[1]))
+        return values, items
+    chosen = segments.amax(2).topk(k, sorted=False).indices
+    inside = segments.gather(1, chosen[..., None].expand(-1, -1, SEGMENT))
+    values, at = inside.flatten(1).topk(k)
+    return values, chosen.gather(1, at // SEGMENT) * SEGMENT + at % SEGMENT
+
+
+def forbid(scores: np.ndarray, forbidden: sparse.csr_matrix | None) -> None:
+    """Set scores (users, items) to minus infinity wherever ``forbidden`` is nonzero, in place."""
+    if forbidden is not None:
+        rows = np.repeat(np.arange(forbidden.shape[0]), np.diff(forbidden.indptr))
+        scores[rows, forbidden.indices] = -np.inf
+
+
+def weighted_sum(parts: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray:
+    """Sum of float32 matrices of one shape by their weights; at least one. What comes one by one is not kept."""
+    sums: dict[tuple[int, ...], torch.Tensor] = {}  # one for each order in memory; adding across orders is slow
+    for part, weight in zip(map(torch.from_numpy, parts), weights, strict=True):
+        order = part.stride()
+        sums[order] = sums[order].add_(part, alpha=float(weight)) if order in sums else part * float(weight)
+    first, *others = sums.values()
+    for other in others:
+        first += other
+    found: np.ndarray = first.numpy()
+    return found
+
+
+def standard_scores(scores: np.ndarray) -> np.ndarray:
+    """Each row to mean 0 and standard deviation 1; rows without any difference to 0."""
+    found = torch.from_numpy(scores)
+    found = found - found.mean(1, keepdim=True)
+    deviation = torch.linalg.vector_norm(found, dim=1, keepdim=True) / found.shape[1] ** 0.5
+    return found.mul_(torch.where(deviation < 1e-9, 0, 1 / deviation)).numpy()

@@ -1,0 +1,68 @@
+"""What a configuration points at: raw folders, mapped columns, encoders, runner, device, pinned settings.
+
+Belongs here: checks that touch files or import code. Does not: keys, types and ranges (``config``).
+"""
+
+import inspect
+
+from encoders.catalogue import check_model
+from pipelines.config import (
+    Config,
+    ConfigError,
+    Recommend,
+)
+
+
+def verify(config: Config, source: str = "configuration") -> None:
+    """Check what the configuration points at: raw folders, mapped columns, encoders, runner, device.
+
+    Raises:
+        ConfigError: with every problem, before any work is done.
+    """
+    import fsspec
+
+    from pipelines.engine import beam as runtime
+    from pipelines.lake import schemas
+
+    problems = []
+    try:
+        fs, root = fsspec.core.url_to_fs(config.paths.raw)
+        missing = [p for p in (config.interactions.path, config.items.path) if not fs.exists(f"{root}/{p}")]
+        problems += [
+            f"paths.raw: no '{p}' in {config.paths.raw}; put the raw files there (`make demo` makes the demo's)"
+            for p in missing
+        ]
+    except Exception as e:  # an unknown protocol or refused credentials: every kind is a wrong path here
+        problems.append(f"paths.raw: cannot open {config.paths.raw}: {type(e).__name__}: {e}")
+    for name in ("interactions", "items", "user_content"):
+        known = set(schemas.RAW_COLUMNS[name])
+        settings = getattr(config, name)
+        for key in sorted({*settings.columns, *settings.defaults} - known):
+            problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
+    for modality, encoder in config.encoders.items():
+        problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder.choice())]
+    problems += _check_settings(config.recommend)
+    problems += runtime.check(config.compute.runner, config.compute.device)
+    if problems:
+        raise ConfigError(source, problems)
+
+
+def _check_settings(recommend: Recommend) -> list[str]:
+    """Pinned settings that a recommender does not know or take."""
+    from pipelines.recommenders.registry import CLASSES
+
+    problems = []
+    for name, pinned in recommend.settings.items():
+        where = f"recommend.settings.{name}"
+        if name not in CLASSES:
+            problems.append(f"{where}: no recommender with settings; known here: {', '.join(CLASSES)}")
+            continue
+        known = inspect.signature(CLASSES[name]).parameters
+        if unknown := sorted(pinned.keys() - known):
+            problems.append(f"{where}: unknown {', '.join(unknown)}; known here: {', '.join(known) or 'none'}")
+            continue
+        try:
+            CLASSES[name](**pinned)
+        except (TypeError, ValueError) as e:
+            problems.append(f"{where} = {pinned}: {e}")
+    return problems
