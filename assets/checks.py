@@ -10,7 +10,7 @@ from functools import partial
 
 import dagster as dg
 
-from encoders.base import MODALITIES
+from encoders.modalities import MODALITIES
 from pipelines.config import Config
 from pipelines.lake.schemas import TABLES, Key
 from pipelines.lake.storage import Lake

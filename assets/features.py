@@ -17,7 +17,7 @@ from assets.metadata import (
     texts_shown,
 )
 from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained, lake_of
-from encoders.base import Modality
+from encoders.modalities import Modality
 from pipelines.config import Config
 
 

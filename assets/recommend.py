@@ -18,21 +18,8 @@ from assets.metadata import (
 )
 from assets.resources import Nightloom, day_of, failures_explained, lake_of
 from pipelines.config import Config
+from pipelines.recommenders.registry import RECOMMENDERS
 
-MODELS = {
-    "popularity": "Decayed popularity, the same for everyone.",
-    "user_cf": "User-based collaborative filtering (cosine).",
-    "item_cf": "Item-based collaborative filtering (RP3beta, cosine, BM25).",
-    "ease": "EASE: item-item weights that rebuild histories, in closed form.",
-    "als": "Matrix factorization of implicit feedback by alternating least squares.",
-    "graph": "Low-pass filter of the interaction graph and of graphs of items alike in content.",
-    "lightgcn": "A small graph network trained with a softmax over the whole catalogue.",
-    "content": "Cosine of raw modality vectors to the history and uploads.",
-    "multimodal": "Dot product in the unified space plus a graph of items alike in it.",
-    "sequential": "What is liked after what, and how recently.",
-    "transfer": "What users would do with items that nobody has liked yet, learned by hiding liked items.",
-    "hybrid": "All others stacked on the last days before the night; warm and cold users apart.",
-}
 KEY_METRICS = (("ndcg", 10), ("recall", 20))
 
 
@@ -72,7 +59,9 @@ def _settings(partitions: dg.PartitionsDefinition) -> Any:
 
 
 def _models(partitions: dg.PartitionsDefinition, models: list[str], deps: list[str]) -> Any:
-    specs = [model_spec(n, "models", partitions, list(deps), MODELS[n.removeprefix("model_")]) for n in models]
+    specs = [
+        model_spec(n, "models", partitions, list(deps), RECOMMENDERS[n.removeprefix("model_")].text) for n in models
+    ]
 
     @dg.multi_asset(name="train_recommenders", specs=specs)
     def train_recommenders(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from benchmarks import encode
 from benchmarks.figures import Figure, cpu_seconds, parser, show
-from pipelines.config import Compute, Config, Encoder, Paths, Source
+from encoders.settings import ModelChoice
+from pipelines.config import Compute, Config, Paths, Source
 from pipelines.lake.storage import Lake
 from pipelines.recommenders.ranking import top_k
 
@@ -26,7 +27,7 @@ def _config(folder: Path) -> Config:
     return Config(
         paths=Paths(raw=str(folder / "raw"), data=folder / "data", allowed_uris=()),
         start_date=DAY,
-        encoders={"text": Encoder(model="minilm"), "image": Encoder(model="efficientnet-lite0")},
+        encoders={"text": ModelChoice(model="minilm"), "image": ModelChoice(model="efficientnet-lite0")},
         interactions=Source(path="interactions"),  # type: ignore[call-arg]
         compute=Compute(device="cpu"),  # type: ignore[call-arg]
     )

@@ -33,12 +33,12 @@ from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import SEGMENTS, Hybrid, blocks_of, is_warm
 from pipelines.recommenders.item_graphs import with_graphs
 from pipelines.recommenders.ranking import top_k
-from pipelines.recommenders.registry import CLASSES
+from pipelines.recommenders.registry import classes
 from pipelines.search import judges, search_one
 
 CUTOFFS = (10, 20)
 NEED_MORE = ("multimodal", "sequential")  # the unified space, the order of events: no split has them
-NAMES = tuple(n for n in CLASSES if n not in NEED_MORE)
+NAMES = tuple(n for n in classes() if n not in NEED_MORE)
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Contest:
     def choose(self, name: str) -> None:
         """Choose a recommender's settings on validation as the nightly search does, and fit it."""
         with self._costs(name, "fit_cpu_s"):
-            kind = CLASSES[name]
+            kind = classes()[name]
             if kind.grid:
                 self.chosen[name], _, model = search_one(kind, self.validation, max(CUTOFFS))
             else:

@@ -20,7 +20,8 @@ from scipy import sparse
 from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from encoders.device import single_threaded
-from encoders.space.alignment import AlignerSettings, load_aligner, train_aligner
+from encoders.settings import AlignerSettings
+from encoders.space.alignment import load_aligner, train_aligner
 from encoders.space.closed_form import MAPS
 from encoders.space.fusion import Features, FusionModel, fuse_items, fuse_users
 from pipelines.config import Aligner, load_config

@@ -18,7 +18,7 @@ from benchmarks.figures import Figure, parser, show
 from encoders.device import single_threaded
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.blend.hybrid import blocks_of
-from pipelines.recommenders.registry import CLASSES
+from pipelines.recommenders.registry import classes
 
 NAMES = ("content", "graph", "lightgcn", "transfer")
 SHARE = 0.2  # of the liked items
@@ -43,7 +43,7 @@ def measured(inputs: Inputs, seed: int) -> dict[str, list[float]]:
     users = np.flatnonzero((np.diff(past.positives.indptr) > 0) & (np.diff(wanted.indptr) > 0))
     scores = {"random": np.random.default_rng(seed).random((len(users), len(cold)), np.float32)}
     for name in NAMES:
-        model = CLASSES[name]().fit(past)
+        model = classes()[name]().fit(past)
         scores[name] = np.vstack([model.score(past, b)[:, cold] for b in blocks_of(users, past.positives.shape[1])])
     found = {name: judged(s, wanted[users], sparse.csr_matrix(s.shape)) for name, s in scores.items()}
     return {name: [float(f[m].mean()) for m in METRICS] for name, f in found.items()}

@@ -137,7 +137,7 @@ def _warm(folder: Path, modality: str) -> tuple[float, float]:
     from pipelines.engine import chosen as night
 
     config = load_config(small / "nightloom.toml")
-    choice = config.encoders[modality].choice()  # type: ignore[index]
+    choice = config.encoders[modality]  # type: ignore[index]
     cache = folder / "data" / "cache" / "encoders"
     cache.mkdir(parents=True)
     for path in (small / "data" / "cache" / "encoders").iterdir():
@@ -254,7 +254,7 @@ def bench_modality(modality: str, folder: Path) -> Iterator[Figure]:
     manifest = _manifest(folder, modality)
     assert manifest.counters["encoded"] == ITEMS, manifest.counters
     config = load_config(folder / "nightloom.toml")
-    choice = config.encoders[modality].choice()  # type: ignore[index]
+    choice = config.encoders[modality]  # type: ignore[index]
     chosen = night.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])  # type: ignore[arg-type]
     assert isinstance(chosen.spec, EncoderSpec)
     fast = night.loaded(modality, choice, chosen.device)  # type: ignore[arg-type]

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.base import EncoderError, EncoderSpec, ModelChoice, unit_rows
+from encoders.base import EncoderSpec, unit_rows
 from encoders.batching import Batches, FlatEncoder, row_stable, to_device
 from encoders.carried.checkpoint import read_tensor_bundle
 from encoders.carried.networks import build_musicnn
 from encoders.decode.sound import MAX_SECONDS, decode_audio, resample, windows
 from encoders.device import Device
+from encoders.errors import EncoderError
 from encoders.files import load_pretrained, model_files
+from encoders.settings import ModelChoice
 
 if TYPE_CHECKING:
     import torch

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.base import Modality
 from encoders.decode.image import decode_image
 from encoders.decode.sound import decode_audio, resample
+from encoders.modalities import Modality
 
 if TYPE_CHECKING:
     from PIL import Image

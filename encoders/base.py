@@ -8,65 +8,14 @@ Heavy imports happen inside functions, so that configuration and Dagster can imp
 
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from encoders.device import Device
-
-Modality = Literal["text", "image", "audio", "video"]
-MODALITIES: tuple[Modality, ...] = ("text", "image", "audio", "video")
-
-
-class EncoderError(RuntimeError):
-    """An encoder cannot be loaded or run; the message says which one, and what to do."""
-
-
-class DecodeError(ValueError):
-    """One payload cannot be used; it is quarantined and the rest of the night goes on.
-
-    Args:
-        reason: short code for the quarantine table.
-        detail: what was found.
-    """
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
-
-
-def cause_of(error: Exception) -> str:
-    """An error of a decoder in one line, without memory addresses: the same file gives the same text every night."""
-    text = re.sub(r"<?_io\.BytesIO object at 0x[0-9a-f]+>?", "the file", str(error))
-    return f"{type(error).__name__}: {re.sub(r'0x[0-9a-f]{6,}', '0x...', text)[:200]}"
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """What a user asks for; everything but the model has a default that the model's own files decide.
-
-    Attributes:
-        model: built-in name, Hugging Face id, local folder, or a .npy/.parquet file of precomputed vectors.
-        revision: hub commit, tag or branch.
-        layer: hidden state that is pooled, counted as Hugging Face does (0 the embeddings, -1 the last layer).
-        pooling: mean, cls, max, lasttoken, weightedmean or mean_sqrt_len_tokens (text); mean or cls (image).
-        prompt: instruction put before each text.
-        image: model of a video's frames.
-        audio: model of a video's sound track; empty for none.
-        frames: frames sampled from a video.
-    """
-
-    model: str
-    revision: str | None = None
-    layer: int | None = None
-    pooling: str | None = None
-    prompt: str | None = None
-    image: str = "efficientnet-lite0"
-    audio: str = "musicnn"
-    frames: int = 8
+from encoders.modalities import Modality
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ Belongs here: built-in names, checking a choice, loading it. Does not: any model
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from encoders.base import Encoder, EncoderError, Modality, ModelChoice, cause_of
+from encoders.base import Encoder
 from encoders.carried.weights import CARRIERS, weights_dir
 from encoders.device import Device
-from encoders.files import VECTOR_FILES, hub_config, model_files
+from encoders.errors import EncoderError, cause_of
+from encoders.files import hub_config, model_files
+from encoders.modalities import Modality
+from encoders.settings import VECTOR_FILES, ModelChoice
 
 Loader = Callable[[ModelChoice, Device], Encoder]
 

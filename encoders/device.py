@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING
 
 from threadpoolctl import threadpool_limits
 
+from encoders.errors import DeviceError
+
 if TYPE_CHECKING:
     import torch
-
-
-class DeviceError(RuntimeError):
-    """The configured device is not there; the message says what to do."""
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from encoders.base import EncoderError, Modality, ModelChoice
 from encoders.carried.weights import CARRIERS, file_sha256, weights_dir
 from encoders.device import Device
-
-VECTOR_FILES = (".npy", ".parquet")
+from encoders.errors import EncoderError
+from encoders.modalities import Modality
+from encoders.settings import VECTOR_FILES, ModelChoice
 
 
 def quiet_transformers() -> None:

@@ -11,44 +11,29 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from encoders.base import EncoderError, ModelChoice, unit_rows
+from encoders.base import unit_rows
 from encoders.batching import encode_all, to_device
 from encoders.device import Device, single_threaded
+from encoders.errors import EncoderError
 from encoders.files import model_files
+from encoders.settings import FinetuneSettings, ModelChoice, values_of
 from encoders.space.alignment import info_nce
 from encoders.text import TextEncoder, padded
 
 log = logging.getLogger(__name__)
 
-Method = Literal["full", "adapter", "lora", "adalora"]
 TEMPERATURE = 0.05
 LEARNING_RATE: dict[str, float] = {"full": 5e-5, "adapter": 5e-3, "lora": 5e-4, "adalora": 2e-3}
 EVALUATION_BATCH = 1024  # tokens
-
-
-@dataclass(frozen=True)
-class FinetuneSettings:
-    """What is trained and how long; see ``pipelines.config.Finetune`` for the meaning of each."""
-
-    method: Method = "lora"
-    rank: int = 8
-    train_layers: int = 2
-    epochs: int = 5
-    examples: int = 2048
-    batch_size: int = 32
-    max_tokens: int = 64
-    learning_rate: float | None = None
-    patience: int = 2
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +102,7 @@ def finetune(
     card = {
         "base": choice.model,
         "task": type(task).__name__,
-        "settings": asdict(settings) | {"learning_rate": trainer.learning_rate},
+        "settings": values_of(settings, FinetuneSettings) | {"learning_rate": trainer.learning_rate},
         "history": history,
         "best_epoch": at,
         "trained_parameters": trainer.n_trained,

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import EncoderError, EncoderSpec, ModelChoice
+from encoders.base import EncoderSpec
 from encoders.batching import Batches, FlatEncoder, RowEncoder, row_stable, to_device
 from encoders.carried.networks import build_lite0, for_inference, lite0_module_name
 from encoders.decode.image import decode_image
 from encoders.device import Device
+from encoders.errors import EncoderError
 from encoders.files import load_pretrained, model_files
+from encoders.settings import ModelChoice
 
 if TYPE_CHECKING:
     import torch

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import DecodeError, EncoderError, EncoderSpec, ModelChoice, unit_rows
+from encoders.base import EncoderSpec, unit_rows
 from encoders.batching import Batches, padded_length, row_stable, to_device
 from encoders.device import Device
+from encoders.errors import DecodeError, EncoderError
 from encoders.files import load_pretrained
+from encoders.settings import ModelChoice
 
 if TYPE_CHECKING:
     import torch

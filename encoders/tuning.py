@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from encoders.base import Encoder, cause_of
+from encoders.base import Encoder
 from encoders.batching import encode_all
 from encoders.device import Device, single_threaded
+from encoders.errors import cause_of
 
 log = logging.getLogger(__name__)
 

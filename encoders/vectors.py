@@ -13,9 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from encoders.base import DecodeError, EncoderError, EncoderSpec, Modality, ModelChoice, unit_rows
+from encoders.base import EncoderSpec, unit_rows
 from encoders.device import Device
+from encoders.errors import DecodeError, EncoderError
 from encoders.files import model_files
+from encoders.modalities import Modality
+from encoders.settings import ModelChoice
 
 
 class VectorFile:

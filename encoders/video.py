@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.base import DecodeError, Encoder, EncoderError, EncoderSpec, ModelChoice, unit_rows
+from encoders.base import Encoder, EncoderSpec, unit_rows
 from encoders.batching import Batches, RowEncoder, encode_all, row_stable, to_device
 from encoders.decode.sound import decode_audio
 from encoders.decode.video import decode_video
 from encoders.device import Device
+from encoders.errors import DecodeError, EncoderError
 from encoders.files import load_pretrained
+from encoders.settings import ModelChoice
 
 if TYPE_CHECKING:
     import torch

@@ -9,9 +9,9 @@ from datetime import date
 
 import numpy as np
 
-from encoders.base import MODALITIES
 from encoders.device import choose_device
-from encoders.space.alignment import AlignerSettings, card_bytes, train_aligner
+from encoders.modalities import MODALITIES
+from encoders.space.alignment import card_bytes, train_aligner
 from encoders.space.fusion import Features
 from pipelines.config import Config
 from pipelines.lake.storage import Lake, Manifest
@@ -24,10 +24,9 @@ def align(config: Config, lake: Lake, day: date) -> Manifest:
     data = load_dataset(lake, day, config.recommend, config.timezone)
     features, digests = item_features(config, lake, day)
     features = with_views(config, lake, day, features, digests)
-    settings = AlignerSettings(**config.aligner.model_dump(exclude={"history"}))
     device = choose_device(config.compute.device)
     past = data.before(data.validation_days())  # the hybrid's validation events stay unseen
-    weights, card = train_aligner(features, past.histories(), settings, device.name)
+    weights, card = train_aligner(features, past.histories(), config.aligner, device.name)
     card |= {
         "encoders": digests,
         "items": len(data.items),

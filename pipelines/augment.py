@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from encoders.augment import VERSION, augmented
-from encoders.base import DecodeError, Modality
 from encoders.decode.image import decode_image
 from encoders.decode.sound import decode_audio
+from encoders.errors import DecodeError
+from encoders.modalities import Modality
 from pipelines.config import Config, digest_of
 from pipelines.engine import blocks as encoding
 from pipelines.engine.chosen import Chosen, unload

@@ -7,32 +7,22 @@ Stages receive the values that they need as arguments, not this object's interna
 import hashlib
 import os
 import tomllib
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
-from encoders.base import MODALITIES, Modality, ModelChoice
-from encoders.files import VECTOR_FILES
+from encoders.augment import OPS
+from encoders.modalities import KINDS, MODALITIES, Modality
+from encoders.settings import STRICT, VECTOR_FILES, AlignerSettings, FinetuneSettings, ModelChoice
+from pipelines.recommenders.registry import RECOMMENDERS, known_recommender, singles
 
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
-HYBRID = "hybrid"
-ModelName = Literal[
-    "popularity",
-    "user_cf",
-    "item_cf",
-    "ease",
-    "als",
-    "graph",
-    "lightgcn",
-    "content",
-    "multimodal",
-    "sequential",
-    "transfer",
-    "hybrid",
-]
+ModelName = Annotated[str, AfterValidator(known_recommender)]
 
 
 class ConfigError(ValueError):
@@ -74,54 +64,22 @@ class Source(Settings):
     list_separator: str = Field("|", min_length=1, description="splits lists in CSV cells (categories, tags, media)")
 
 
-class Encoder(Settings):
-    """Which model embeds a modality, and how; see ``encoders.base.ModelChoice``."""
+def known_modality(name: str) -> str:
+    """The name of a modality.
 
-    model: str = Field(description="built-in name, Hugging Face id, local folder, .npy or .parquet of vectors")
-    revision: str | None = Field(None, description="hub commit, tag or branch")
-    layer: int | None = Field(None, description="hidden layer that is pooled, 0 the embeddings, -1 the last")
-    pooling: str | None = Field(None, description="instead of what the model's own files say")
-    prompt: str | None = Field(None, description="instruction before each text")
-    image: str = Field("efficientnet-lite0", description="model of a video's frames")
-    audio: str = Field("musicnn", description="model of a video's sound track; empty for none")
-    frames: int = Field(8, ge=1, le=256, description="frames sampled from a video")
-
-    def choice(self) -> ModelChoice:
-        """What ``encoders.catalogue.load`` takes."""
-        return ModelChoice(**self.model_dump())
-
-    @property
-    def is_vectors(self) -> bool:
-        """Whether the vectors are precomputed and belong to items, not to content."""
-        return self.model.endswith(VECTOR_FILES)
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in KINDS:
+        raise ValueError(f"'{name}' is no modality; known are {', '.join(KINDS)}")
+    return name
 
 
-class Aligner(Settings):
-    """The shared space and its training."""
+@dataclass(frozen=True, config=STRICT)
+class Aligner(AlignerSettings):
+    """The shared space, its training, and what a user is described by in it."""
 
-    kind: Literal["transformer", "attention", "gated", "mlp", "cca", "procrustes", "ridge"] = Field(
-        "gated", description="the last three are found in closed form, without training"
-    )
-    dim: int = Field(128, ge=8, le=1024, description="length of fused vectors")
-    layers: int = Field(1, ge=1, le=8)
-    heads: int = Field(4, ge=1, le=16)
-    steps: int = Field(400, ge=1, description="optimizer steps a night")
-    batch_size: int = Field(256, ge=4)
-    learning_rate: float = Field(1e-3, gt=0)
-    modality_dropout: float = Field(
-        0.9,
-        ge=0,
-        lt=1,
-        description="weight of losses in which items lack one modality, each in turn, unless they have no other",
-    )
-    history: int = Field(50, ge=1, description="most recent items that describe a user")
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _divisible(self) -> "Aligner":
-        if self.dim % self.heads:
-            raise ValueError(f"dim ({self.dim}) must be a multiple of heads ({self.heads})")
-        return self
+    history: int = Field(default=50, ge=1, description="most recent items that describe a user")
 
 
 class Augment(Settings):
@@ -140,33 +98,23 @@ class Augment(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> "Augment":
-        known = {
-            "text": ("span_drop", "word_drop"),
-            "image": ("rotate", "crop", "scale", "flip", "colour"),
-            "audio": ("denoise", "speed", "pitch", "noise", "time_mask", "frequency_mask"),
-        }
-        wrong = [f"{m}: '{op}'" for m, names in known.items() for op in getattr(self, m) if op not in names]
+        wrong = [f"{m}: '{op}'" for m, names in OPS.items() for op in getattr(self, m) if op not in names]
         if wrong:
-            raise ValueError(f"unknown augmentation {', '.join(wrong)}; known are {known}")
+            raise ValueError(f"unknown augmentation {', '.join(wrong)}; known are {OPS}")
         return self
 
 
-class Finetune(Settings):
+@dataclass(frozen=True, config=STRICT)
+class Finetune(FinetuneSettings):
     """Training the text encoder on the log; see ``encoders.finetune``. Off unless ``enabled``."""
 
     enabled: bool = False
-    task: Literal["co_consumption", "labels"] = Field("co_consumption", description="labels are first categories")
-    every_days: int = Field(7, ge=1, description="nights between trainings; the others go on with the last result")
-    method: Literal["full", "adapter", "lora", "adalora"] = Field("lora", description="adapter is (IA)3")
-    rank: int = Field(8, ge=1)
-    train_layers: int = Field(2, ge=1, description="top layers that are trained, the others stay frozen")
-    epochs: int = Field(5, ge=1)
-    examples: int = Field(2048, ge=2, description="pairs or items of an epoch")
-    batch_size: int = Field(32, ge=2)
-    max_tokens: int = Field(64, ge=4, description="training cuts texts here; encoding does not")
-    learning_rate: float | None = Field(None, gt=0, description="none chooses by method")
-    patience: int = Field(2, ge=1, description="epochs without a better validation before it stops")
-    seed: int = 0
+    task: Literal["co_consumption", "labels"] = Field(
+        default="co_consumption", description="labels are first categories"
+    )
+    every_days: int = Field(
+        default=7, ge=1, description="nights between trainings; the others go on with the last result"
+    )
 
 
 class Recommend(Settings):
@@ -174,7 +122,9 @@ class Recommend(Settings):
 
     k: int = Field(20, ge=1, le=1000, description="list length")
     filter_seen: bool = True
-    models: tuple[ModelName, ...] = Field(get_args(ModelName), description="recommenders of the night")
+    models: tuple[ModelName, ...] = Field(
+        default_factory=lambda: tuple(RECOMMENDERS), description="recommenders of the night"
+    )
     serve: ModelName = Field("hybrid", description="whose lists are recommendations; one of models")
     settings: dict[str, dict[str, float | int | str]] = Field(
         {}, description="recommender -> settings that are pinned; a search chooses the others"
@@ -206,7 +156,7 @@ class Recommend(Settings):
             raise ValueError(f"serve = '{self.serve}' is not in models ({', '.join(self.models)})")
         if self.new_items >= self.k:
             raise ValueError(f"new_items ({self.new_items}) must be smaller than k ({self.k})")
-        if set(self.models) == {HYBRID}:
+        if not singles(self.models):
             raise ValueError("models has only the hybrid; name at least one recommender that it can combine")
         return self
 
@@ -231,11 +181,8 @@ class Config(Settings):
     interactions: Source = Source(path="interactions")
     items: Source = Source(path="items")
     user_content: Source = Source(path="user_content")
-    encoders: dict[Modality, Encoder] = {
-        "text": Encoder(model="minilm"),
-        "image": Encoder(model="efficientnet-lite0"),
-        "audio": Encoder(model="musicnn"),
-        "video": Encoder(model="frames"),
+    encoders: dict[Annotated[Modality, AfterValidator(known_modality)], ModelChoice] = {
+        k.name: ModelChoice(k.default_encoder) for k in KINDS.values()
     }
     augment: Augment = Augment()
     finetune: Finetune = Finetune()
@@ -299,34 +246,43 @@ def load_config(path: ConfigFile) -> Config:
     return _absolute(config, path.resolve().parent)
 
 
+def _fields(section: Any) -> dict[str, Any]:
+    """Keys of a section; of a table of sections those of one of them."""
+    arguments = get_args(section)
+    section = arguments[-1] if arguments else section
+    found: dict[str, Any] = getattr(section, "model_fields", None) or getattr(section, "__pydantic_fields__", {})
+    return found
+
+
 def _explain(error: Any, raw: dict[str, Any]) -> str:
     where = ".".join(str(x) for x in error["loc"]) or "file"
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         section: Any = Config
         for part in error["loc"][:-1]:
-            field = getattr(section, "model_fields", {}).get(part)
+            field = _fields(section).get(part)
             section = field.annotation if field else section
-        known = ", ".join(sorted(getattr(section, "model_fields", {})))
+        known = ", ".join(sorted(_fields(section)))
         return f"{where}: unknown key; known here: {known}"
-    if error["type"] == "missing":
+    if error["type"] in ("missing", "missing_argument"):
         return f"{where}: required, but not set"
     return f"{where} = {error['input']!r}: {error['msg']}" if error["loc"] else error["msg"]
+
+
+def _choice_from(base: Path, choice: ModelChoice) -> ModelChoice:
+    """The choice with its paths made absolute."""
+    names = (choice.model, choice.image, choice.audio)
+    model, image, audio = (
+        str((base / Path(n).expanduser()).resolve()) if n.startswith((".", "/", "~")) or n.endswith(VECTOR_FILES) else n
+        for n in names
+    )
+    return replace(choice, model=model, image=image, audio=audio)
 
 
 def _absolute(config: Config, base: Path) -> Config:
     paths = config.paths
     raw = paths.raw if "://" in paths.raw else str((base / Path(paths.raw).expanduser()).resolve())
     data = (base / paths.data.expanduser()).resolve()
-    encoders = {
-        m: e.model_copy(
-            update={
-                k: str((base / Path(v).expanduser()).resolve())
-                for k in ("model", "image", "audio")
-                if (v := getattr(e, k)).startswith((".", "/", "~")) or v.endswith(VECTOR_FILES)
-            }
-        )
-        for m, e in config.encoders.items()
-    }
+    encoders = {m: _choice_from(base, choice) for m, choice in config.encoders.items()}
     return config.model_copy(
         update={"paths": paths.model_copy(update={"raw": raw, "data": data}), "encoders": encoders}
     )

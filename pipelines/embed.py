@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.base import Modality
+from encoders.modalities import Modality
 from pipelines.config import Config
 from pipelines.engine import blocks as encoding
 from pipelines.engine.chosen import Chosen, unload

@@ -10,7 +10,7 @@ from datetime import date
 import numpy as np
 
 from encoders.device import choose_device
-from encoders.finetune import CoConsumption, FinetuneSettings, Labels, content_recall, finetune
+from encoders.finetune import CoConsumption, Labels, content_recall, finetune
 from encoders.space.alignment import card_bytes
 from pipelines.config import Config
 from pipelines.lake.cards import load_card
@@ -39,15 +39,14 @@ def train(config: Config, lake: Lake, day: date) -> Manifest:
     past = data.before(data.validation_days())  # the days after it are the test
     known = past.before(past.validation_days())  # the days between choose the epoch
     task = _task(config, lake, day, known)
-    settings = FinetuneSettings(**config.finetune.model_dump(exclude={"enabled", "task", "every_days"}))
-    choice = config.encoders["text"].choice()
+    choice = config.encoders["text"]
     tested: list[float] = []
 
     def validate(vectors: np.ndarray) -> float:
         tested.append(content_recall(vectors, past.histories(), data.new_since(past)))
         return content_recall(vectors, known.histories(), past.new_since(known))
 
-    files, card = finetune(choice, texts, task, settings, validate, choose_device(config.compute.device).name)
+    files, card = finetune(choice, texts, task, config.finetune, validate, choose_device(config.compute.device).name)
     measured = card.pop("measured")  # times differ from run to run and stay out of the files
     card |= {
         "trained_on": day.isoformat(),

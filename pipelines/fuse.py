@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
-from encoders.base import MODALITIES
 from encoders.device import choose_device
+from encoders.modalities import MODALITIES
 from encoders.space.alignment import load_aligner
 from encoders.space.fusion import Features, FusionModel, fuse_items, fuse_users
 from pipelines.config import Config

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 from scipy import sparse
 
-from encoders.base import MODALITIES
-from pipelines.config import HYBRID, Config, Recommend
+from encoders.modalities import MODALITIES
+from pipelines.config import Config, Recommend
 from pipelines.engine import beam as runtime
+from pipelines.lake.cards import load_arrays, load_recommenders
 from pipelines.lake.schemas import STRINGS, vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest, scratch, write_parquet
 from pipelines.night.events import Dataset, load_dataset
@@ -30,7 +31,7 @@ from pipelines.recommenders.blend.hybrid import MOST_SCORES, Hybrid, is_warm, pl
 from pipelines.recommenders.blend.transfer import Transfer
 from pipelines.recommenders.item_graphs import centred
 from pipelines.recommenders.ranking import top_k
-from pipelines.recommenders.registry import load_hybrid, load_recommenders
+from pipelines.recommenders.registry import blend_of
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +93,13 @@ def load_night(config: Config, lake: Lake, day: date) -> _Night:
         aligned[m] = np.zeros_like(inputs.fused)
         if has.any():
             aligned[m][has] = vectors_to_numpy(table[f"vector_{m}"].drop_null())
-    models = load_recommenders(lake, day, config.recommend)
+    names = config.recommend.models
+    models, blend = load_recommenders(lake, day, names), blend_of(names)
     return _Night(
         data=data,
         inputs=inputs,
         models=models,
-        hybrid=load_hybrid(lake, day, models) if HYBRID in config.recommend.models else None,
+        hybrid=Hybrid(models).restore(load_arrays(lake, blend, day)) if blend else None,
         aligned=aligned,
         attention={m: table[f"attention_{m}"].to_numpy() for m in MODALITIES},
         space=centred(inputs.fused),
@@ -126,11 +128,11 @@ class ScoreBlock(beam.DoFn):
         evidence = {m.name: m.evidence(night.inputs, users) for m in night.models}
         scores = {m.name: m.combine(evidence[m.name]) for m in night.models}
         if night.hybrid:
-            scores[HYBRID] = night.hybrid.blend(evidence, is_warm(night.inputs, users))
+            scores[night.hybrid.name] = night.hybrid.blend(evidence, is_warm(night.inputs, users))
         forbidden = night.seen[users] if settings.filter_seen else None
         for name in settings.models:
             lists = top_k(scores[name], settings.k, forbidden, night.inputs.device)
-            if name == HYBRID and settings.new_items and not night.liked.all():
+            if night.hybrid and name == night.hybrid.name and settings.new_items and not night.liked.all():
                 chances = scores.get(Transfer.name, scores[name])
                 lists = place_new(lists, scores[name], chances, ~night.liked, settings.new_items, forbidden)
             yield self._write(f"{name}-{start:09d}", _candidates(night.data, users, name, *lists))

@@ -1,4 +1,4 @@
-"""Settings of the recommenders, searched on the last days before a night every few nights.
+"""Hyperparameters of the recommenders, searched on the last days before a night every few nights.
 
 Writes ``model_settings``: a card with the settings that serve until the next search, and everything that was tried.
 Belongs here: when to search, how one setting beats another. Does not: what is tried (``grid`` of each recommender).
@@ -13,13 +13,13 @@ import numpy as np
 
 from encoders.device import single_threaded
 from pipelines.config import Config, Recommend
-from pipelines.lake.cards import load_card, model_files
+from pipelines.lake.cards import SETTINGS, load_card, model_files
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.inputs import Validation, load_inputs, load_validation
-from pipelines.recommenders.base import Recommender, Settings
+from pipelines.recommenders.base import Hyperparameters, Recommender
 from pipelines.recommenders.blend.hybrid import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users
 from pipelines.recommenders.item_graphs import with_graphs
-from pipelines.recommenders.registry import SETTINGS, recommenders
+from pipelines.recommenders.registry import unfitted
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def search_all(config: Recommend, validation: Validation, progress: Callable[[st
     if found["users"] < MIN_USERS:
         progress(f"settings: {found['users']} warm validation users, {MIN_USERS} are needed; the defaults stay")
         return found
-    for model in recommenders(config):
+    for model in unfitted(config.models, {}):
         if model.grid and model.name not in config.settings:
             chosen, tried, _ = search_one(type(model), validation, config.k)
             found["settings"][model.name], found["tried"][model.name] = chosen, tried
@@ -76,7 +76,9 @@ def judges(validation: Validation) -> np.ndarray:
     return some_users(users, validation.wanted.shape[1])
 
 
-def search_one(kind: type[Recommender], validation: Validation, k: int) -> tuple[Settings, list[Settings], Recommender]:
+def search_one(
+    kind: type[Recommender], validation: Validation, k: int
+) -> tuple[Hyperparameters, list[Hyperparameters], Recommender]:
     """Try the defaults and the grid of a recommender.
 
     The defaults stay unless others beat them by ``CERTAINTY`` standard errors of the paired difference in NDCG@K; of

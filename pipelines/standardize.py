@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from encoders.base import MODALITIES
+from encoders.modalities import FILES, KINDS, MODALITIES
 from pipelines.config import Config, digest_of
 from pipelines.lake.schemas import TABLES
 from pipelines.lake.storage import Lake, Manifest
@@ -92,7 +92,7 @@ def standardize(config: Config, lake: Lake, day: date) -> tuple[dict[str, Manife
     made = {"std_interactions": events.pop(day)}
     items, refs = _current_items(day, pieces["items"], account)
     uploads = _uploads(day, pieces["user_content"], account)
-    refs += [(m, r["uri"], r["source"], r["position"]) for r in uploads for m in [r["modality"]] if m != "text"]
+    refs += [(m, r["uri"], r["source"], r["position"]) for r in uploads for m in [r["modality"]] if KINDS[m].is_file]
     index = MediaIndex(config.paths.data / "cache")
     found = index.look_up([(kind, uri) for kind, uri, _, _ in refs], store, config.paths.raw, config.compute)
     _reject_media(refs, found, account)
@@ -261,11 +261,7 @@ def _current_items(day: date, pieces: list[Piece], account: Account) -> tuple[li
     refs: list[Reference] = []
     for row in rows:
         account.count("items", row["source"], out=1)
-        refs += [
-            (k, u, row["source"], row["_position"])
-            for k, c in (("image", "images"), ("audio", "audios"), ("video", "videos"))
-            for u in row[c]
-        ]
+        refs += [(kind.name, u, row["source"], row["_position"]) for kind in FILES for u in row[kind.raw_column]]
     return rows, refs
 
 
@@ -290,10 +286,8 @@ def _items_table(rows: list[dict[str, Any]], found: dict[tuple[str, str], MediaF
             | {
                 "text": text,
                 "text_sha256": text_sha256(text) if text else None,
-                "image_sha256s": shas("image", row["images"]),
-                "audio_sha256s": shas("audio", row["audios"]),
-                "video_sha256s": shas("video", row["videos"]),
             }
+            | {k.sha_column: shas(k.name, row[k.raw_column]) for k in FILES}
         )
     return pa.Table.from_pylist(out, schema=_plain_schema("std_items"))
 
@@ -318,7 +312,8 @@ def _uploads(day: date, pieces: list[Piece], account: Account) -> list[dict[str,
             }
             parts = [(m, row[m]) for m in MODALITIES if row[m]]
             out += [
-                shared | {"modality": m, "text": v if m == "text" else None, "uri": v if m != "text" else None}
+                shared
+                | {"modality": m, "text": None if KINDS[m].is_file else v, "uri": v if KINDS[m].is_file else None}
                 for m, v in parts
             ]
             if not parts:

@@ -3,14 +3,15 @@
 Belongs here: checks that touch files or import code. Does not: keys, types and ranges (``config``).
 """
 
-import inspect
+from collections.abc import Mapping
+from typing import Any
 
 from encoders.catalogue import check_model
 from pipelines.config import (
     Config,
     ConfigError,
-    Recommend,
 )
+from pipelines.recommenders.registry import RECOMMENDERS, problems_of, singles
 
 
 def verify(config: Config, source: str = "configuration") -> None:
@@ -40,29 +41,20 @@ def verify(config: Config, source: str = "configuration") -> None:
         for key in sorted({*settings.columns, *settings.defaults} - known):
             problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
     for modality, encoder in config.encoders.items():
-        problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder.choice())]
-    problems += _check_settings(config.recommend)
+        problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder)]
+    problems += _check_settings(config.recommend.settings)
     problems += runtime.check(config.compute.runner, config.compute.device)
     if problems:
         raise ConfigError(source, problems)
 
 
-def _check_settings(recommend: Recommend) -> list[str]:
+def _check_settings(pinned: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Pinned settings that a recommender does not know or take."""
-    from pipelines.recommenders.registry import CLASSES
-
-    problems = []
-    for name, pinned in recommend.settings.items():
+    known, problems = singles(list(RECOMMENDERS)), []
+    for name, settings in pinned.items():
         where = f"recommend.settings.{name}"
-        if name not in CLASSES:
-            problems.append(f"{where}: no recommender with settings; known here: {', '.join(CLASSES)}")
-            continue
-        known = inspect.signature(CLASSES[name]).parameters
-        if unknown := sorted(pinned.keys() - known):
-            problems.append(f"{where}: unknown {', '.join(unknown)}; known here: {', '.join(known) or 'none'}")
-            continue
-        try:
-            CLASSES[name](**pinned)
-        except (TypeError, ValueError) as e:
-            problems.append(f"{where} = {pinned}: {e}")
+        if name not in known:
+            problems.append(f"{where}: no recommender with settings; known here: {', '.join(known)}")
+        else:
+            problems += [f"{where}: {p}" for p in problems_of(name, settings)]
     return problems

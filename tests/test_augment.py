@@ -10,9 +10,9 @@ import soundfile
 from PIL import Image
 
 from encoders.augment import AUDIO_OPS, IMAGE_OPS, OPS, TEXT_OPS, augmented, generator
-from encoders.base import Modality
 from encoders.decode.image import decode_image
 from encoders.decode.sound import decode_audio
+from encoders.modalities import Modality
 from pipelines.config import Augment, load_config
 from pipelines.lake.storage import Lake
 from tests.conftest import FIRST, parquet_bytes, write_config

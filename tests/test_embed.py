@@ -10,8 +10,9 @@ import pytest
 
 from encoders.base import EncoderSpec
 from encoders.device import Device
+from encoders.settings import ModelChoice
 from pipelines import embed as stage
-from pipelines.config import Config, Encoder, Paths
+from pipelines.config import Config, Paths
 from pipelines.engine import chosen
 from pipelines.lake.schemas import TABLES
 from pipelines.lake.storage import Lake
@@ -56,7 +57,7 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake
     config = Config(
         paths=Paths(raw=str(tmp_path), data=tmp_path / "data"),
         start_date=FIRST,
-        encoders={"text": Encoder(model="minilm")},
+        encoders={"text": ModelChoice(model="minilm")},
     )
     lake = Lake(tmp_path / "lake")
     texts = ["one", "two crash", "three poison", "four nan", *(f"text {i}" for i in range(60))]

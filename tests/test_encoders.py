@@ -11,13 +11,16 @@ import soundfile
 from PIL import Image
 from scipy.io import wavfile
 
-from encoders.base import DecodeError, Encoder, Modality, ModelChoice, unit_rows
+from encoders.base import Encoder, unit_rows
 from encoders.batching import encode_all
 from encoders.carried.weights import CARRIERS, WeightsError, weights_dir
 from encoders.catalogue import check_model, load
 from encoders.decode.image import decode_image
 from encoders.decode.sound import decode_audio, probe_audio, windows
 from encoders.device import choose_device
+from encoders.errors import DecodeError
+from encoders.modalities import Modality
+from encoders.settings import ModelChoice
 from encoders.tuning import tune
 from tests.conftest import REAL_DATA, real_data
 

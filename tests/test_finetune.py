@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.base import EncoderError, ModelChoice
 from encoders.batching import encode_all
 from encoders.catalogue import load
 from encoders.device import Device, choose_device
-from encoders.finetune import CoConsumption, FinetuneSettings, Labels, content_recall, finetune
+from encoders.errors import EncoderError
+from encoders.finetune import CoConsumption, Labels, content_recall, finetune
+from encoders.settings import FinetuneSettings, ModelChoice
 from pipelines.config import load_config
 from pipelines.lake.storage import Lake
 from tests import tiny

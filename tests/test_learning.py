@@ -7,11 +7,11 @@ import pytest
 import torch
 from scipy import sparse
 
+from encoders.settings import AlignerSettings
 from encoders.space import closed_form
-from encoders.space.alignment import AlignerSettings, _Batches, _Trainer, info_nce, load_aligner, train_aligner
+from encoders.space.alignment import _Batches, _Trainer, info_nce, load_aligner, train_aligner
 from encoders.space.closed_form import MAPS
 from encoders.space.fusion import FUSERS, Features, fuse_items, fuse_users
-from pipelines.config import Recommend
 from pipelines.evaluate import Judgement, evaluate_model
 from pipelines.learning.metrics import PER_USER
 from pipelines.recommenders import base
@@ -20,7 +20,7 @@ from pipelines.recommenders.blend.hybrid import Hybrid, is_warm, place_new
 from pipelines.recommenders.matrices import keep_largest
 from pipelines.recommenders.neighbours import SIMILARITIES, ItemCF
 from pipelines.recommenders.ranking import standard_scores, top_k
-from pipelines.recommenders.registry import CLASSES, recommenders
+from pipelines.recommenders.registry import RECOMMENDERS, classes, unfitted
 from pipelines.search import better
 from tests.conftest import unit
 
@@ -281,7 +281,7 @@ def inputs_of(world) -> Inputs:  # type: ignore[no-untyped-def]
     return Inputs(positives, content, {}, fused.astype(np.float32), means, signal, histories=known)
 
 
-MODELS = recommenders(Recommend(settings={"als": {"factors": 8}})) + [ItemCF(similarity=s) for s in SIMILARITIES]
+MODELS = unfitted(tuple(RECOMMENDERS), {"als": {"factors": 8}}) + [ItemCF(similarity=s) for s in SIMILARITIES]
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.name}-{getattr(m, 'kind', '')}")
@@ -295,7 +295,7 @@ def test_contract_of_all_recommenders(world, model: Recommender) -> None:  # typ
     singly = np.concatenate([fitted.score(inputs, np.array([u])) for u in everyone])
     assert np.allclose(scores, singly, atol=1e-5), "batch equals single"
     state = {k: v.copy() for k, v in fitted.state().items()}
-    restored = CLASSES[model.name]().restore(state)
+    restored = classes()[model.name]().restore(state)
     assert np.array_equal(restored.score(inputs, everyone), scores), "a stored model is the same model"
     assert np.array_equal(model.fit(inputs).score(inputs, everyone), scores), "fitting again changes nothing"
     if model.name == "transfer":

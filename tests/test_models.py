@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.base import DecodeError, Encoder, EncoderError, EncoderSpec, Modality, ModelChoice
+from encoders.base import Encoder, EncoderSpec
 from encoders.batching import Batches, encode_all, padded_length, row_stable
 from encoders.catalogue import check_model, load
 from encoders.decode.video import decode_video
 from encoders.device import Device, choose_device
+from encoders.errors import DecodeError, EncoderError
+from encoders.modalities import Modality
+from encoders.settings import ModelChoice
 from encoders.tuning import tune
 from encoders.video import attention_pool
 from tests import tiny

@@ -22,7 +22,7 @@ from assets.definitions import build_defs
 from assets.resources import lake_of
 from pipelines.config import load_config
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.recommenders.registry import CLASSES
+from pipelines.recommenders.registry import classes
 from tests.conftest import DAYS, FIRST, REPO, parquet_bytes, real_data, write_config, write_jsonl
 
 LAST = FIRST + timedelta(days=DAYS - 1)
@@ -367,8 +367,7 @@ def test_reasons_name_the_modality_that_attention_and_likeness_speak_for(finishe
 def test_search_by_command_serves_the_nights_after_it(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipelines.lake.cards import load_card
-    from pipelines.recommenders.registry import chosen_settings
+    from pipelines.lake.cards import chosen_settings, load_card
 
     config = tmp_path / "nightloom.toml"
     config.write_text(finished.read_text())
@@ -382,7 +381,7 @@ def test_search_by_command_serves_the_nights_after_it(
     assert card["searched_on"] == str(LAST)
     assert set(card["tried"]) == {"user_cf", "item_cf", "ease", "als", "graph", "sequential"}
     for name, trials in card["tried"].items():
-        assert len(trials) == 1 + len(CLASSES[name].grid)
+        assert len(trials) == 1 + len(classes()[name].grid)
         assert f"* {name}" in printed
     settings = chosen_settings(lake, LAST)
     assert main(["run", "--config", str(config), "--date", str(LAST)]) == 0

@@ -25,7 +25,7 @@ from pipelines.recommenders.item_graphs import GRAPH_NEIGHBOURS, centred, conten
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.matrices import OnDevice, right_directions
 from pipelines.recommenders.ranking import weighted_sum
-from pipelines.recommenders.registry import CLASSES
+from pipelines.recommenders.registry import classes
 from pipelines.search import judges, search_one
 from tests.conftest import unit
 
@@ -79,7 +79,7 @@ def test_a_weighted_sum_does_not_mind_the_order_in_memory() -> None:
     assert all(np.array_equal(p, k) for p, k in zip(parts, kept, strict=True)), "parts stay as they were"
 
 
-@pytest.mark.parametrize("kind", [k for k in CLASSES.values() if k.grid and k.name in NAMES])
+@pytest.mark.parametrize("kind", [k for k in classes().values() if k.grid and k.name in NAMES])
 def test_a_search_judges_every_setting_by_its_own_lists(inputs: Inputs, kind: type[Recommender]) -> None:
     liked = inputs.positives.toarray()
     hidden = (np.random.default_rng(2).random(liked.shape) < 0.3) & (liked > 0)
@@ -443,7 +443,7 @@ def test_channels_that_hardly_add_are_left_out_where_enough_users_say_so(users: 
 
 
 def test_a_blend_looks_at_nothing_that_weighs_nothing(inputs: Inputs) -> None:
-    models = [Noise(), CLASSES["popularity"]().fit(inputs), GraphFilter().fit(inputs)]
+    models = [Noise(), classes()["popularity"]().fit(inputs), GraphFilter().fit(inputs)]
     hybrid = Hybrid(models, facts=False)
     weights, level = np.zeros(2 + len(WALKS), np.float32), np.zeros(ITEMS, np.float32)
     weights[1], weights[2 + WALKS.index("RRR")] = 0.4, 0.8

@@ -7,7 +7,7 @@ import io
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from encoders.base import DecodeError, cause_of
+from encoders.errors import DecodeError, cause_of
 
 if TYPE_CHECKING:
     from PIL import Image

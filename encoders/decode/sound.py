@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.base import DecodeError, cause_of
+from encoders.errors import DecodeError, cause_of
 
 MAX_SECONDS = 180  # a longer sound is described by its first three minutes
 MAX_CHANNELS = 32

@@ -6,8 +6,8 @@ Does not belong here: what a frame or a sound becomes (``image``, ``audio``).
 import io
 from typing import TYPE_CHECKING, Any
 
-from encoders.base import DecodeError, cause_of
 from encoders.decode.image import MAX_PIXELS
+from encoders.errors import DecodeError, cause_of
 
 if TYPE_CHECKING:
     from PIL import Image

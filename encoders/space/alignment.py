@@ -8,7 +8,7 @@ Does not: the network (``fusion``), maps found without training (``closed_form``
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.device import single_threaded
+from encoders.settings import AlignerSettings, values_of
 from encoders.space.closed_form import MAPS, Map, ridge
 from encoders.space.fusion import Features, FusionModel, fuse_items
 
@@ -30,21 +31,6 @@ EPOCHS = 20  # passes over the events at most, whatever ``steps`` says
 CROSS_MODAL = 0.01  # weight of the cross-modal loss beside the interaction loss
 HELD_OUT = 0.1  # share of items kept out of the cross-modal loss to measure retrieval
 MIN_HELD_OUT = 50
-
-
-@dataclass(frozen=True)
-class AlignerSettings:
-    """Shape and training of the aligner; see ``pipelines.config.Aligner`` for the meaning of each."""
-
-    kind: str = "gated"
-    dim: int = 128
-    layers: int = 1
-    heads: int = 4
-    steps: int = 400
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    modality_dropout: float = 0.9
-    seed: int = 0
 
 
 def info_nce(
@@ -102,7 +88,7 @@ class _Trainer:
         self.settings, self.device = settings, device
         dims = {m: f.matrix.shape[1] for m, f in features.items()}
         self.sequences = {m: f.sequence for m, f in features.items() if f.sequence}
-        self.model = _untrained(dims, self.sequences, asdict(settings))
+        self.model = _untrained(dims, self.sequences, values_of(settings, AlignerSettings))
         _project_by(self.model, maps, alone=False)
         self.model.to(device)
         self.x = {m: torch.from_numpy(features[m].matrix).to(device) for m in self.model.modalities}
@@ -213,7 +199,7 @@ def train_aligner(
     card = {
         "dims": {m: f.matrix.shape[1] for m, f in features.items()},
         "sequences": {m: f.sequence for m, f in features.items() if f.sequence},
-        "settings": asdict(settings),
+        "settings": values_of(settings, AlignerSettings),
         "steps": curve[-1]["step"] + 1 if curve else 0,
         "temperature": round(model.log_temperature.exp().item(), 4),
         "curve": curve,
@@ -234,7 +220,7 @@ def _in_closed_form(
 ) -> FusionModel:
     """A model whose projections are found without training; tokens have no kind."""
     torch.manual_seed(settings.seed)
-    model = _untrained({m: f.matrix.shape[1] for m, f in features.items()}, {}, asdict(settings))
+    model = _untrained({m: f.matrix.shape[1] for m, f in features.items()}, {}, values_of(settings, AlignerSettings))
     _project_by(model, MAPS[settings.kind](features, histories, settings.dim, known), alone=True)
     with torch.no_grad():
         for kind in model.kind.values():

@@ -26,12 +26,12 @@ def check(runner: str, device: str) -> list[str]:
     if importlib.util.find_spec("apache_beam") is None:
         problems.append("compute.runner: apache-beam is not installed; run `pip install nightloom`")
     if device.startswith("cuda"):
-        from encoders.base import EncoderError
         from encoders.device import choose_device
+        from encoders.errors import DeviceError
 
         try:
             choose_device(device)
-        except EncoderError as e:
+        except DeviceError as e:
             problems.append(str(e))
     return problems
 

@@ -24,9 +24,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from encoders.augment import augmented
-from encoders.base import DecodeError, Encoder, Modality, ModelChoice, cause_of
+from encoders.base import Encoder
 from encoders.batching import MAX_PADDING
 from encoders.device import Device, one_thread, single_threaded
+from encoders.errors import DecodeError, cause_of
+from encoders.modalities import Modality
+from encoders.settings import ModelChoice
 from encoders.tuning import SAMPLE
 from pipelines.config import Compute, Config
 from pipelines.engine import beam as runtime

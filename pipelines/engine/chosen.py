@@ -14,9 +14,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from encoders.base import Encoder, EncoderSpec, Modality, ModelChoice
+from encoders.base import Encoder, EncoderSpec
 from encoders.catalogue import files_of, load
 from encoders.device import Device, choose_device
+from encoders.modalities import Modality
+from encoders.settings import ModelChoice
 from encoders.tuning import Tuning, machine, tune
 from pipelines.config import Compute, Config, digest_of
 from pipelines.lake.cards import load_card
@@ -104,7 +106,7 @@ def _remembered(cache: Path, facts: list[Any], measured: bool) -> Path:
 
 def choice_of(config: Config, lake: Lake, modality: Modality, day: date) -> ModelChoice:
     """The configured model, or what fine-tuning had made of it by the end of the day."""
-    choice = config.encoders[modality].choice()
+    choice = config.encoders[modality]
     if modality != "text" or not config.finetune.enabled:
         return choice
     trained_on = date.fromisoformat(load_card(lake, "finetuned", day)["trained_on"])

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.base import Modality
+from encoders.modalities import Modality
 from pipelines.config import Config
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake

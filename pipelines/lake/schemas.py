@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.base import MODALITIES
+from encoders.modalities import FILES, MODALITIES
 
 VECTOR = "fixed_size_list<float32>[d]"
 # A nullable vector is a plain list: pyarrow cannot read back a Parquet fixed_size_list column that holds nulls.
@@ -209,11 +209,10 @@ RAW_COLUMNS: dict[str, dict[str, Any]] = {
         "item_id": pa.string(), "title": pa.string(), "description": pa.string(),
         "categories": STRINGS, "tags": STRINGS,
         "domain": pa.string(), "price": pa.float64(), "created_at": TIMESTAMP, "updated_at": TIMESTAMP,
-        "images": STRINGS, "audios": STRINGS, "videos": STRINGS,
+        **{k.raw_column: STRINGS for k in FILES},
     },
     "user_content": {
-        "user_id": pa.string(), "item_id": pa.string(), "text": pa.string(), "image": pa.string(), "audio": pa.string(),
-        "video": pa.string(),
+        "user_id": pa.string(), "item_id": pa.string(), **dict.fromkeys(MODALITIES, pa.string()),
         "created_at": TIMESTAMP,
     },
 }  # fmt: skip
@@ -253,9 +252,7 @@ TABLES: dict[str, Table] = {
                 _c("updated_at", TIMESTAMP, "when this version of it appeared, UTC", True),
                 _c("text", pa.string(), "the text that is embedded: title, description, categories, tags", True),
                 _c("text_sha256", pa.string(), "sha256 of text", True),
-                _c("image_sha256s", STRINGS, "sha256 of each usable image"),
-                _c("audio_sha256s", STRINGS, "sha256 of each usable sound"),
-                _c("video_sha256s", STRINGS, "sha256 of each usable video"),
+                *(_c(k.sha_column, STRINGS, f"sha256 of each usable {k.noun}") for k in FILES),
                 _c("source", pa.string(), "raw file of this version"),
             ),
         ),

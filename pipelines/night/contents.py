@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.augment import VERSION as AUGMENT_VERSION
-from encoders.base import MODALITIES, Modality, unit_rows
+from encoders.base import unit_rows
+from encoders.modalities import KINDS, Modality
 from encoders.space.fusion import Features
 from pipelines.config import Config, digest_of
 from pipelines.lake.schemas import vectors_to_numpy
@@ -23,7 +24,7 @@ from pipelines.night.events import Dataset
 
 def item_features(config: Config, lake: Lake, day: date) -> tuple[dict[str, Features], dict[str, str]]:
     """Vectors of the night's catalogue in each configured modality, and the digest of each encoder."""
-    columns = ["item_id", "text_sha256", *(f"{m}_sha256s" for m in MODALITIES if m != "text")]
+    columns = ["item_id", *(k.sha_column for k in KINDS.values())]
     items = lake.read("std_items", day, columns)
     features: dict[str, Features] = {}
     digests: dict[str, str] = {}
@@ -45,9 +46,8 @@ def content_of(config: Config, modality: Modality, items: pa.Table) -> list[list
     """Content sha256s of each catalogue item in a modality; precomputed vectors are addressed by item id."""
     if config.encoders[modality].is_vectors:
         return [[item_address(i)] for i in items["item_id"].to_pylist()]
-    if modality == "text":
-        return [[s] if s else [] for s in items["text_sha256"].to_pylist()]
-    return items[f"{modality}_sha256s"].to_pylist()
+    column = items[KINDS[modality].sha_column].to_pylist()
+    return column if KINDS[modality].is_file else [[s] if s else [] for s in column]
 
 
 def needed(config: Config, lake: Lake, modality: Modality, day: date) -> pa.Table:
@@ -57,13 +57,13 @@ def needed(config: Config, lake: Lake, modality: Modality, day: date) -> pa.Tabl
     if config.encoders[modality].is_vectors:  # they belong to items; nobody can look up an upload
         address = pa.array([item_address(i) for i in items["item_id"].to_pylist()], pa.string())
         return _distinct(pa.table({"content_sha256": address, "text": items["item_id"], "uri": none}))
-    if modality == "text":
-        rows = pa.table({"content_sha256": items["text_sha256"], "text": items["text"], "uri": none})
+    if not KINDS[modality].is_file:
+        rows = pa.table({"content_sha256": items[KINDS[modality].sha_column], "text": items["text"], "uri": none})
         rows = rows.filter(pc.is_valid(rows["content_sha256"]))
     else:
         media = lake.read("std_media", day, ["sha256", "uri", "kind"])
         media = media.filter(pc.equal(media["kind"], modality))
-        wanted = pc.unique(pc.list_flatten(items[f"{modality}_sha256s"]))
+        wanted = pc.unique(pc.list_flatten(items[KINDS[modality].sha_column]))
         media = media.filter(pc.is_in(media["sha256"], pa.chunked_array([wanted])))
         none = pa.nulls(media.num_rows, pa.string())
         rows = pa.table({"content_sha256": media["sha256"], "text": none, "uri": media["uri"]})

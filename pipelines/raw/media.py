@@ -10,16 +10,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from encoders.base import DecodeError
-from encoders.decode.image import probe_image
-from encoders.decode.sound import probe_audio
-from encoders.decode.video import probe_video
+from encoders.errors import DecodeError
+from encoders.modalities import KINDS
 from pipelines.config import Compute
 from pipelines.engine import beam as runtime
 from pipelines.lake.storage import scratch, write_parquet
@@ -30,7 +27,6 @@ log = logging.getLogger(__name__)
 VERSION = 2  # raise it when decoding rules change
 MAX_FILE_BYTES = 256_000_000
 BLOCK = 64  # references of one Beam element
-PROBES = {"image": probe_image, "audio": probe_audio, "video": probe_video}
 
 
 @dataclass(frozen=True)
@@ -142,8 +138,11 @@ def probe(store: RawStore, kind: str, uri: str, stamp: str) -> MediaFile:
     except RawError as e:
         return rejected(e.reason, e.detail)
     sha = hashlib.sha256(data).hexdigest()
+    prober = KINDS[kind].probe
+    if prober is None:
+        raise ValueError(f"'{kind}' has no files to look at")
     try:
-        facts: dict[str, Any] = PROBES[kind](data)
+        facts = prober(data)
     except DecodeError as e:
         return rejected(e.reason, e.detail, sha, len(data))
     return MediaFile(uri, kind, stamp, sha, len(data), json.dumps(facts, sort_keys=True), "", "")

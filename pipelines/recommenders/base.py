@@ -1,6 +1,6 @@
-"""The protocol of all recommenders, what they are fitted on, and exact top-K.
+"""The protocol of all recommenders, and what they are fitted on.
 
-Belongs here: what every model shares. Does not: any model.
+Does not belong here: any model, ranking (``ranking``), matrices that several models share (``matrices``).
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 Arrays = dict[str, np.ndarray]
-Settings = dict[str, float | int | str]
+Hyperparameters = dict[str, float | int | str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Recommender(Protocol):
     name: str
     signed: bool
     signals: tuple[str, ...] = ("score",)
-    grid: ClassVar[tuple[Settings, ...]]
+    grid: ClassVar[tuple[Hyperparameters, ...]]
     combines: ClassVar[bool] = False
 
     def fit(self, inputs: Inputs) -> Self:

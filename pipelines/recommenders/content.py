@@ -4,7 +4,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.item_graphs import GRAPH_NEIGHBOURS, centred, nearest_graph
 from pipelines.recommenders.matrices import pack, unit_rows, unpack
 
@@ -17,7 +17,7 @@ class Content(Recommender):
 
     name = "content"
     signed = True
-    grid: ClassVar[tuple[Settings, ...]] = ()
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
     def fit(self, inputs: Inputs) -> Self:
         """Centre each modality and lay them side by side, so that a dot product is the mean of cosines."""
@@ -68,7 +68,7 @@ class Multimodal(Recommender):
 
     name = "multimodal"
     signed = True
-    grid: ClassVar[tuple[Settings, ...]] = ()
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
     def fit(self, inputs: Inputs) -> Self:
         """Build the graph of the centred fused vectors."""

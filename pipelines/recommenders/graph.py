@@ -4,13 +4,14 @@ Belongs here: normalized graphs and walks on them. Does not: how content graphs 
 """
 
 from collections.abc import Sequence
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.item_graphs import content_graph
 from pipelines.recommenders.matrices import OnDevice, pack, scaled, unpack
 from pipelines.recommenders.ranking import weighted_sum
@@ -77,10 +78,12 @@ class GraphFilter(Recommender):
     name = "graph"
     signed = False
     signals = WALKS
-    grid: ClassVar[tuple[Settings, ...]] = ({"popularity": 0.25},)
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ({"popularity": 0.25},)
     combines = True
 
-    def __init__(self, content: float = 0.6, popularity: float = 0.5):
+    def __init__(
+        self, content: Annotated[float, Field(ge=0)] = 0.6, popularity: Annotated[float, Field(ge=0, le=4)] = 0.5
+    ):
         self.content, self.popularity = content, popularity
         self.walker: Walker | None = None
 

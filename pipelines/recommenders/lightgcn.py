@@ -1,16 +1,17 @@
 """A small graph network of users and items, trained with a softmax over the whole catalogue."""
 
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from pydantic import Field
 from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.adam import adam
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.item_graphs import content_graph
 from pipelines.recommenders.matrices import OnDevice, right_directions, scaled
 
@@ -47,15 +48,15 @@ class LightGCN(Recommender):
 
     name = "lightgcn"
     signed = True
-    grid: ClassVar[tuple[Settings, ...]] = ()
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
     def __init__(
         self,
-        dim: int = 48,
-        layers: int = 3,
-        temperature: float = 0.25,
-        activity: float = 0.3,
-        learning_rate: float = 0.03,
+        dim: Annotated[int, Field(ge=1, le=4096)] = 48,
+        layers: Annotated[int, Field(ge=0, le=16)] = 3,
+        temperature: Annotated[float, Field(gt=0)] = 0.25,
+        activity: Annotated[float, Field(ge=0, le=1)] = 0.3,
+        learning_rate: Annotated[float, Field(gt=0)] = 0.03,
     ):
         self.dim, self.layers, self.temperature = dim, layers, temperature
         self.activity, self.learning_rate = activity, learning_rate

@@ -1,12 +1,13 @@
 """Linear models of interactions in closed form or by alternating least squares: EASE and matrix factorization."""
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
+from pydantic import Field
 from scipy import linalg
 from threadpoolctl import threadpool_limits
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 
 
 class Ease(Recommender):
@@ -22,9 +23,9 @@ class Ease(Recommender):
 
     name = "ease"
     signed = True
-    grid: ClassVar[tuple[Settings, ...]] = ({"ridge": 100.0},)
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ({"ridge": 100.0},)
 
-    def __init__(self, ridge: float = 300.0, items: int = 4000):
+    def __init__(self, ridge: Annotated[float, Field(gt=0)] = 300.0, items: Annotated[int, Field(ge=1)] = 4000):
         self.ridge, self.items = ridge, items
 
     def fit(self, inputs: Inputs) -> Self:
@@ -82,9 +83,15 @@ class ALS(Recommender):
 
     name = "als"
     signed = True
-    grid: ClassVar[tuple[Settings, ...]] = ({"alpha": 1.0},)
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ({"alpha": 1.0},)
 
-    def __init__(self, factors: int = 64, regularization: float = 0.1, alpha: float = 10.0, iterations: int = 15):
+    def __init__(
+        self,
+        factors: Annotated[int, Field(ge=1, le=4096)] = 64,
+        regularization: Annotated[float, Field(ge=0)] = 0.1,
+        alpha: Annotated[float, Field(gt=0)] = 10.0,
+        iterations: Annotated[int, Field(ge=1)] = 15,
+    ):
         self.factors, self.regularization, self.alpha, self.iterations = factors, regularization, alpha, iterations
 
     def fit(self, inputs: Inputs) -> Self:

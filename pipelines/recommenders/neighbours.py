@@ -1,14 +1,16 @@
 """Recommenders of interactions alone: popularity, user-based and item-based collaborative filtering."""
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.matrices import keep_largest, pack, scaled, unit_rows, unpack, without_self
 
+Similarity = Literal["shrunk", "cosine", "bm25", "rp3beta"]
 BM25_K1, BM25_B = 1.2, 0.75
 RP3_BETA = 0.6
 SHRINKAGE = 5.0  # co-occurrences; similarities built on fewer are pulled towards zero
@@ -19,7 +21,7 @@ class Popularity(Recommender):
 
     name = "popularity"
     signed = False
-    grid: ClassVar[tuple[Settings, ...]] = ()
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
     def fit(self, inputs: Inputs) -> Self:
         """Add up."""
@@ -49,9 +51,9 @@ class UserCF(Recommender):
 
     name = "user_cf"
     signed = False
-    grid: ClassVar[tuple[Settings, ...]] = tuple({"neighbours": n} for n in (50, 400))
+    grid: ClassVar[tuple[Hyperparameters, ...]] = tuple({"neighbours": n} for n in (50, 400))
 
-    def __init__(self, neighbours: int = 100):
+    def __init__(self, neighbours: Annotated[int, Field(ge=1)] = 100):
         self.neighbours = neighbours
 
     def fit(self, inputs: Inputs) -> Self:
@@ -91,11 +93,9 @@ class ItemCF(Recommender):
 
     name = "item_cf"
     signed = False
-    grid: ClassVar[tuple[Settings, ...]] = tuple({"similarity": s} for s in ("shrunk", "bm25"))
+    grid: ClassVar[tuple[Hyperparameters, ...]] = tuple({"similarity": s} for s in ("shrunk", "bm25"))
 
-    def __init__(self, neighbours: int = 100, similarity: str = "rp3beta"):
-        if similarity not in SIMILARITIES:
-            raise ValueError(f"similarity '{similarity}' is none of {', '.join(SIMILARITIES)}")
+    def __init__(self, neighbours: Annotated[int, Field(ge=1)] = 100, similarity: Similarity = "rp3beta"):
         self.neighbours, self.kind = neighbours, similarity
 
     def fit(self, inputs: Inputs) -> Self:
@@ -150,7 +150,7 @@ def _rp3beta(positives: sparse.csr_matrix) -> sparse.csr_matrix:
     return to_user @ to_item @ sparse.diags_array(np.maximum(popularity, 1) ** -RP3_BETA)
 
 
-SIMILARITIES: dict[str, Callable[[sparse.csr_matrix], sparse.csr_matrix]] = {
+SIMILARITIES: dict[Similarity, Callable[[sparse.csr_matrix], sparse.csr_matrix]] = {
     "shrunk": _shrunk,
     "cosine": _cosine,
     "bm25": _bm25,

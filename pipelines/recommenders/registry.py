@@ -1,84 +1,151 @@
-"""Recommenders by name: the one list, their settings, and fitted ones from the lake.
+"""Recommenders by name: the one list. A recommender is a class in a file of this folder and a row here.
 
-Does not belong here: any algorithm, what they are fitted on (``night.inputs``), when to fit (``train``).
+Configuration, assets, checks of pinned settings and tests derive from it. Nothing heavy is imported before a class is
+asked for, so that Dagster's definitions may read the list. Does not belong here: any algorithm, models in the lake
+(``lake.cards``), when to fit (``train``).
 """
 
-from collections.abc import Mapping
-from datetime import date
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from pipelines.config import HYBRID, Recommend
-from pipelines.lake.cards import load_arrays, load_card
-from pipelines.lake.storage import Lake
-from pipelines.recommenders.base import Recommender, Settings
-from pipelines.recommenders.blend.hybrid import Hybrid
-from pipelines.recommenders.blend.transfer import Transfer
-from pipelines.recommenders.content import Content, Multimodal
-from pipelines.recommenders.graph import GraphFilter
-from pipelines.recommenders.lightgcn import LightGCN
-from pipelines.recommenders.linear import ALS, Ease
-from pipelines.recommenders.neighbours import ItemCF, Popularity, UserCF
-from pipelines.recommenders.sequential import Sequential
+from pydantic import ConfigDict, ValidationError, create_model
 
-CLASSES: dict[str, type[Recommender]] = {
-    c.name: c
-    for c in (
-        Popularity,
-        UserCF,
-        ItemCF,
-        Ease,
-        ALS,
-        GraphFilter,
-        LightGCN,
-        Content,
-        Multimodal,
-        Sequential,
-        Transfer,
+if TYPE_CHECKING:
+    from pipelines.recommenders.base import Hyperparameters, Recommender
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recommender.
+
+    Attributes:
+        name: in ``recommend.models``; the asset is ``model_<name>``.
+        text: what it is, in a sentence.
+        home: ``module:class``. The class's ``__init__`` has the default settings, their types and bounds.
+        blends: whether it combines all others and is fitted after them.
+    """
+
+    name: str
+    text: str
+    home: str
+    blends: bool = False
+
+    def load(self) -> "type[Recommender]":
+        """The class."""
+        module, _, name = self.home.partition(":")
+        found: type[Recommender] = getattr(importlib.import_module(module), name)
+        return found
+
+
+_HERE = "pipelines.recommenders"
+RECOMMENDERS: dict[str, Entry] = {
+    e.name: e
+    for e in (
+        Entry("popularity", "Decayed popularity, the same for everyone.", f"{_HERE}.neighbours:Popularity"),
+        Entry("user_cf", "User-based collaborative filtering (cosine).", f"{_HERE}.neighbours:UserCF"),
+        Entry("item_cf", "Item-based collaborative filtering (RP3beta, cosine, BM25).", f"{_HERE}.neighbours:ItemCF"),
+        Entry("ease", "EASE: item-item weights that rebuild histories, in closed form.", f"{_HERE}.linear:Ease"),
+        Entry("als", "Matrix factorization of implicit feedback by alternating least squares.", f"{_HERE}.linear:ALS"),
+        Entry(
+            "graph",
+            "Low-pass filter of the interaction graph and of graphs of items alike in content.",
+            f"{_HERE}.graph:GraphFilter",
+        ),
+        Entry(
+            "lightgcn",
+            "A small graph network trained with a softmax over the whole catalogue.",
+            f"{_HERE}.lightgcn:LightGCN",
+        ),
+        Entry("content", "Cosine of raw modality vectors to the history and uploads.", f"{_HERE}.content:Content"),
+        Entry(
+            "multimodal",
+            "Dot product in the unified space plus a graph of items alike in it.",
+            f"{_HERE}.content:Multimodal",
+        ),
+        Entry("sequential", "What is liked after what, and how recently.", f"{_HERE}.sequential:Sequential"),
+        Entry(
+            "transfer",
+            "What users would do with items that nobody has liked yet, learned by hiding liked items.",
+            f"{_HERE}.blend.transfer:Transfer",
+        ),
+        Entry(
+            "hybrid",
+            "All others stacked on the last days before the night; warm and cold users apart.",
+            f"{_HERE}.blend.hybrid:Hybrid",
+            blends=True,
+        ),
     )
 }
 
 
-SETTINGS = "model_settings"
+def known_recommender(name: str) -> str:
+    """The name of a recommender.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in RECOMMENDERS:
+        raise ValueError(f"'{name}' is no recommender; known are {', '.join(RECOMMENDERS)}")
+    return name
 
 
-def recommenders(config: Recommend, chosen: Mapping[str, Settings] | None = None) -> list[Recommender]:
-    """Unfitted recommenders of a configuration, without the hybrid that combines them.
+def singles(names: Sequence[str]) -> list[str]:
+    """Those of the names that do not combine others."""
+    return [n for n in names if not RECOMMENDERS[n].blends]
+
+
+def blend_of(names: Sequence[str]) -> str | None:
+    """The one of the names that combines the others, or None."""
+    return next((n for n in names if RECOMMENDERS[n].blends), None)
+
+
+def classes() -> "dict[str, type[Recommender]]":
+    """Name -> class of every recommender that does not combine others."""
+    return {n: RECOMMENDERS[n].load() for n in singles(list(RECOMMENDERS))}
+
+
+def unfitted(names: Sequence[str], settings: "Mapping[str, Hyperparameters]") -> "list[Recommender]":
+    """New recommenders, without the one that combines them.
 
     Args:
-        config: names, and settings that are pinned.
-        chosen: name -> settings that a search chose; pinned ones go first.
+        names: which ones.
+        settings: name -> what differs from the defaults.
     """
-    return [CLASSES[n](**settings_of(n, config, chosen or {})) for n in config.models if n != HYBRID]
+    return [RECOMMENDERS[n].load()(**settings.get(n, {})) for n in singles(names)]
 
 
-def settings_of(name: str, config: Recommend, chosen: Mapping[str, Settings]) -> Settings:
-    """What differs from a recommender's defaults."""
-    return chosen.get(name, {}) | config.settings.get(name, {})
+def merged(
+    names: Sequence[str], chosen: "Mapping[str, Hyperparameters]", pinned: "Mapping[str, Hyperparameters]"
+) -> "dict[str, Hyperparameters]":
+    """Name -> what differs from the defaults: what a search chose, and what is pinned before that."""
+    return {n: dict(chosen.get(n, {})) | dict(pinned.get(n, {})) for n in names}
 
 
-def chosen_settings(lake: Lake, day: date) -> dict[str, Settings]:
-    """Settings of the latest search up to a night; empty before the first one."""
-    days = lake.days(SETTINGS, day)
-    settings: dict[str, Settings] = load_card(lake, "settings", days[-1])["settings"] if days else {}
-    return settings
+def default_settings(name: str) -> "Hyperparameters":
+    """Hyperparameters of a recommender as its class has them."""
+    return {p.name: p.default for p in _parameters(name)}
 
 
-def load_recommenders(lake: Lake, day: date, config: Recommend) -> list[Recommender]:
-    """The night's fitted recommenders, without the hybrid.
+def problems_of(name: str, pinned: Mapping[str, Any]) -> list[str]:
+    """What is wrong with settings that a user pinned: unknown names, other types, out of bounds."""
+    known = _parameters(name)
+    fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in known}
+    model = create_model("Pinned", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    try:
+        model.model_validate(dict(pinned))
+    except ValidationError as e:
+        names = ", ".join(p.name for p in known) or "none"
+        return [
+            f"unknown {x['loc'][0]}; known here: {names}"
+            if x["type"] == "extra_forbidden"
+            else f"{x['loc'][0]} = {x['input']!r}: {x['msg']}"
+            for x in e.errors()
+        ]
+    return []
 
-    Raises:
-        StorageError: one was not published.
-    """
-    fitted = []
-    for name in (n for n in config.models if n != HYBRID):
-        settings = load_card(lake, name, day)["settings"]
-        fitted.append(CLASSES[name](**settings).restore(load_arrays(lake, name, day)))
-    return fitted
 
-
-def load_hybrid(lake: Lake, day: date, models: list[Recommender]) -> Hybrid:
-    """The night's fitted hybrid of these recommenders.
-
-    Raises:
-        StorageError: it was not published.
-    """
-    return Hybrid(models).restore(load_arrays(lake, HYBRID, day))
+def _parameters(name: str) -> list[inspect.Parameter]:
+    return list(inspect.signature(RECOMMENDERS[name].load()).parameters.values())

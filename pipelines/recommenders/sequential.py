@@ -1,11 +1,12 @@
 """Sequential recommendation: what is liked after what, and how recently."""
 
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
+from pydantic import Field
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.matrices import keep_largest, pack, scaled, unpack, without_self
 
 NEIGHBOURS = 200  # followers kept of each item
@@ -24,9 +25,9 @@ class Sequential(Recommender):
 
     name = "sequential"
     signed = False
-    grid: ClassVar[tuple[Settings, ...]] = ({"window": 20}, {"recent": 5})
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ({"window": 20}, {"recent": 5})
 
-    def __init__(self, window: int = 5, recent: int = 20):
+    def __init__(self, window: Annotated[int, Field(ge=1)] = 5, recent: Annotated[int, Field(ge=1)] = 20):
         self.window, self.recent = window, recent
 
     def fit(self, inputs: Inputs) -> Self:

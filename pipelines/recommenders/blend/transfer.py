@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 import numpy as np
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Inputs, Recommender, Settings
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import MIN_USERS, blocks_of, some_users
 from pipelines.recommenders.blend.likelihood import Choices, channel, combined, fit
 from pipelines.recommenders.graph import Walker
@@ -42,7 +42,7 @@ class Transfer(Recommender):
 
     name = "transfer"
     signed = False
-    grid: ClassVar[tuple[Settings, ...]] = ()
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
     def fit(self, inputs: Inputs) -> Self:
         """Learn the weights from hidden items, then carry everything that is known to the new items."""
