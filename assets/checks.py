@@ -1,21 +1,22 @@
 """Blocking checks: generated from each table's contract, plus the promises that span tables.
 
-They read the published partition back, so they judge what users will read. Belongs here: which promise guards
-which asset. Does not: the rules (``lake.schemas``, ``lake.promises``).
+They read the published partition back, once, so they judge what users will read. Does not belong here: the rules
+(``lake.schemas``, ``lake.promises``).
 """
 
-from collections.abc import Callable, Iterator
-from datetime import date
-from functools import partial
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import dagster as dg
+import pyarrow as pa
 
-from encoders.modalities import MODALITIES
+from assets.metadata import SAMPLE_ROWS
 from pipelines.config import Config
+from pipelines.lake.promises import PROMISES
 from pipelines.lake.schemas import TABLES, Key
-from pipelines.lake.storage import Lake
 
-Promise = Callable[[Config, Lake, date], list[str]]
+if TYPE_CHECKING:
+    from pipelines.night.night import Night
 
 TABLE_RULES = {
     "keys_unique": "No two rows share the key.",
@@ -25,60 +26,52 @@ TABLE_RULES = {
 }
 
 
-def promises(table: str) -> dict[str, Promise]:
-    """Promises across tables that guard this one; imported late, so that definitions load without the stages."""
-    from pipelines.lake import promises as kept
+@dataclass(frozen=True)
+class Checked:
+    """A published partition, read back.
 
-    found: dict[str, dict[str, Promise]] = {
-        "ingest_files": {"rows_accounted": kept.rows_accounted},
-        "std_interactions": {"nothing_after_the_day": kept.nothing_after_the_day},
-        "recommendations": {
-            "lists_keep_their_word": kept.lists_keep_their_word,
-            "scores_fall": kept.scores_fall,
-        },
-    }
-    for m in MODALITIES:
-        found[f"emb_{m}"] = {"references_embedded": partial(kept.references_embedded, modality=m)}
-    return found.get(table, {})
+    Attributes:
+        results: of each check.
+        sample: its first rows.
+    """
 
-
-PROMISE_NAMES = {
-    "ingest_files": {"rows_accounted": "Rows in = rows out + superseded + quarantined, file by file."},
-    "std_interactions": {"nothing_after_the_day": "No event is dated after the partition's day."},
-    "recommendations": {
-        "lists_keep_their_word": "Every user with history has K distinct items, all known, none seen.",
-        "scores_fall": "Scores do not rise with the rank.",
-    },
-} | {f"emb_{m}": {"references_embedded": "Every referenced content has a vector or a reason."} for m in MODALITIES}
+    results: list[dg.AssetCheckResult]
+    sample: pa.Table
 
 
 def check_specs(table: str) -> list[dg.AssetCheckSpec]:
     """Blocking checks of a table asset."""
     has_vectors = any(c.is_vector for c in TABLES[table].columns)
-    rules = {k: v for k, v in TABLE_RULES.items() if has_vectors or k != "norms_one"}
-    named = rules | PROMISE_NAMES.get(table, {})
+    named = {k: v for k, v in TABLE_RULES.items() if has_vectors or k != "norms_one"}
+    named |= {p.name: p.text for p in PROMISES.get(table, [])}
     return [dg.AssetCheckSpec(name, asset=table, blocking=True, description=text) for name, text in named.items()]
 
 
-def run_checks(config: Config, lake: Lake, table: str, day: date) -> Iterator[dg.AssetCheckResult]:
-    """Result of each of a table's checks on the published partition."""
+def checked(config: Config, night: "Night", table: str) -> Checked:
+    """Read the night's partition of a table back and check it; rows go by a row group at a time."""
     found: dict[str, list[str]] = {c.name: [] for c in check_specs(table)}
-    contract = TABLES[table]
+    contract, promises = TABLES[table], PROMISES.get(table, [])
+    columns = [c.name for c in contract.columns if any(c.name in p.columns for p in promises)]
+    sample, kept = None, list[pa.Table]()
     last: Key = ()
-    for part in lake.scan(table, [day]):
+    for part in night.lake.scan(table, [night.day]):
         for rule, texts in contract.problems(part).items():
             if rule in found:
                 found[rule] += texts
         last, disorder = contract.after(last, part)
         found["keys_unique"] += disorder
-    for name, promise in promises(table).items():
-        found[name] += promise(config, lake, day)
-    for name, problems in found.items():
-        metadata = {"problems": "\n".join(problems)} if problems else {}
-        yield dg.AssetCheckResult(
-            asset_key=dg.AssetKey(table),
-            check_name=name,
-            passed=not problems,
-            severity=dg.AssetCheckSeverity.ERROR,
-            metadata=metadata,
-        )
+        sample = part.slice(0, SAMPLE_ROWS) if sample is None else sample
+        kept.append(part.select(columns))
+    for promise in promises:
+        found[promise.name] += promise.broken(config, night, table, pa.concat_tables(kept))
+    return Checked([_result(table, name, problems) for name, problems in found.items()], sample)
+
+
+def _result(table: str, name: str, problems: list[str]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=dg.AssetKey(table),
+        check_name=name,
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.ERROR,
+        metadata={"problems": "\n".join(problems)} if problems else {},
+    )

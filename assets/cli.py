@@ -88,7 +88,7 @@ def _search(args: argparse.Namespace, config: Config, path: Path) -> int:
 
     lake = lake_of(config)
     try:
-        search(config, lake, args.date, now=True, progress=lambda text: print(text, file=sys.stderr))
+        list(search(config, lake, args.date, now=True, progress=lambda text: print(text, file=sys.stderr)))
     except StorageError as e:
         print(f"{e}\nrun the night first: nightloom run --date {args.date}", file=sys.stderr)
         return 1

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets import data, features, recommend
+from assets import steps
 from assets.resources import Nightloom, partitions_of
 from assets.schedules import build_job, build_schedule
 from pipelines.config import config_path, load_config
@@ -23,10 +23,10 @@ def build_defs(config_file: Path | None = None, hooks: frozenset[dg.HookDefiniti
     path = config_file or config_path()
     config = load_config(path)
     partitions = partitions_of(config)
-    assets = [*data.build(partitions), *features.build(partitions, config), *recommend.build(partitions, config)]
+    assets = steps.build(partitions, config)
     job = build_job(assets, hooks)
     return dg.Definitions(
-        assets=[*data.raw_specs(), *assets],
+        assets=[*steps.raw_specs(), *assets],
         jobs=[job],
         schedules=[build_schedule(job)],
         resources={"nightloom": Nightloom(config_file=str(path.resolve()))},

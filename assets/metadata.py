@@ -9,8 +9,9 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
-from pipelines.lake.schemas import TABLES, Column
+from pipelines.lake.schemas import TABLES, Column, Model, Table
 from pipelines.lake.storage import Lake, Manifest
 
 SAMPLE_ROWS = 5
@@ -18,46 +19,39 @@ OWNERS = ["team:nightloom"]
 
 
 def table_spec(
-    name: str,
-    group: str,
-    partitions: dg.PartitionsDefinition,
-    deps: list[Any],
-    code_version: str | None = None,
+    table: Table, partitions: dg.PartitionsDefinition, deps: list[Any], code_version: str | None = None
 ) -> dg.AssetSpec:
     """Spec of a table asset; description, schema and kinds come from its contract.
 
     ``deps`` are nearest parents: what a table also reads through them is not drawn again, so the graph stays legible.
     """
-    table = TABLES[name]
     lines = [f"- `{c.name}`: {c.description}" for c in table.columns]
     description = (
         f"{table.description}\n\nKey: {', '.join(table.key) or 'none'}. Sorted by key, one partition a day.\n\n"
         + "\n".join(lines)
     )
     return dg.AssetSpec(
-        name,
+        table.name,
         deps=deps,
-        group_name=group,
+        group_name=table.group,
         owners=OWNERS,
         kinds={"parquet", "beam"},
         description=description,
         partitions_def=partitions,
         code_version=code_version,
-        metadata={"dagster/column_schema": column_schema(name)},
+        metadata={"dagster/column_schema": column_schema(table.name)},
     )
 
 
-def model_spec(
-    name: str, group: str, partitions: dg.PartitionsDefinition, deps: list[Any], description: str
-) -> dg.AssetSpec:
+def model_spec(model: Model, partitions: dg.PartitionsDefinition, deps: list[Any]) -> dg.AssetSpec:
     """Spec of a model asset: safetensors and a JSON card."""
     return dg.AssetSpec(
-        name,
+        model.name,
         deps=deps,
-        group_name=group,
+        group_name=model.group,
         owners=OWNERS,
         kinds={"safetensors"},
-        description=description,
+        description=model.description,
         partitions_def=partitions,
     )
 
@@ -79,7 +73,7 @@ def column_schema(name: str) -> dg.TableSchema:
 
 def manifest_metadata(lake: Lake, manifest: Manifest) -> dict[str, Any]:
     """Numbers as numbers (the UI plots them over time), and where the files are."""
-    folder = lake.folder(manifest.table, date.fromisoformat(manifest.partition))
+    folder = lake.folder(manifest.table, date.fromisoformat(manifest.partition), manifest.step)
     size = sum((folder / name).stat().st_size for name in manifest.files)
     found: dict[str, Any] = {
         "path": dg.MetadataValue.path(str(folder)),
@@ -90,13 +84,13 @@ def manifest_metadata(lake: Lake, manifest: Manifest) -> dict[str, Any]:
     return found | {f"rows_{k}": v for k, v in manifest.counters.items()}
 
 
-def table_metadata(lake: Lake, manifest: Manifest, plot: bytes | None = None) -> dict[str, Any]:
-    """Metadata of a published table partition."""
+def table_metadata(lake: Lake, manifest: Manifest, sample: pa.Table) -> dict[str, Any]:
+    """Metadata of a published table partition; ``sample`` are its first rows."""
     found = manifest_metadata(lake, manifest)
     found["dagster/row_count"] = manifest.rows
     found["dagster/column_schema"] = column_schema(manifest.table)
-    found["sample"] = dg.MetadataValue.md(sample_rows(lake, manifest))
-    return found | plot_metadata(plot)
+    found["sample"] = dg.MetadataValue.md(sample_rows(manifest.table, sample))
+    return found
 
 
 def plot_metadata(plot: bytes | None, name: str = "plot") -> dict[str, Any]:
@@ -118,11 +112,9 @@ def card_metadata(card: Mapping[str, Any]) -> dict[str, Any]:
     return {"card": dg.MetadataValue.json({k: v for k, v in card.items() if k != "curve"})}
 
 
-def sample_rows(lake: Lake, manifest: Manifest) -> str:
-    """The first rows as a markdown table; vectors are cut."""
-    columns = TABLES[manifest.table].columns
-    first = next(iter(lake.scan(manifest.table, [date.fromisoformat(manifest.partition)])), None)
-    rows = first.slice(0, SAMPLE_ROWS).to_pylist() if first is not None else []
+def sample_rows(table: str, sample: pa.Table) -> str:
+    """Rows of a table as a markdown table; vectors are cut."""
+    columns, rows = TABLES[table].columns, sample.to_pylist()
     if not rows:
         return "no rows"
     head = "| " + " | ".join(c.name for c in columns) + " |\n|" + "---|" * len(columns)

@@ -3,10 +3,11 @@
 import io
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.lake.schemas import vectors_to_numpy
@@ -33,17 +34,22 @@ def _png(figure: Any) -> bytes:
     return out.getvalue()
 
 
-def events_by_day(lake: Lake, day: date) -> bytes | None:
-    """Events of each kind on the last thirty days."""
-    days = lake.days("std_interactions", day)[-30:]
-    counts = {d: Counter(lake.read("std_interactions", d, ["event"])["event"].to_pylist()) for d in days}
-    kinds = sorted({k for c in counts.values() for k in c})
+def events_by_day(events: pa.Table, end: datetime, timezone: str) -> bytes | None:
+    """Events of each kind on the last thirty days before ``end``."""
+    at = events["event_at"]
+    recent = events.filter(pc.greater_equal(at, pa.scalar(end - timedelta(days=30), at.type)))
+    local = pc.local_timestamp(recent["event_at"].cast(pa.timestamp("us", timezone))).cast(pa.date32(), safe=False)
+    counted = (
+        pa.table({"day": local, "event": recent["event"]}).group_by(["day", "event"]).aggregate([([], "count_all")])
+    )
+    counts = {(r["day"], r["event"]): r["count_all"] for r in counted.to_pylist()}
+    days, kinds = (sorted({key[i] for key in counts}) for i in (0, 1))
     if not kinds:
         return None
     figure, axes = _figure()
     bottom = np.zeros(len(days))
     for kind in kinds:
-        values = np.array([counts[d][kind] for d in days])
+        values = np.array([counts.get((d, kind), 0) for d in days])
         axes.bar([d.strftime("%m-%d") for d in days], values, bottom=bottom, label=kind)
         bottom += values
     axes.set(title="events a day", ylabel="events")
@@ -97,22 +103,22 @@ def finetune_curve(card: dict[str, Any]) -> bytes | None:
     return _png(figure)
 
 
-def item_map(lake: Lake, day: date) -> bytes | None:
+def item_map(lake: Lake, day: date, items: pa.Table) -> bytes | None:
     """Fused item vectors on their first two principal components, coloured by first category, else by domain."""
     vectors = vectors_to_numpy(lake.read("feat_items", day, ["vector"])["vector"])
     if len(vectors) < 3:
         return None
-    items = lake.read("std_items", day, ["categories", "domain"]).to_pylist()
-    categories = [r["categories"][0] if r["categories"] else r["domain"] or "none" for r in items]
+    rows = items.select(["categories", "domain"]).to_pylist()
+    categories = [r["categories"][0] if r["categories"] else r["domain"] or "none" for r in rows]
     centred = vectors - vectors.mean(0)
     _, _, axes_of = np.linalg.svd(centred[:MAX_POINTS], full_matrices=False)
     points = centred @ axes_of[:2].T
     figure, axes = _figure(7, 5)
     common = [c for c, _ in Counter(categories).most_common(9)]
     for name in [*common, "other"]:
-        rows = [i for i, c in enumerate(categories) if (c if c in common else "other") == name][:MAX_POINTS]
-        if rows:
-            axes.scatter(points[rows, 0], points[rows, 1], s=9, label=name)
+        shown = [i for i, c in enumerate(categories) if (c if c in common else "other") == name][:MAX_POINTS]
+        if shown:
+            axes.scatter(points[shown, 0], points[shown, 1], s=9, label=name)
     axes.set(title="items in the unified space (PCA)", xticks=[], yticks=[])
     axes.legend(fontsize=7, ncols=2)
     return _png(figure)

@@ -63,8 +63,8 @@ def bench_pipeline(folder: Path) -> list[Figure]:
 
     base = cpu_seconds(plain, 3)
     config = _config(folder)
-    ours = cpu_seconds(lambda: standardize(config, Lake(folder / "data" / "lake"), DAY))
-    again = cpu_seconds(lambda: standardize(config, Lake(folder / "data" / "lake"), DAY))
+    ours = cpu_seconds(lambda: list(standardize(config, Lake(folder / "data" / "lake"), DAY)))
+    again = cpu_seconds(lambda: list(standardize(config, Lake(folder / "data" / "lake"), DAY)))
     return [
         Figure(
             "standardize_rows", rows / ours, "rows/CPU-s", "plain Arrow read, sort, write", base / ours, None, "higher"

@@ -28,11 +28,9 @@ from tqdm import tqdm
 from benchmarks.figures import parser, peak_mb
 from encoders.device import single_threaded
 from pipelines.learning.metrics import hits_of, ndcg, recall
-from pipelines.night.inputs import Validation
-from pipelines.recommenders.base import Inputs, Recommender
-from pipelines.recommenders.blend.hybrid import SEGMENTS, Hybrid, blocks_of, is_warm
-from pipelines.recommenders.item_graphs import with_graphs
-from pipelines.recommenders.ranking import top_k
+from pipelines.recommenders.base import Inputs, Recommender, Validation
+from pipelines.recommenders.blend.hybrid import SEGMENTS, Hybrid
+from pipelines.recommenders.ranking import blocks_of, is_warm, top_k
 from pipelines.recommenders.registry import classes
 from pipelines.search import judges, search_one
 
@@ -81,7 +79,7 @@ def load_split(folder: Path) -> Split:
     train = matrix("train")
     content = {m: _unit(v) for m, v in padded.items()}
     inputs = Inputs(train, content, graphs={m: g.astype(np.float32) for m, g in graphs.items()})
-    return Split(with_graphs(inputs), {part: matrix(part) for part in ("validation", "test")})
+    return Split(inputs, {part: matrix(part) for part in ("validation", "test")})
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
@@ -103,7 +101,7 @@ class Contest:
 
     def __init__(self, split: Split):
         self.split = split
-        self.validation = Validation(0, split.inputs, split.wanted["validation"], split.inputs.positives)
+        self.validation = Validation(0, split.inputs, split.wanted["validation"], split.inputs.positives, max(CUTOFFS))
         self.models, self.hybrids = list[Recommender](), dict[str, Hybrid]()
         self.chosen, self.cost = dict[str, Any](), defaultdict[str, dict[str, float]](lambda: defaultdict(float))
 
@@ -112,16 +110,16 @@ class Contest:
         with self._costs(name, "fit_cpu_s"):
             kind = classes()[name]
             if kind.grid:
-                self.chosen[name], _, model = search_one(kind, self.validation, max(CUTOFFS))
+                self.chosen[name], _, model = search_one(kind, self.validation)
             else:
-                self.chosen[name], model = {}, kind().fit(self.split.inputs)
+                self.chosen[name], model = {}, kind().given({m.name: m for m in self.models}).fit(self.split.inputs)
             self.models.append(model)
 
     def stack(self, name: str, facts: bool) -> None:
         """Fit a hybrid of all recommenders on validation."""
         with self._costs(name, "fit_cpu_s"):
-            v, hybrid = self.validation, Hybrid(self.models, facts)
-            report = hybrid.fit(v.past, v.wanted, v.seen, max(CUTOFFS))["warm"]
+            hybrid = Hybrid(facts).given({m.name: m for m in self.models})
+            report = hybrid.weigh(self.validation)["warm"]
             self.hybrids[name], self.chosen[name] = hybrid, {k: report.get(k) for k in ("facts", "weights")}
 
     def rows(self) -> list[dict[str, Any]]:

@@ -23,11 +23,12 @@ from encoders.device import single_threaded
 from encoders.settings import AlignerSettings
 from encoders.space.alignment import load_aligner, train_aligner
 from encoders.space.closed_form import MAPS
-from encoders.space.fusion import Features, FusionModel, fuse_items, fuse_users
+from encoders.space.features import Features, Uploads
+from encoders.space.fusion import FusionModel, fuse_items, fuse_users
+from encoders.space.ragged import Ragged
 from pipelines.config import Aligner, load_config
 from pipelines.learning.metrics import hits_of, ndcg
-from pipelines.night.contents import item_features
-from pipelines.night.events import load_dataset
+from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.content import Multimodal
 from pipelines.recommenders.ranking import top_k
@@ -52,8 +53,8 @@ class Comparison:
     def ndcg(self, model: FusionModel, features: dict[str, Features]) -> float:
         """NDCG@20 of the multimodal recommender."""
         fused = fuse_items(model, features).vector
-        none: list[list[tuple[str, np.ndarray]]] = [[] for _ in self.histories]
-        vectors = fuse_users(model, fused, self.histories, none, self.history)
+        histories, none = Ragged.of(self.histories), Uploads.none(len(self.histories))
+        vectors = fuse_users(model, fused, histories, none, self.history)
         signal = np.diff(self.positives.indptr) > 0
         inputs = Inputs(self.positives, fused=fused, user_vectors=vectors, has_signal=signal)
         scores = Multimodal().fit(inputs).score(inputs, self.users)
@@ -124,11 +125,9 @@ def main() -> None:
     args = command.parse_args()
     config = load_config(args.config)
     lake = lake_of(config)
-    data = load_dataset(lake, args.date, config.recommend, config.timezone)
-    features, _ = item_features(config, lake, args.date)
-    comparison = Comparison(data.histories(), features, config.aligner.history, args.seeds)
-    settings = AlignerSettings(**config.aligner.model_dump(exclude={"history"}))
-    show(figures(comparison, settings, args.only), args.json)
+    night = Night.of(config, lake, args.date)
+    comparison = Comparison(list(night.dataset().histories()), night.features(), config.aligner.history, args.seeds)
+    show(figures(comparison, config.aligner, args.only), args.json)
 
 
 if __name__ == "__main__":

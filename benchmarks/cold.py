@@ -17,7 +17,7 @@ from benchmarks.accuracy import judged, load_split
 from benchmarks.figures import Figure, parser, show
 from encoders.device import single_threaded
 from pipelines.recommenders.base import Inputs
-from pipelines.recommenders.blend.hybrid import blocks_of
+from pipelines.recommenders.ranking import blocks_of
 from pipelines.recommenders.registry import classes
 
 NAMES = ("content", "graph", "lightgcn", "transfer")

@@ -97,7 +97,7 @@ def _shop(folder: Path, modality: str, payloads: Sequence[bytes], day: date = DA
         f'[encoders.{modality}]\nmodel = "{MODELS[modality]}"\n'
     )
     config = load_config(folder / "nightloom.toml")
-    standardize(config, Lake(config.paths.data / "lake"), day)
+    list(standardize(config, Lake(config.paths.data / "lake"), day))
 
 
 def _step(folder: Path, modality: str, day: date = DAY) -> Callable[[], Any]:

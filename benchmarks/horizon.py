@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 from assets.resources import lake_of
 from benchmarks.figures import parser
 from pipelines.config import load_config
-from pipelines.evaluate import evaluate_model, judge, lists_of
+from pipelines.evaluate import evaluate_model, judge
+from pipelines.night.events import COLUMNS
+from pipelines.night.night import Night
 
 SLICES = ("all", "user_warm", "user_cold", "item_warm", "item_cold")
 
@@ -29,14 +31,18 @@ def main() -> None:
     later = [d for d in lake.days("std_interactions") if d > args.date]
     if not later:
         raise SystemExit(f"no events after {args.date} in {lake.root}; run a later night first")
-    judgement = judge(config, lake, args.date, later)
+    before, after = (
+        lake.read_days("std_interactions", days, COLUMNS) for days in (lake.days("std_interactions", args.date), later)
+    )
+    catalogue = lake.read("std_items", args.date, ["item_id"])["item_id"]
+    feedback = Night.of(config, lake, args.date).feedback
+    judgement = judge(catalogue, before, after, feedback, config.recommend.filter_seen)
     table = lake.read("reco_candidates", args.date, ["model", "user_id", "rank", "item_id"])
     if not args.json:
-        print(f"{len(judgement.relevant)} users from {later[0]} to {later[-1]}; Recall@20 NDCG@20 (users)")
+        print(f"{len(judgement.users)} users from {later[0]} to {later[-1]}; Recall@20 NDCG@20 (users)")
         print(f"{'':12s} " + " ".join(f"{s:>20s}" for s in SLICES))
     for name in sorted(pc.unique(table["model"]).to_pylist()):
-        lists = lists_of(table.filter(pc.equal(table["model"], name)))
-        rows = evaluate_model(name, lists, judgement, config.recommend.k)
+        rows = evaluate_model(name, table.filter(pc.equal(table["model"], name)), judgement, config.recommend.k)
         value = {(r["metric"], r["slice"]): (r["value"], r["n_users"]) for r in rows if r["k"] == 20}
         if args.json:
             found = {f"{m}@20_{s}": round(v, 5) for (m, s), (v, _) in value.items() if m in ("recall", "ndcg")}

@@ -11,6 +11,7 @@ Everything is trained on early days, chosen on later ones, and measured on the l
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import is_dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,14 @@ from benchmarks.figures import Figure, parser, show
 from encoders.finetune import content_recall
 from encoders.space.alignment import load_aligner
 from encoders.space.fusion import fuse_items
-from pipelines import finetune
 from pipelines.align import align
 from pipelines.augment import augment
 from pipelines.config import Config, load_config
 from pipelines.embed import embed
+from pipelines.finetune import finetune
 from pipelines.lake.cards import load_card
 from pipelines.lake.storage import Lake
-from pipelines.night.contents import item_features
-from pipelines.night.events import load_dataset
+from pipelines.night.night import Night
 from pipelines.standardize import standardize
 
 VIEWS = 2
@@ -40,17 +40,20 @@ EPOCHS, EXAMPLES = 3, 1024
 
 def _with(config: Config, section: str, **values: Any) -> Config:
     """The configuration with some settings of a section changed."""
-    return config.model_copy(update={section: getattr(config, section).model_copy(update=values)})
+    old = getattr(config, section)
+    new = replace(old, **values) if is_dataclass(old) else old.model_copy(update=values)
+    return config.model_copy(update={section: new})
 
 
 def _aligned(config: Config, lake: Lake, day: date, seed: int) -> dict[str, float]:
     """Train the aligner: Recall@10 between modalities on held-out items, content Recall@20 of the fused vectors."""
-    align(_with(config, "aligner", seed=seed), lake, day)
+    list(align(_with(config, "aligner", seed=seed), lake, day))
     card = load_card(lake, "aligner", day)
-    data = load_dataset(lake, day, config.recommend, config.timezone)
+    night = Night.of(config, lake, day)
+    data = night.dataset()
     past = data.before(data.validation_days())
     weights = (lake.folder("model_aligner", day) / "aligner.safetensors").read_bytes()
-    vectors = fuse_items(load_aligner(weights, card), item_features(config, lake, day)[0]).vector
+    vectors = fuse_items(load_aligner(weights, card), night.features()).vector
     found = {f"{pair}_recall_at_10": values["recall_at_10"] for pair, values in card["retrieval"].items()}
     return found | {"fused_content_recall_at_20": content_recall(vectors, past.histories(), data.new_since(past))}
 
@@ -61,7 +64,7 @@ def bench_augment(config: Config, lake: Lake, day: date) -> Iterator[Figure]:
     for views in (0, VIEWS):
         changed = _with(config, "augment", views=views)
         if views:
-            augment(changed, lake, day)
+            list(augment(changed, lake, day))
         runs = [_aligned(changed, lake, day, seed) for seed in SEEDS]
         means[views] = {name: float(np.mean([r[name] for r in runs])) for name in runs[0]}
     for name, value in means[VIEWS].items():
@@ -79,7 +82,7 @@ def bench_finetune(config: Config, lake: Lake, day: date) -> Iterator[Figure]:
 
 
 def _tuned(config: Config, lake: Lake, day: date, name: str) -> Iterator[Figure]:
-    manifest = finetune.train(config, lake, day)
+    (manifest,) = finetune(config, lake, day)
     card = load_card(lake, "finetuned", day)
     seconds, epochs = manifest.counters["seconds"], len(card["history"]) - 1
     at, before, after = card["best_epoch"], card["recall_at_20_before"], card["recall_at_20_after"]
@@ -115,9 +118,9 @@ def main() -> None:
         config = _with(load_config(args.config), "paths", data=Path(folder))
         config = _with(config, "finetune", enabled=False, epochs=EPOCHS, examples=EXAMPLES, every_days=1)
         lake = Lake(config.paths.data / "lake")
-        standardize(config, lake, args.date)
+        list(standardize(config, lake, args.date))
         for modality in sorted(config.encoders):
-            embed(config, lake, modality, args.date)
+            list(embed(config, lake, args.date, modality))
         for part in args.only:
             show(PARTS[part](config, lake, args.date), args.json)
 

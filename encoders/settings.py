@@ -53,7 +53,7 @@ class AlignerSettings:
     modality_dropout: float = Field(
         default=0.9,
         ge=0,
-        lt=1,
+        le=1,
         description="weight of losses in which items lack one modality, each in turn, unless they have no other",
     )
     seed: int = 0

@@ -4,26 +4,30 @@ Writes ``model_aligner``. Belongs here: what is trained on what. Does not: netwo
 (``encoders.space``), putting items and users into the space (``fuse``).
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from encoders.device import choose_device
-from encoders.modalities import MODALITIES
+from encoders.modalities import Modality
 from encoders.space.alignment import card_bytes, train_aligner
-from encoders.space.fusion import Features
-from pipelines.config import Config
+from encoders.space.features import Features
+from pipelines.config import Augment, Config
+from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.night.contents import content_of, item_features, view_digest
-from pipelines.night.events import load_dataset
+from pipelines.night.contents import view_digest
+from pipelines.night.night import Night
 
 
-def align(config: Config, lake: Lake, day: date) -> Manifest:
+def align(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Publish ``model_aligner`` of the night, trained on what is known at its end."""
-    data = load_dataset(lake, day, config.recommend, config.timezone)
-    features, digests = item_features(config, lake, day)
-    features = with_views(config, lake, day, features, digests)
+    night = Night.of(config, lake, day)
+    data, digests = night.dataset(), night.encoder_digests()
+    features = with_views(night, night.features(), digests, config.augment)
     device = choose_device(config.compute.device)
     past = data.before(data.validation_days())  # the hybrid's validation events stay unseen
     weights, card = train_aligner(features, past.histories(), config.aligner, device.name)
@@ -35,36 +39,30 @@ def align(config: Config, lake: Lake, day: date) -> Manifest:
         "upto": day.isoformat(),
     }
     files = {"aligner.safetensors": weights, "card.json": card_bytes(card)}
-    return lake.publish_files(
-        "model_aligner", day, files, config_digest=config.digest("aligner", "augment", "encoders")
-    )
+    yield lake.publish_files("model_aligner", day, files, config_digest=config.digest("aligner", "augment", "encoders"))
 
 
 def with_views(
-    config: Config, lake: Lake, day: date, features: dict[str, Features], digests: dict[str, str]
-) -> dict[str, Features]:
+    night: Night, features: dict[Modality, Features], digests: dict[Modality, str], settings: Augment
+) -> dict[Modality, Features]:
     """The same features with augmented rows beside them, where ``augment`` made some."""
-    if not config.augment.views:
+    if not settings.views:
         return features
-    items, out = lake.read("std_items", day), dict(features)
-    vectors: dict[tuple[str, str], np.ndarray] = {}
-    for part in lake.scan("aug_views", lake.days("aug_views", day)):
-        keys = zip(part["view_digest"].to_pylist(), part["content_sha256"].to_pylist(), strict=True)
-        vectors |= dict(zip(keys, part["vector"].to_numpy(), strict=True))
-    for m in (m for m in MODALITIES if m in features and config.augment.ops(m)):
-        lists = content_of(config, m, items)
-        wanted = [view_digest(config, m, digests[m], v) for v in range(config.augment.views)]
-        views = [_view(vectors, digest, lists, features[m].matrix) for digest in wanted]
-        out[m] = replace(features[m], views=np.stack(views))
+    views, out = pa.concat_tables(night.lake.scan("aug_views", night.lake.days("aug_views", night.day))), dict(features)
+    for m in (m for m in features if settings.ops(m)):
+        contents = night.contents(m)
+        wanted = [view_digest(digests[m], settings.ops(m), v) for v in range(settings.views)]
+        made = [_view(views.filter(pc.equal(views["view_digest"], d)), contents, features[m].matrix) for d in wanted]
+        out[m] = replace(features[m], views=np.stack(made))
     return out
 
 
-def _view(
-    vectors: dict[tuple[str, str], np.ndarray], digest: str, lists: list[list[str]], original: np.ndarray
-) -> np.ndarray:
+def _view(views: pa.Table, contents: pa.ListArray, original: np.ndarray) -> np.ndarray:
     """One view of each item (n, d_m): the view of its first content, or the item's own vector."""
-    out = original.copy()
-    for row, shas in enumerate(lists):
-        if shas and (digest, shas[0]) in vectors:
-            out[row] = vectors[(digest, shas[0])]
+    out, length = original.copy(), np.asarray(pc.list_value_length(contents))
+    some = np.flatnonzero(length)
+    first = contents.flatten().take(pa.array(np.cumsum([0, *length])[:-1][some]))
+    row = np.asarray(pc.fill_null(pc.index_in(first, value_set=views["content_sha256"].combine_chunks()), -1), np.int64)
+    if (row >= 0).any():
+        out[some[row >= 0]] = vectors_to_numpy(views["vector"])[row[row >= 0]]
     return out

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,11 +20,12 @@ from encoders.errors import DecodeError
 from encoders.modalities import Modality
 from pipelines.config import Config, digest_of
 from pipelines.engine import blocks as encoding
-from pipelines.engine.chosen import Chosen, unload
-from pipelines.lake.schemas import OPTIONAL_VECTOR
+from pipelines.engine.chosen import choice_of, unload
+from pipelines.lake.schemas import OPTIONAL_VECTOR, TABLES
 from pipelines.lake.storage import Lake, Manifest, scratch
-from pipelines.night.contents import needed, reuse, view_digest
-from pipelines.raw.files import RawError, RawStore
+from pipelines.night.contents import view_digest
+from pipelines.night.night import Night
+from pipelines.raw.files import RawError, RawPlace, RawStore
 
 log = logging.getLogger(__name__)
 
@@ -35,29 +37,37 @@ def modalities(config: Config) -> list[Modality]:
     return [m for m in sorted(config.encoders) if config.augment.ops(m) and not config.encoders[m].is_vectors]
 
 
-def augment(config: Config, lake: Lake, day: date, report: encoding.Report | None = None) -> Manifest:
-    """Publish the vectors of views that night D needs and no earlier night has."""
+def augment(config: Config, lake: Lake, day: date, report: encoding.Report | None = None) -> Iterator[Manifest]:
+    """Publish the vectors of views that night D needs and no earlier night has, and what could not be encoded."""
+    night, cache = Night.of(config, lake, day), config.paths.data / "cache"
+    raw = RawPlace(config.paths.raw, config.paths.allowed_uris)
     counters = dict.fromkeys(("needed", "earlier", "copied", "encoded", "failed"), 0)
-    parts = [_empty()]
+    parts, failed = [_empty()], list[pa.Table]()
     for modality in modalities(config):
-        content = needed(config, lake, modality, day)
-        chosen = encoding.of_night(config, lake, modality, day, content)
+        content, ops = night.needed(modality), config.augment.ops(modality)
+        choice = choice_of(lake, day, modality, config.encoders[modality], config.finetune.enabled)
+        chosen = encoding.of_content(modality, choice, config.compute, cache, raw, content)
         for epoch in range(config.augment.views):
-            digest = view_digest(config, modality, chosen.digest, epoch)
-            found = reuse(lake, TABLE, day, digest, content, _empty())
+            digest = view_digest(chosen.digest, ops, epoch)
+            found = night.reuse(TABLE, digest, content, _empty())
             parts.append(found.copied)
             counted = {"needed": content.num_rows, "earlier": found.earlier, "copied": found.copied.num_rows}
             if found.todo.num_rows:
-                view = encoding.View(config.augment.ops(modality), epoch)
-                made, rows = _views(config, modality, chosen, digest, view, found.todo, report)
-                parts += rows
+                with scratch(cache, f"augment-{modality}") as staging:
+                    view = encoding.View(ops, epoch)
+                    job = encoding.Job(modality, choice, chosen.device, digest, raw, str(staging), view)
+                    made = encoding.encode(job, found.todo, config.compute, f"{TABLE}_{modality}", 0, report)
+                    parts += _rows(modality, epoch, staging)
+                    failed.append(encoding.rejects(f"augment_{modality}_{epoch}", encoding.failures(staging)))
                 counted |= {name: made[name] for name in encoding.COUNTERS}
             for name, n in counted.items():
                 counters[name] += n
         unload()
+    none = TABLES["quarantine"].schema({}).empty_table()
+    yield lake.publish_step("quarantine", day, TABLE, pa.concat_tables([none, *failed]))
     digest = digest_of([config.augment.model_dump(mode="json"), VERSION])
     log.info("%s %s: %s", TABLE, day, ", ".join(f"{k} {v}" for k, v in counters.items()))
-    return lake.publish(TABLE, day, pa.concat_tables(parts), config_digest=digest, counters=counters)
+    yield lake.publish(TABLE, day, pa.concat_tables(parts), config_digest=digest, counters=counters)
 
 
 def _empty() -> pa.Table:
@@ -72,29 +82,13 @@ def _empty() -> pa.Table:
     )
 
 
-def _views(
-    config: Config,
-    modality: Modality,
-    chosen: Chosen,
-    digest: str,
-    view: encoding.View,
-    todo: pa.Table,
-    report: encoding.Report | None,
-) -> tuple[dict[str, int], list[pa.Table]]:
-    """Counters and rows of one view of new content."""
-    with scratch(config.paths.data / "cache", f"augment-{modality}") as staging:
-        raw, allowed = config.paths.raw, config.paths.allowed_uris
-        job = encoding.Job(modality, chosen.choice, chosen.device, digest, raw, allowed, str(staging), view)
-        counted = encoding.encode(job, todo, config.compute, f"{TABLE}_{modality}", 0, report)
-        rows = []
-        for part in encoding.vector_parts(staging):
-            n = part.num_rows
-            columns = {"modality": [modality] * n, "view": pa.array([view.epoch] * n, pa.int32())}
-            columns |= {"vector": part["vector"].cast(OPTIONAL_VECTOR)}
-            rows.append(
-                pa.table({"content_sha256": part["content_sha256"], "view_digest": part["encoder_digest"]} | columns)
-            )
-        return counted, rows
+def _rows(modality: Modality, epoch: int, staging: Path) -> Iterator[pa.Table]:
+    """Rows of one view of new content."""
+    for part in encoding.vector_parts(staging):
+        n = part.num_rows
+        columns = {"content_sha256": part["content_sha256"], "view_digest": part["encoder_digest"]}
+        columns |= {"modality": [modality] * n, "view": pa.array([epoch] * n, pa.int32())}
+        yield pa.table(columns | {"vector": part["vector"].cast(OPTIONAL_VECTOR)})
 
 
 # --- to look at -------------------------------------------------------------------------------------------------
@@ -112,10 +106,10 @@ class Example:
 
 def examples(config: Config, lake: Lake, day: date, each: int = 3, views: int = 3) -> Iterator[Example]:
     """Some content of the night before and after augmentation."""
-    store = RawStore(config.paths.raw, config.paths.allowed_uris)
+    night, store = Night.of(config, lake, day), RawStore(config.paths.raw, config.paths.allowed_uris)
     for modality in modalities(config):
         shown = 0
-        for row in needed(config, lake, modality, day).slice(0, 5 * each).to_pylist():
+        for row in night.needed(modality).slice(0, 5 * each).to_pylist():
             try:
                 payload = encoding.payload_of(row, store)
                 ops = config.augment.ops(modality)

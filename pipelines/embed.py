@@ -17,50 +17,52 @@ import pyarrow.compute as pc
 from encoders.modalities import Modality
 from pipelines.config import Config
 from pipelines.engine import blocks as encoding
-from pipelines.engine.chosen import Chosen, unload
-from pipelines.lake.storage import Lake, Manifest, locked, scratch
-from pipelines.night.contents import needed, reuse
+from pipelines.engine.chosen import Chosen, choice_of, unload
+from pipelines.lake.storage import Lake, Manifest, scratch
+from pipelines.night.night import Night
+from pipelines.raw.files import RawPlace
 
 log = logging.getLogger(__name__)
 
 
-def embed(config: Config, lake: Lake, modality: Modality, day: date, report: encoding.Report | None = None) -> Manifest:
-    """Publish the vectors that night D needs and no earlier night has.
+def embed(
+    config: Config, lake: Lake, day: date, modality: Modality, report: encoding.Report | None = None
+) -> Iterator[Manifest]:
+    """Publish the vectors of a modality that night D needs and no earlier night has, and what could not be encoded.
 
     Vectors found on a later night or in the partition being rebuilt are copied, not computed again. Counters of
     the manifest: ``needed``, ``earlier`` (on an earlier night), ``copied``, ``encoded``, ``failed``, and for text the
     tokens and the padding.
 
     Args:
-        config: whole configuration.
+        config: paths, the encoder, fine-tuning and compute are used.
         lake: where tables are.
-        modality: text, image, audio or video.
         day: the night.
+        modality: text, image, audio or video.
         report: called every few seconds while something is encoded.
     """
-    table, content = f"emb_{modality}", needed(config, lake, modality, day)
-    chosen = encoding.of_night(config, lake, modality, day, content)
-    digest = chosen.digest
-    empty = encoding.vector_table([], digest, np.zeros((0, chosen.spec.dim), np.float32))
-    found = reuse(lake, table, day, digest, content, empty)
+    night, table = Night.of(config, lake, day), f"emb_{modality}"
+    content, raw = night.needed(modality), RawPlace(config.paths.raw, config.paths.allowed_uris)
+    choice = choice_of(lake, day, modality, config.encoders[modality], config.finetune.enabled)
+    cache = config.paths.data / "cache"
+    chosen = encoding.of_content(modality, choice, config.compute, cache, raw, content)
+    empty = encoding.vector_table([], chosen.digest, np.zeros((0, chosen.spec.dim), np.float32))
+    found = night.reuse(table, chosen.digest, content, empty)
     todo, reused = found.todo, content.num_rows - found.todo.num_rows
     counters = {"needed": content.num_rows, "earlier": found.earlier, "copied": found.copied.num_rows}
     counters |= dict.fromkeys(encoding.COUNTERS, 0)
-    with scratch(config.paths.data / "cache", f"embed-{modality}") as staging:
+    with scratch(cache, f"embed-{modality}") as staging:
         if todo.num_rows:
-            model = chosen.choice.model
-            log.info("%s: encoding %d of new content with %s (%s)", table, todo.num_rows, model, chosen.device)
-            raw, allowed = config.paths.raw, config.paths.allowed_uris
-            job = encoding.Job(modality, chosen.choice, chosen.device, digest, raw, allowed, str(staging))
+            log.info("%s: encoding %d of new content with %s (%s)", table, todo.num_rows, choice.model, chosen.device)
+            job = encoding.Job(modality, choice, chosen.device, chosen.digest, raw, str(staging))
             counters |= encoding.encode(job, todo, config.compute, table, reused, report)
         unload()
-        failures = encoding.failures(staging)
-        if failures:
-            _quarantine(lake, day, f"embed_{modality}", failures)
+        yield lake.publish_step(
+            "quarantine", day, table, encoding.rejects(f"embed_{modality}", encoding.failures(staging))
+        )
         rows = _merged(found.copied, encoding.vector_parts(staging))
-        manifest = lake.publish(table, day, rows, config_digest=digest, counters=counters, spec=spec_of(chosen))
+        yield lake.publish(table, day, rows, config_digest=chosen.digest, counters=counters, spec=spec_of(chosen))
     log.info("%s %s: %s", table, day, ", ".join(f"{k} {v}" for k, v in counters.items()))
-    return manifest
 
 
 def _merged(copied: pa.Table, fresh: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -78,27 +80,3 @@ def _merged(copied: pa.Table, fresh: Iterable[pa.Table]) -> Iterator[pa.Table]:
 def spec_of(chosen: Chosen) -> dict[str, Any]:
     """The encoder as a manifest holds it."""
     return asdict(chosen.spec) | {"device": chosen.device.name, "batch": chosen.device.batch}
-
-
-def _quarantine(lake: Lake, day: date, stage: str, failures: list[dict[str, Any]]) -> None:
-    """Put a later stage's rejects into the night's quarantine beside those of standardization."""
-    with locked(lake.root, f"quarantine-{day}"):
-        old = lake.read("quarantine", day)
-        rows = [
-            {
-                "stage": stage,
-                "source": f["source"],
-                "position": 0,
-                "reason": f["reason"],
-                "detail": f["detail"],
-            }
-            for f in failures
-        ]
-        kept = old.filter(pc.not_equal(old["stage"], stage))
-        manifest = lake.require("quarantine", day)
-        lake.publish(
-            "quarantine",
-            day,
-            pa.concat_tables([kept, pa.Table.from_pylist(rows, schema=old.schema)]),
-            config_digest=manifest.config_digest,
-        )

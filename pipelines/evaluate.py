@@ -4,18 +4,21 @@ Writes ``eval_offline``. Belongs here: who is judged by what, slices. Does not: 
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from pipelines.config import Config
 from pipelines.lake.schemas import EVERYONE, TABLES
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.learning.metrics import PER_USER, coverage, novelty
-from pipelines.night.events import event_weights
+from pipelines.learning.metrics import PER_USER, coverage, hits_of, novelty
+from pipelines.night.events import Feedback, end_of_day, event_weights
+from pipelines.night.night import Night
 
 log = logging.getLogger(__name__)
 
@@ -27,97 +30,122 @@ class Judgement:
     """What is known to judge the lists of a night.
 
     Attributes:
-        relevant: user -> items that the user came to like after the night, of its catalogue.
-        met: item -> number of users who had met it up to the night.
-        users_before: users with events up to the night.
-        catalogue: item ids of the night.
+        users: sorted ids of users who came to like something after the night.
+        items: sorted ids of the night's catalogue.
+        relevant: one (users, items) where a user came to like an item after the night.
+        warm: bool (users,), whether the user had met anything up to the night.
+        met: number of users who had met each item up to the night (items,).
+        users_before: number of users with events up to the night.
     """
 
-    relevant: dict[str, set[str]]
-    met: dict[str, int]
-    users_before: set[str]
-    catalogue: set[str]
+    users: np.ndarray
+    items: np.ndarray
+    relevant: sparse.csr_matrix
+    warm: np.ndarray
+    met: np.ndarray
+    users_before: int
 
 
-def evaluate(config: Config, lake: Lake, day: date) -> Manifest:
+def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Publish ``eval_offline`` of the night: the lists of day D-1 against the events of day D.
 
     The table is empty when night D-1 made no lists or nobody did anything that can be judged.
     """
-    yesterday = day - timedelta(days=1)
+    yesterday, r = day - timedelta(days=1), config.recommend
     rows: list[dict[str, object]] = []
     inputs = {}
     if lake.manifest("reco_candidates", yesterday) is None:
         log.warning("eval_offline %s: no lists of %s to judge; run that night first", day, yesterday)
     else:
-        judgement = judge(config, lake, yesterday, [day])
+        night = Night.of(config, lake, day)
+        catalogue = lake.read("std_items", yesterday, ["item_id"])["item_id"]
+        end = end_of_day(yesterday, config.timezone)
+        events = night.events()
+        late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
+        before, later = events.filter(pc.invert(late)), events.filter(late)
+        judgement = judge(catalogue, before, later, night.feedback, r.filter_seen)
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
         for name in sorted(pc.unique(table["model"]).to_pylist()):
-            mine = table.filter(pc.equal(table["model"], name))
-            rows += evaluate_model(name, lists_of(mine), judgement, config.recommend.k)
+            rows += evaluate_model(name, table.filter(pc.equal(table["model"], name)), judgement, r.k)
     data = pa.Table.from_pylist(rows, schema=TABLES["eval_offline"].schema({}))
-    return lake.publish("eval_offline", day, data, config_digest=config.digest("recommend"), inputs=inputs)
+    yield lake.publish("eval_offline", day, data, config_digest=config.digest("recommend"), inputs=inputs)
 
 
-def judge(config: Config, lake: Lake, night: date, days: list[date]) -> Judgement:
-    """What users did on ``days`` that the lists of ``night`` could have foretold."""
-    catalogue = set(lake.read("std_items", night, ["item_id"])["item_id"].to_pylist())
-    earlier = lake.days("std_interactions", night)
-    before = lake.read_days("std_interactions", earlier, ["user_id", "item_id"]) if earlier else None
-    pairs = set(zip(before["user_id"].to_pylist(), before["item_id"].to_pylist(), strict=True)) if before else set()
-    met: dict[str, int] = {}
-    for _, item in pairs:
-        met[item] = met.get(item, 0) + 1
-    later = lake.read_days("std_interactions", days, ["user_id", "item_id", "event", "value"])
-    later = later.filter(pa.array(event_weights(later, config.recommend) > 0))
-    relevant: dict[str, set[str]] = {}
-    for user, item in zip(later["user_id"].to_pylist(), later["item_id"].to_pylist(), strict=True):
-        if item in catalogue and not (config.recommend.filter_seen and (user, item) in pairs):
-            relevant.setdefault(user, set()).add(item)
-    return Judgement(relevant, met, {u for u, _ in pairs}, catalogue)
+def judge(
+    catalogue: pa.ChunkedArray, before: pa.Table, later: pa.Table, feedback: Feedback, filter_seen: bool
+) -> Judgement:
+    """What users did later that the lists of a night could have foretold.
+
+    Args:
+        catalogue: sorted item ids of the night.
+        before: events up to the night.
+        later: events after it.
+        feedback: how strong events count; what is no positive feedback is not relevant.
+        filter_seen: what a user had met before is not relevant.
+    """
+    met = before.group_by(["user_id", "item_id"]).aggregate([])
+    later = later.filter(pa.array(event_weights(later["event"], later["value"], feedback) > 0))
+    later = later.group_by(["user_id", "item_id"]).aggregate([])
+    later = later.filter(pc.is_in(later["item_id"], value_set=catalogue.combine_chunks()))
+    if filter_seen:
+        later = later.join(met, ["user_id", "item_id"], join_type="left anti")
+    users, items = np.unique(np.array(later["user_id"].to_pylist(), str)), np.array(catalogue.to_pylist(), str)
+    row = np.searchsorted(users, np.array(later["user_id"].to_pylist(), str))
+    column = np.searchsorted(items, np.array(later["item_id"].to_pylist(), str))
+    shape = (len(users), len(items))
+    relevant = sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape)
+    users_before = pc.unique(met["user_id"])
+    warm = np.asarray(pc.is_in(pa.array(users, pa.string()), value_set=users_before), bool)
+    at = pc.index_in(met["item_id"], value_set=pa.array(items, pa.string())).drop_null()
+    counts = np.bincount(np.asarray(at, np.int64), minlength=len(items))
+    return Judgement(users, items, relevant, warm, counts, len(users_before))
 
 
-def lists_of(table: pa.Table) -> dict[str, list[str]]:
-    """User -> items by rank."""
-    out: dict[str, list[str]] = {}
+def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of one recommender as rows of the catalogue (lists, longest), -1 behind the end of a list.
+
+    Returns:
+        The lists of all users, and those of the judged users, who get the list for everyone where they have none.
+    """
     table = table.sort_by([("user_id", "ascending"), ("rank", "ascending")])
-    for user, item in zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True):
-        out.setdefault(user, []).append(item)
-    return out
+    ids = np.array(table["user_id"].to_pylist(), str)
+    users, owner = np.unique(ids, return_inverse=True)
+    column = np.searchsorted(judgement.items, np.array(table["item_id"].to_pylist(), str))
+    place = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    lists = np.full((len(users) + 1, int(place.max(initial=0)) + 1), -1, np.int64)  # the last one is empty
+    lists[owner, place] = column
+    own = np.searchsorted(users, judgement.users)
+    has = np.append(users, "")[own] == judgement.users
+    everyone = int(np.searchsorted(users, EVERYONE))
+    has_everyone = everyone < len(users) and users[everyone] == EVERYONE
+    return lists[:-1], lists[np.where(has, own, everyone if has_everyone else len(users))]
 
 
-def evaluate_model(name: str, lists: dict[str, list[str]], judgement: Judgement, k: int) -> list[dict[str, object]]:
+def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> list[dict[str, object]]:
     """Rows of ``eval_offline`` for one recommender.
 
     Slices: ``user_warm``/``user_cold`` by whether the user had events before; ``item_warm``/``item_cold`` judge only
     by relevant items that somebody or nobody had met before.
+
+    Args:
+        name: of the recommender.
+        table: its lists: user_id, rank, item_id.
+        judgement: what they are judged by.
+        k: length of the lists; a cutoff beyond it is left out, unless it is the shortest.
     """
+    every, lists = lists_of(table, judgement)
     rows: list[dict[str, object]] = []
-    everyone = lists.get(EVERYONE, [])
-    cold_items = {i for i in judgement.catalogue if i not in judgement.met}
     for cutoff in CUTOFFS:
         if cutoff > k and cutoff != min(CUTOFFS):
             continue
-        values: dict[tuple[str, str], list[float]] = {}
-        shown = []
-        for user in sorted(judgement.relevant):
-            items = lists.get(user, everyone)[:cutoff]
-            shown.append(items)
-            for part, relevant in _slices(user, judgement, cold_items).items():
-                hits = np.zeros(cutoff, bool)
-                hits[: len(items)] = [i in relevant for i in items]
-                for metric, function in PER_USER.items():
-                    values.setdefault((metric, part), []).append(float(function(hits, len(relevant))))
-        entry = {"model": name, "k": cutoff}
-        for (metric, part), found in sorted(values.items()):
-            rows.append(
-                entry | {"metric": metric, "slice": part, "value": float(np.mean(found)), "n_users": len(found)}
-            )
-        if any(shown):
+        entry, shown = {"model": name, "k": cutoff}, lists[:, :cutoff]
+        shown = np.pad(shown, ((0, 0), (0, cutoff - shown.shape[1])), constant_values=-1)
+        rows += [entry | row for row in _per_user(shown, judgement)]
+        if (shown >= 0).any():
             overall = {
-                "coverage": coverage([v[:cutoff] for v in lists.values()], len(judgement.catalogue)),
-                "novelty": novelty(shown, judgement.met, len(judgement.users_before)),
+                "coverage": coverage(every[:, :cutoff], len(judgement.items)),
+                "novelty": novelty(shown, judgement.met, judgement.users_before),
             }
             rows += [
                 entry | {"metric": m, "slice": "all", "value": v, "n_users": len(shown)} for m, v in overall.items()
@@ -125,8 +153,22 @@ def evaluate_model(name: str, lists: dict[str, list[str]], judgement: Judgement,
     return rows
 
 
-def _slices(user: str, judgement: Judgement, cold_items: set[str]) -> dict[str, set[str]]:
-    relevant = judgement.relevant[user]
-    parts = {"all": relevant, "user_warm" if user in judgement.users_before else "user_cold": relevant}
-    parts |= {"item_cold": relevant & cold_items, "item_warm": relevant - cold_items}
-    return {name: items for name, items in parts.items() if items}
+def _per_user(shown: np.ndarray, judgement: Judgement) -> Iterator[dict[str, object]]:
+    """Mean of each metric over the users of each slice, in order of metric and slice."""
+    cold = judgement.met == 0
+    hits, cold_hits = hits_of(shown, judgement.relevant), cold[np.maximum(shown, 0)]
+    number = np.diff(judgement.relevant.indptr)
+    number_cold = np.asarray(judgement.relevant @ cold.astype(np.float32)).round().astype(int)
+    slices = {
+        "all": (hits, number),
+        "item_cold": (hits & cold_hits, number_cold),
+        "item_warm": (hits & ~cold_hits, number - number_cold),
+        "user_cold": (hits, np.where(judgement.warm, 0, number)),
+        "user_warm": (hits, np.where(judgement.warm, number, 0)),
+    }
+    for metric, function in sorted(PER_USER.items()):
+        for part, (hit, relevant) in slices.items():
+            judged = relevant > 0
+            if judged.any():
+                value = float(np.mean(function(hit[judged], relevant[judged])))
+                yield {"metric": metric, "slice": part, "value": value, "n_users": int(judged.sum())}

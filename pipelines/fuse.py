@@ -4,9 +4,8 @@ Writes ``feat_items``, ``feat_users``. Belongs here: the two tables. Does not: n
 (``align``).
 """
 
-import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -21,145 +20,190 @@ from apache_beam.utils.shared import Shared
 from encoders.device import choose_device
 from encoders.modalities import MODALITIES
 from encoders.space.alignment import load_aligner
-from encoders.space.fusion import Features, FusionModel, fuse_items, fuse_users
+from encoders.space.features import Features, Uploads
+from encoders.space.fusion import FusionModel, fuse_items, fuse_users
+from encoders.space.ragged import Ragged
 from pipelines.config import Config
-from pipelines.engine import beam as runtime
+from pipelines.engine import beam as engine
+from pipelines.lake.cards import load_card
 from pipelines.lake.schemas import optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest, scratch, write_parquet
-from pipelines.night.contents import item_features, user_uploads
-from pipelines.night.events import Dataset, end_of_day, load_dataset
+from pipelines.night.night import Night
 
 log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Space:
-    """What a worker needs to put any item or user of a night into the unified space."""
-
-    model: FusionModel
-    digest: str
-    features: dict[str, Features]
-    data: Dataset
-    uploads: list[list[tuple[str, np.ndarray]]]
-    histories: list[np.ndarray]
-    n_events: np.ndarray
-    n_items: np.ndarray
-    youngest_days: np.ndarray
-    day: date
-    timezone: str
-    history: int
-    device: str
+Block = tuple[int, int]  # first row and end
 
 
-def load_space(config: Config, lake: Lake, day: date) -> _Space:
-    """Load the night's aligner, item vectors, events and uploads."""
-    folder, manifest = lake.folder("model_aligner", day), lake.require("model_aligner", day)
-    card = json.loads((folder / "card.json").read_text())
-    features, _ = item_features(config, lake, day)
-    data = load_dataset(lake, day, config.recommend, config.timezone)
-    youngest = np.full(len(data.users), np.inf)
-    np.minimum.at(youngest, data.user, data.age_days)
-    return _Space(
-        model=load_aligner((folder / "aligner.safetensors").read_bytes(), card),
-        digest=manifest.content_digest,
-        features=features,
-        data=data,
-        uploads=user_uploads(lake, day, data, list(features)),
-        histories=data.histories(),
-        n_events=np.bincount(data.user, minlength=len(data.users)),
-        n_items=np.diff(data.seen().indptr).astype(np.int64),
-        youngest_days=youngest,
-        day=day,
-        timezone=config.timezone,
-        history=config.aligner.history,
-        device=choose_device(config.compute.device).name,
+def fuse(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
+    """Publish ``feat_items``, then ``feat_users``, of the night."""
+    night = Night.of(config, lake, day)
+    space = Space(str(lake.root), day, choose_device(config.compute.device).name)
+    with scratch(config.paths.data / "cache", "fuse") as staging:
+        items = ItemShards(night)
+        yield _fuse_table(config, night, "feat_items", items, space, staging)
+        users = UserShards(night, config.aligner.history)
+        yield _fuse_table(config, night, "feat_users", users, space, staging)
+    log.info("features %s: %d items, %d users", day, items.rows, users.rows)
+
+
+def _fuse_table(
+    config: Config, night: Night, table: str, shards: "ItemShards | UserShards", space: "Space", staging: Path
+) -> Manifest:
+    """Write the shards that workers need, fuse them, publish the table."""
+    size = config.compute.shard_rows
+    blocks = [(a, min(a + size, shards.rows)) for a in range(0, max(shards.rows, 1), size)]
+    for block in blocks:
+        np.savez(staging / _shard(table, block, "npz"), allow_pickle=False, **shards.of(slice(*block)))
+
+    def build(p: beam.Pipeline) -> None:
+        p | beam.Create(blocks, reshuffle=False) | beam.ParDo(FuseBlock(space, str(staging), table))
+
+    engine.run(build, config.compute.runner, config.compute.runner_options, table)
+    return night.lake.publish(
+        table,
+        night.day,
+        (pq.read_table(staging / _shard(table, block, "parquet")) for block in blocks),
+        config_digest=config.digest("aligner", "encoders", "recommend"),
+        inputs={"model_aligner": night.lake.require("model_aligner", night.day).content_digest},
     )
 
 
-def fuse(config: Config, lake: Lake, day: date) -> tuple[Manifest, Manifest]:
-    """Publish ``feat_items``, then ``feat_users``, of the night; blocks of rows go through Beam."""
-    data = load_dataset(lake, day, config.recommend, config.timezone)
-    items = _fuse_table(config, lake, day, "feat_items", len(data.items))
-    users = _fuse_table(config, lake, day, "feat_users", len(data.users))
-    log.info("features %s: %d items, %d users", day, items.rows, users.rows)
-    return items, users
+@dataclass(frozen=True, eq=False)
+class Aligner:
+    """The night's aligner, loaded."""
+
+    model: FusionModel
+    digest: str
+    device: str
 
 
-def _fuse_table(config: Config, lake: Lake, day: date, table: str, rows: int) -> Manifest:
-    size = config.compute.shard_rows
-    blocks = [(a, min(a + size, rows)) for a in range(0, max(rows, 1), size)]
-    with scratch(config.paths.data / "cache", table) as staging:
+@dataclass(frozen=True)
+class Space:
+    """Where workers find the night's aligner, and the torch device that it runs on."""
 
-        def build(p: beam.Pipeline) -> None:
-            fuse_block = beam.ParDo(FuseBlock(config, lake.root, day, str(staging), table))
-            p | beam.Create(blocks, reshuffle=False) | fuse_block
+    lake: str
+    day: date
+    device: str
 
-        runtime.run(build, config.compute.runner, config.compute.runner_options, table)
-        return lake.publish(
-            table,
-            day,
-            (pq.read_table(staging / f"{a:09d}.parquet") for a, _ in blocks),
-            config_digest=config.digest("aligner", "encoders", "recommend"),
-            inputs={"model_aligner": lake.require("model_aligner", day).content_digest},
-        )
+    def load(self) -> Aligner:
+        """Load it."""
+        lake = Lake(Path(self.lake))
+        weights = (lake.folder("model_aligner", self.day) / "aligner.safetensors").read_bytes()
+        model = load_aligner(weights, load_card(lake, "aligner", self.day))
+        return Aligner(model, lake.require("model_aligner", self.day).content_digest, self.device)
+
+
+class ItemShards:
+    """What workers need of items: ids, vectors of each modality, which are there."""
+
+    def __init__(self, night: Night):
+        self.ids, self.features = night.dataset().items, night.features()
+        self.rows = len(self.ids)
+
+    def of(self, rows: slice) -> dict[str, np.ndarray]:
+        """Arrays of some items."""
+        arrays = {f"matrix.{m}": f.matrix[rows] for m, f in self.features.items()}
+        arrays |= {f"present.{m}": f.present[rows] for m, f in self.features.items()}
+        return arrays | {"ids": self.ids[rows].astype(str)}
+
+
+class UserShards:
+    """What workers need of users: ids, counts, the vectors of what they have met and uploaded most recently."""
+
+    def __init__(self, night: Night, history: int):
+        data = night.dataset()
+        self.ids, self.rows, self.histories = data.users, len(data.users), data.histories()
+        self.uploads = night.uploaded(data.users, tuple(night.features()))
+        self.fused = vectors_to_numpy(night.lake.read("feat_items", night.day, ["vector"])["vector"])
+        self.settings = {"history": np.array(history), "end_us": np.array(round(night.end.timestamp() * 1e6))}
+        youngest = np.full(self.rows, np.inf)
+        np.minimum.at(youngest, data.user, data.age_days)
+        self.counts = {
+            "n_events": np.bincount(data.user, minlength=self.rows),
+            "n_items": np.diff(data.seen().indptr).astype(np.int64),
+            "youngest_days": youngest,
+        }
+
+    def of(self, rows: slice) -> dict[str, np.ndarray]:
+        """Arrays of some users; of items and uploads those alone that these users need."""
+        recent = self.histories[rows].latest(int(self.settings["history"]))
+        items, at = np.unique(recent.values, return_inverse=True)
+        pieces = self.uploads.pieces[rows]
+        modality, row = self.uploads.modality[pieces.values], self.uploads.row[pieces.values]
+        vectors = {}
+        for m, matrix in self.uploads.vectors.items():
+            mine = modality == m
+            vectors[f"vectors.{m}"] = matrix[row[mine]]
+            row = np.where(mine, np.cumsum(mine) - 1, row)
+        history = {"history.bounds": recent.bounds, "history.values": at, "items": self.fused[items]}
+        uploads = {"uploads.bounds": pieces.bounds, "uploads.modality": modality, "uploads.row": row}
+        counts = {name: values[rows] for name, values in self.counts.items()}
+        return history | uploads | vectors | counts | self.settings | {"ids": self.ids[rows].astype(str)}
 
 
 class FuseBlock(beam.DoFn):
     """(first row, end) of the night's sorted items or users -> path of a Parquet shard of ``table``."""
 
-    def __init__(self, config: Config, lake: Path, day: date, out: str, table: str):
-        self.config, self.lake, self.day, self.out, self.table = config, lake, day, out, table
-        self.shared = Shared()
+    def __init__(self, space: Space, staging: str, table: str):
+        self.space, self.staging, self.table, self.shared = space, staging, table, Shared()
 
     def setup(self) -> None:
-        """Load the night once a process."""
-        lake = Lake(self.lake)
-        self.space: _Space = self.shared.acquire(lambda: load_space(self.config, lake, self.day))
-        if self.table == "feat_users":
-            self.fused = vectors_to_numpy(lake.read("feat_items", self.day, ["vector"])["vector"])
+        """Load the aligner once a process."""
+        self.aligner: Aligner = self.shared.acquire(self.space.load)
 
-    def process(self, element: tuple[int, int]) -> Iterator[str]:
+    def process(self, element: Block) -> Iterator[str]:
         """Fuse one block."""
-        rows = slice(*element)
-        is_items = self.table == "feat_items"
-        table = item_rows(self.space, rows) if is_items else user_rows(self.space, self.fused, rows)
-        path = Path(self.out) / f"{element[0]:09d}.parquet"
-        write_parquet(table, path)
+        with np.load(Path(self.staging) / _shard(self.table, element, "npz")) as arrays:
+            rows = ROWS[self.table](self.aligner, dict(arrays))
+        path = Path(self.staging) / _shard(self.table, element, "parquet")
+        write_parquet(rows, path)
         yield str(path)
 
 
-def item_rows(space: _Space, rows: slice) -> pa.Table:
-    """Rows of ``feat_items`` for a block of items."""
-    ids = space.data.items[rows]
-    features = {m: Features(f.matrix[rows], f.present[rows]) for m, f in space.features.items()}
-    fused = fuse_items(space.model, features, space.device)
+def _shard(table: str, block: Block, ending: str) -> str:
+    return f"{table}-{block[0]:09d}.{ending}"
+
+
+def item_rows(aligner: Aligner, arrays: dict[str, np.ndarray]) -> pa.Table:
+    """Rows of ``feat_items`` for a shard of items."""
+    ids, names = arrays["ids"], [n.removeprefix("matrix.") for n in arrays if n.startswith("matrix.")]
+    features = {m: Features(arrays[f"matrix.{m}"], arrays[f"present.{m}"]) for m in names}
+    fused = fuse_items(aligner.model, features, aligner.device)
     columns: dict[str, Any] = {"item_id": pa.array(ids, pa.string()), "vector": vectors_to_arrow(fused.vector)}
     for m in MODALITIES:
         has = features[m].present if m in features else np.zeros(len(ids), bool)
         aligned = fused.aligned[m] if m in features else np.zeros_like(fused.vector)
         columns |= {f"has_{m}": has, f"vector_{m}": optional_vectors_to_arrow(aligned, has)}
         columns[f"attention_{m}"] = fused.attention[m] if m in features else np.zeros(len(ids), np.float32)
-    columns["aligner_digest"] = pa.array([space.digest] * len(ids), pa.string())
-    return pa.table(columns)
+    return pa.table(columns | {"aligner_digest": pa.array([aligner.digest] * len(ids), pa.string())})
 
 
-def user_rows(space: _Space, fused: np.ndarray, rows: slice) -> pa.Table:
-    """Rows of ``feat_users`` for a block of users; ``fused`` are the vectors of all items."""
-    ids, uploads = space.data.users[rows], space.uploads[rows]
-    vectors = fuse_users(space.model, fused, space.histories[rows], uploads, space.history, space.device)
-    youngest = space.youngest_days[rows]
+def user_rows(aligner: Aligner, arrays: dict[str, np.ndarray]) -> pa.Table:
+    """Rows of ``feat_users`` for a shard of users."""
+    ids, youngest, modality = arrays["ids"], arrays["youngest_days"], arrays["uploads.modality"]
+    vectors = {n.removeprefix("vectors."): v for n, v in arrays.items() if n.startswith("vectors.")}
+    pieces = Ragged(arrays["uploads.bounds"], np.arange(len(modality)))
+    uploads = Uploads(pieces, modality, arrays["uploads.row"], vectors)
+    histories = Ragged(arrays["history.bounds"], arrays["history.values"])
+    fused = fuse_users(aligner.model, arrays["items"], histories, uploads, int(arrays["history"]), aligner.device)
     has = np.isfinite(youngest)
-    end = int(end_of_day(space.day, space.timezone).timestamp() * 1e6)
-    last = np.where(has, end - np.round(np.where(has, youngest, 0) * 86_400e6), 0).astype(np.int64)
+    last = np.where(has, arrays["end_us"] - np.round(np.where(has, youngest, 0) * 86_400e6), 0).astype(np.int64)
     return pa.table(
         {
             "user_id": pa.array(ids, pa.string()),
-            "vector": vectors_to_arrow(vectors),
-            "n_events": space.n_events[rows],
-            "n_items": space.n_items[rows],
-            "n_uploads": np.array([len(u) for u in uploads], np.int64),
+            "vector": vectors_to_arrow(fused),
+            "n_events": arrays["n_events"],
+            "n_items": arrays["n_items"],
+            "n_uploads": pieces.lengths.astype(np.int64),
             "last_event_at": pa.array(last, pa.timestamp("us", tz="UTC"), mask=~has),
             "recency_days": pa.array(np.where(has, youngest, 0.0), mask=~has),
-            "aligner_digest": pa.array([space.digest] * len(ids), pa.string()),
+            "aligner_digest": pa.array([aligner.digest] * len(ids), pa.string()),
         }
     )
+
+
+ROWS: dict[str, Callable[[Aligner, dict[str, np.ndarray]], pa.Table]] = {
+    "feat_items": item_rows,
+    "feat_users": user_rows,
+}

@@ -5,20 +5,20 @@ Belongs here: when to search, how one setting beats another. Does not: what is t
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 
-from encoders.device import single_threaded
-from pipelines.config import Config, Recommend
+from encoders.device import choose_device, single_threaded
+from pipelines.config import Config
 from pipelines.lake.cards import SETTINGS, load_card, model_files
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.night.inputs import Validation, load_inputs, load_validation
-from pipelines.recommenders.base import Hyperparameters, Recommender
-from pipelines.recommenders.blend.hybrid import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users
-from pipelines.recommenders.item_graphs import with_graphs
+from pipelines.night.inputs import load_inputs, load_validation
+from pipelines.night.night import Night
+from pipelines.recommenders.base import Hyperparameters, Recommender, Validation
+from pipelines.recommenders.ranking import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users
 from pipelines.recommenders.registry import unfitted
 
 log = logging.getLogger(__name__)
@@ -26,14 +26,13 @@ log = logging.getLogger(__name__)
 CERTAINTY = 1.0  # standard errors by which settings must beat the defaults
 
 
-@single_threaded()  # sums of several threads differ from run to run
 def search(
     config: Config, lake: Lake, day: date, now: bool = False, progress: Callable[[str], None] = log.info
-) -> Manifest:
+) -> Iterator[Manifest]:
     """Publish the night's settings: searched when due, else those of the last search.
 
     Args:
-        config: what is configured; settings pinned there are left alone.
+        config: events, recommenders and device are used; settings pinned there are left alone.
         lake: where tables are.
         day: the night.
         now: search whether due or not.
@@ -45,39 +44,52 @@ def search(
     last = card["searched_on"]
     every = config.recommend.search_days
     if now or last is None or day >= date.fromisoformat(last) + timedelta(days=every):
-        data, inputs = load_inputs(config, lake, day)
-        validation = load_validation(config, lake, day, data, with_graphs(inputs))
-        card = {"searched_on": day.isoformat()} | search_all(config.recommend, validation, progress)
-    return lake.publish_files(SETTINGS, day, model_files({}, card), config_digest=digest)
+        night, r = Night.of(config, lake, day), config.recommend
+        with single_threaded():  # sums of several threads differ from run to run
+            data, inputs = load_inputs(night, choose_device(config.compute.device).name)
+            validation = load_validation(night, data, inputs, config.aligner.history, r.filter_seen, r.k)
+            card = {"searched_on": day.isoformat()} | search_all(r.models, r.settings, validation, progress)
+    yield lake.publish_files(SETTINGS, day, model_files({}, card), config_digest=digest)
 
 
-def search_all(config: Recommend, validation: Validation, progress: Callable[[str], None] = log.info) -> dict[str, Any]:
+def search_all(
+    names: Sequence[str],
+    pinned: Mapping[str, Hyperparameters],
+    validation: Validation,
+    progress: Callable[[str], None] = log.info,
+) -> dict[str, Any]:
     """Search every recommender whose settings are not pinned.
+
+    Args:
+        names: recommenders of the night.
+        pinned: name -> settings that are left alone.
+        validation: days to judge on.
+        progress: told of each recommender.
 
     Returns:
         ``settings`` (recommender -> chosen settings), ``tried`` (recommender -> settings and NDCG@K each), ``users``.
     """
-    found: dict[str, Any] = {"users": len(judges(validation)), "settings": {}, "tried": {}}
-    if found["users"] < MIN_USERS:
-        progress(f"settings: {found['users']} warm validation users, {MIN_USERS} are needed; the defaults stay")
-        return found
-    for model in unfitted(config.models, {}):
-        if model.grid and model.name not in config.settings:
-            chosen, tried, _ = search_one(type(model), validation, config.k)
-            found["settings"][model.name], found["tried"][model.name] = chosen, tried
+    card: dict[str, Any] = {"users": len(judges(validation)), "settings": {}, "tried": {}}
+    if card["users"] < MIN_USERS:
+        progress(f"settings: {card['users']} warm validation users, {MIN_USERS} are needed; the defaults stay")
+        return card
+    for model in unfitted(names, {}):
+        if model.grid and model.name not in pinned:
+            chosen, tried, _ = search_one(type(model), validation)
+            card["settings"][model.name], card["tried"][model.name] = chosen, tried
             progress(f"settings: {model.name} {chosen or 'defaults'}")
-    return found
+    return card
 
 
 def judges(validation: Validation) -> np.ndarray:
     """Warm validation users, at most as many as ``FIT_SCORES`` allows."""
-    users = np.flatnonzero(np.diff(validation.wanted.indptr))
+    users = np.flatnonzero(np.diff(validation.relevant.indptr))
     users = users[is_warm(validation.past, users)]
-    return some_users(users, validation.wanted.shape[1])
+    return some_users(users, validation.relevant.shape[1])
 
 
 def search_one(
-    kind: type[Recommender], validation: Validation, k: int
+    kind: type[Recommender], validation: Validation
 ) -> tuple[Hyperparameters, list[Hyperparameters], Recommender]:
     """Try the defaults and the grid of a recommender.
 
@@ -89,7 +101,7 @@ def search_one(
     """
     users, trials = judges(validation), [dict[str, float | int | str](), *kind.grid]
     models = [kind(**s).fit(validation.past) for s in trials]
-    values = _judge(models, validation, users, k)
+    values = _judge(models, validation, users)
     tried = [s | {"ndcg": round(float(v.mean()), 5)} for s, v in zip(trials, values, strict=True)]
     best = better(values)
     return trials[best], tried, models[best]
@@ -103,15 +115,17 @@ def better(values: list[np.ndarray]) -> int:
     return max(sure, key=lambda i: gains[i].mean(), default=0)
 
 
-def _judge(models: list[Recommender], validation: Validation, users: np.ndarray, k: int) -> list[np.ndarray]:
+def _judge(models: list[Recommender], validation: Validation, users: np.ndarray) -> list[np.ndarray]:
     """NDCG@K of each user by each of the models of a kind."""
     found: list[list[np.ndarray]] = [[] for _ in models]
-    for block in blocks_of(users, validation.wanted.shape[1]):
+    for block in blocks_of(users, validation.relevant.shape[1]):
         forbidden = validation.seen[block] if validation.seen is not None else None
         evidence = models[0].evidence(validation.past, block)
         for i, model in enumerate(models):
             if i and not model.combines:
                 evidence = model.evidence(validation.past, block)
             scores = model.combine(evidence)
-            found[i].append(ndcg_of(scores, validation.wanted[block], forbidden, k, validation.past.device))
+            found[i].append(
+                ndcg_of(scores, validation.relevant[block], forbidden, validation.k, validation.past.device)
+            )
     return [np.concatenate(values) for values in found]

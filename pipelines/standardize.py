@@ -8,7 +8,7 @@ Belongs here: what rows of all files mean together on day D. Does not: reading f
 import hashlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -73,40 +73,35 @@ class Account:
                 self.count(kind, piece.source, **{"in": 1, "quarantined": 1})
 
 
-def standardize(config: Config, lake: Lake, day: date) -> tuple[dict[str, Manifest], list[Manifest]]:
+def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Make every std table of a night; earlier days whose raw events changed or were never made are made too.
 
-    Args:
-        config: the configuration.
-        lake: where tables are.
-        day: the night's day D.
-
-    Returns:
-        Manifest of each table's partition D, and those of earlier days of ``std_interactions`` that were made too.
+    Yields the manifests of earlier days of ``std_interactions`` that were made, then that of each table of the day.
     """
     store = RawStore(config.paths.raw, config.paths.allowed_uris)
     pieces = {kind: for_kind(kind, config).pieces(store, config) for kind in ("interactions", "items", "user_content")}
     account = Account()
     provenance = {"config_digest": config.digest(*SECTIONS)}
     events = _interactions(config, lake, day, pieces["interactions"], account, provenance)
-    made = {"std_interactions": events.pop(day)}
+    yield from (events[d] for d in sorted(events))
     items, refs = _current_items(day, pieces["items"], account)
     uploads = _uploads(day, pieces["user_content"], account)
     refs += [(m, r["uri"], r["source"], r["position"]) for r in uploads for m in [r["modality"]] if KINDS[m].is_file]
     index = MediaIndex(config.paths.data / "cache")
     found = index.look_up([(kind, uri) for kind, uri, _, _ in refs], store, config.paths.raw, config.compute)
     _reject_media(refs, found, account)
-    made["std_items"] = lake.publish("std_items", day, _items_table(items, found), **provenance)
-    made["std_user_content"] = lake.publish(
-        "std_user_content", day, _uploads_table(uploads, found, account), **provenance
-    )
-    made["std_media"] = lake.publish("std_media", day, _media_table(found.values()), **provenance)
+    uploaded = _uploads_table(uploads, found, account)
     rejects = pa.Table.from_pylist(_distinct(account.rejects), schema=_plain_schema("quarantine"))
-    made["quarantine"] = lake.publish("quarantine", day, rejects, **provenance)
     ledger = pa.Table.from_pylist(list(account.files.values()), schema=_plain_schema("ingest_files"))
-    made["ingest_files"] = lake.publish("ingest_files", day, ledger, **provenance)
-    log.info("std %s: %s", day, ", ".join(f"{t} {m.rows}" for t, m in made.items()))
-    return made, [events[d] for d in sorted(events)]
+    made = [
+        lake.publish("std_items", day, _items_table(items, found), **provenance),
+        lake.publish("std_user_content", day, uploaded, **provenance),
+        lake.publish("std_media", day, _media_table(found.values()), **provenance),
+        lake.publish_step("quarantine", day, "standardize", rejects, **provenance),
+        lake.publish("ingest_files", day, ledger, **provenance),
+    ]
+    log.info("std %s: %s", day, ", ".join(f"{m.table} {m.rows}" for m in made))
+    yield from made
 
 
 def _plain_schema(table: str) -> pa.Schema:

@@ -111,7 +111,7 @@ def night(tmp_path: Path, shop_raw: Path, tiny_models: dict[str, Path]) -> tuple
     path = write_config(tmp_path, models, "[augment]\nviews = 2", raw=shop_raw)
     config = load_config(path)
     lake = Lake(config.paths.data / "lake")
-    standardize(config, lake, FIRST)
+    list(standardize(config, lake, FIRST))
     return path, lake
 
 
@@ -122,20 +122,21 @@ def test_views_are_made_once_and_change_the_aligner_alone(night: tuple[Path, Lak
 
     config, lake, day = load_config(night[0]), night[1], FIRST
     for m in config.encoders:
-        embed(config, lake, m, day)
-    first = augment(config, lake, day)
+        list(embed(config, lake, day, m))
+    _, first = augment(config, lake, day)
     assert first.counters["encoded"] + first.counters["failed"] == first.counters["needed"] > 0
     before = parquet_bytes(lake.root / "aug_views")
-    again = augment(config, lake, day)
+    _, again = augment(config, lake, day)
     assert (again.counters["encoded"], again.counters["copied"]) == (0, first.rows)
     assert parquet_bytes(lake.root / "aug_views") == before
     rows = lake.read("aug_views", day)
     assert set(rows["modality"].to_pylist()) == {"text", "image", "audio"}
     by_view = rows.group_by(["modality", "view"]).aggregate([("content_sha256", "count")])
     assert by_view.num_rows == 6
-    with_views = align(config, lake, day)
+    (with_views,) = align(config, lake, day)
     plain = config.model_copy(update={"augment": Augment()})  # type: ignore[call-arg]
-    assert align(plain, lake, day).content_digest != with_views.content_digest
+    (without,) = align(plain, lake, day)
+    assert without.content_digest != with_views.content_digest
     kinds = {e.modality: e for e in examples(config, lake, day)}
     assert set(kinds) == {"text", "image", "audio"}
     assert all(len(e.after) == 3 for e in kinds.values())

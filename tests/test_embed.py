@@ -11,11 +11,13 @@ import pytest
 from encoders.base import EncoderSpec
 from encoders.device import Device
 from encoders.settings import ModelChoice
-from pipelines import embed as stage
 from pipelines.config import Config, Paths
+from pipelines.embed import embed
 from pipelines.engine import chosen
+from pipelines.lake.promises import references_embedded
 from pipelines.lake.schemas import TABLES
-from pipelines.lake.storage import Lake
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.night.night import Night
 from pipelines.standardize import text_sha256
 from tests.conftest import FIRST
 
@@ -72,16 +74,25 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake
     }
     rows = [empty | {"item_id": str(i), "text": t, "text_sha256": text_sha256(t)} for i, t in enumerate(texts)]
     lake.publish("std_items", FIRST, pa.Table.from_pylist(rows, schema=TABLES["std_items"].schema({})))
-    for name in ("std_user_content", "quarantine", "std_media"):
+    for name in ("std_user_content", "std_media"):
         lake.publish(name, FIRST, TABLES[name].schema({}).empty_table())
     return config, lake
 
 
-def test_a_bad_payload_fails_alone(night: tuple[Config, Lake]) -> None:
-    from pipelines.lake.promises import references_embedded
+def encoded(config: Config, lake: Lake) -> Manifest:
+    """Embed the texts of the night; the rejects come before the table."""
+    rejects, manifest = embed(config, lake, FIRST, "text")
+    assert (rejects.table, rejects.step) == ("quarantine", "emb_text")
+    return manifest
 
+
+def missing(config: Config, lake: Lake) -> list[str]:
+    return references_embedded(config, Night.of(config, lake, FIRST), "emb_text", lake.read("emb_text", FIRST))
+
+
+def test_a_bad_payload_fails_alone(night: tuple[Config, Lake]) -> None:
     config, lake = night
-    manifest = stage.embed(config, lake, "text", FIRST)
+    manifest = encoded(config, lake)
     assert (manifest.counters["encoded"], manifest.counters["failed"]) == (61, 3)
     rows = lake.read("quarantine", FIRST).to_pylist()
     found = {r["source"]: (r["stage"], r["reason"]) for r in rows}
@@ -91,23 +102,21 @@ def test_a_bad_payload_fails_alone(night: tuple[Config, Lake]) -> None:
         text_sha256("four nan"): ("embed_text", "non_finite_vector"),
     }
     assert not any("0x7f" in r["detail"] for r in rows), "details are the same every night"
-    assert references_embedded(config, lake, FIRST, "text") == [], "each has a vector or a reason"
-    again = stage.embed(config, lake, "text", FIRST)
+    assert missing(config, lake) == [], "each has a vector or a reason"
+    again = encoded(config, lake)
     assert (again.counters["copied"], again.content_digest) == (61, manifest.content_digest)
 
 
 def test_a_broken_encoder_stops_the_night(night: tuple[Config, Lake], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Awkward, "broken", True)
     with pytest.raises(Exception, match="device error"):
-        stage.embed(*night, "text", FIRST)
+        encoded(*night)
     assert not night[1].days("emb_text")
 
 
 def test_a_reference_without_vector_or_reason_is_found(night: tuple[Config, Lake]) -> None:
-    from pipelines.lake.promises import references_embedded
-
     config, lake = night
-    stage.embed(config, lake, "text", FIRST)
+    encoded(config, lake)
     table = lake.read("emb_text", FIRST)
     lake.publish("emb_text", FIRST, table.slice(1), config_digest=lake.require("emb_text", FIRST).config_digest)
-    assert "1 contents have no vector" in references_embedded(config, lake, FIRST, "text")[0]
+    assert "1 contents have no vector" in missing(config, lake)[0]

@@ -134,7 +134,7 @@ def test_a_night_trains_when_due_and_reembeds(task: str, tmp_path: Path, shop_ra
     from datetime import timedelta
 
     from pipelines.embed import embed
-    from pipelines.finetune import train
+    from pipelines.finetune import finetune as train
     from pipelines.standardize import standardize
 
     extra = (
@@ -145,19 +145,22 @@ def test_a_night_trains_when_due_and_reembeds(task: str, tmp_path: Path, shop_ra
     lake, days = Lake(config.paths.data / "lake"), [FIRST + timedelta(days=n) for n in range(2, 5)]
     digests = []
     for day in days:
-        standardize(config, lake, day)
-        manifest = train(config, lake, day)
+        list(standardize(config, lake, day))
+        (manifest,) = train(config, lake, day)
         trained = "encoder/model.safetensors" in manifest.files
         assert (
             trained or day == days[1] or "best_epoch" in (lake.folder("model_finetuned", day) / "card.json").read_text()
         )
-        digests.append(embed(config, lake, "text", day).config_digest)
+        digests.append(list(embed(config, lake, day, "text"))[-1].config_digest)
     assert "encoder/model.safetensors" not in lake.require("model_finetuned", days[1]).files, "not due"
     assert digests[0] == digests[1], "a night between goes on with the last result"
     before = lake.require("model_finetuned", days[0])
-    assert train(config, lake, days[0]).content_digest == before.content_digest, "the same bytes again"
-    plain = config.model_copy(update={"finetune": config.finetune.model_copy(update={"enabled": False})})
-    assert embed(plain, lake, "text", days[0]).config_digest != digests[0] or not before.files.keys() - {"card.json"}
+    (again,) = train(config, lake, days[0])
+    assert again.content_digest == before.content_digest, "the same bytes again"
+    plain = config.model_copy(update={"finetune": replace(config.finetune, enabled=False)})
+    assert list(embed(plain, lake, days[0], "text"))[-1].config_digest != digests[0] or not before.files.keys() - {
+        "card.json"
+    }
 
 
 def test_the_asset_is_there_when_enabled(tmp_path: Path, shop_raw: Path, model: Path) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from scipy import sparse
@@ -11,15 +12,17 @@ from encoders.settings import AlignerSettings
 from encoders.space import closed_form
 from encoders.space.alignment import _Batches, _Trainer, info_nce, load_aligner, train_aligner
 from encoders.space.closed_form import MAPS
-from encoders.space.fusion import FUSERS, Features, fuse_items, fuse_users
+from encoders.space.features import Features, Uploads
+from encoders.space.fusion import FUSERS, fuse_items, fuse_users
+from encoders.space.ragged import Ragged
 from pipelines.evaluate import Judgement, evaluate_model
 from pipelines.learning.metrics import PER_USER
-from pipelines.recommenders import base
-from pipelines.recommenders.base import Inputs, Recommender
-from pipelines.recommenders.blend.hybrid import Hybrid, is_warm, place_new
+from pipelines.recommenders import ranking
+from pipelines.recommenders.base import Inputs, Recommender, Validation
+from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.matrices import keep_largest
 from pipelines.recommenders.neighbours import SIMILARITIES, ItemCF
-from pipelines.recommenders.ranking import standard_scores, top_k
+from pipelines.recommenders.ranking import is_warm, standard_scores, top_k
 from pipelines.recommenders.registry import RECOMMENDERS, classes, unfitted
 from pipelines.search import better
 from tests.conftest import unit
@@ -62,7 +65,7 @@ def test_space_holds_content_and_taste(world, trained) -> None:  # type: ignore[
     there = features["text"].present | features["image"].present
     nearest = similarity[:, there].argmax(1)
     assert (group[np.flatnonzero(there)[nearest]] == group)[there].mean() > 0.9
-    users = fuse_users(model, fused.vector, histories, [[] for _ in histories], 20)
+    users = fuse_users(model, fused.vector, Ragged.of(histories), Uploads.none(len(histories)), 20)
     scores = users @ fused.vector[there].T
     assert (group[there][scores.argmax(1)] == np.arange(80) % GROUPS).mean() > 0.9
 
@@ -90,8 +93,8 @@ def test_fused_vectors_do_not_depend_on_neighbours(world, trained) -> None:  # t
     whole = fuse_items(model, features).vector
     part = fuse_items(model, {m: Features(f.matrix[30:37], f.present[30:37]) for m, f in features.items()}).vector
     assert np.array_equal(whole[30:37], part)
-    users = fuse_users(model, whole, histories, [[] for _ in histories], 20)
-    assert np.array_equal(users[5:6], fuse_users(model, whole, histories[5:6], [[]], 20))
+    users = fuse_users(model, whole, Ragged.of(histories), Uploads.none(len(histories)), 20)
+    assert np.array_equal(users[5:6], fuse_users(model, whole, Ragged.of(histories[5:6]), Uploads.none(1), 20))
 
 
 def test_uploads_speak_for_a_user_without_history(world, trained) -> None:  # type: ignore[no-untyped-def]
@@ -99,9 +102,9 @@ def test_uploads_speak_for_a_user_without_history(world, trained) -> None:  # ty
     model = load_aligner(*trained)
     fused = fuse_items(model, features).vector
     rows = np.flatnonzero(features["text"].present)[:20]
-    users = fuse_users(
-        model, fused, [np.zeros(0, int)] * 20, [[("text", features["text"].matrix[r])] for r in rows], 20
-    )
+    one_each = Ragged(np.arange(21), np.arange(20))
+    uploads = Uploads(one_each, np.full(20, "text"), rows, {"text": features["text"].matrix})
+    users = fuse_users(model, fused, Ragged.of([[]] * 20), uploads, 20)
     there = np.flatnonzero(features["text"].present)
     assert (group[there[(users @ fused[there].T).argmax(1)]] == group[rows]).mean() > 0.8
 
@@ -127,7 +130,7 @@ def test_every_kind_of_alignment_keeps_the_contract(world, kind: str) -> None:  
     both = features["text"].present & features["image"].present
     across = fused.aligned["text"][both] @ fused.aligned["image"][both].T
     assert (group[both][across.argmax(1)] == group[both]).mean() > 0.8, "a modality finds the other's items"
-    users = fuse_users(model, fused.vector, histories, [[] for _ in histories], 20)
+    users = fuse_users(model, fused.vector, Ragged.of(histories), Uploads.none(len(histories)), 20)
     nearest = (users @ fused.vector[there].T).argmax(1)
     assert (group[there][nearest] == np.arange(80) % GROUPS).mean() > 0.9, "users are near what they like"
     assert (card["curve"] == []) == (kind in MAPS)
@@ -278,7 +281,7 @@ def inputs_of(world) -> Inputs:  # type: ignore[no-untyped-def]
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)
     signal = np.array([True] * 80 + [False] * 2)
     known = [*histories, np.zeros(0, int), np.zeros(0, int)]
-    return Inputs(positives, content, {}, fused.astype(np.float32), means, signal, histories=known)
+    return Inputs(positives, content, {}, fused.astype(np.float32), means, signal, histories=Ragged.of(known))
 
 
 MODELS = unfitted(tuple(RECOMMENDERS), {"als": {"factors": 8}}) + [ItemCF(similarity=s) for s in SIMILARITIES]
@@ -295,7 +298,7 @@ def test_contract_of_all_recommenders(world, model: Recommender) -> None:  # typ
     singly = np.concatenate([fitted.score(inputs, np.array([u])) for u in everyone])
     assert np.allclose(scores, singly, atol=1e-5), "batch equals single"
     state = {k: v.copy() for k, v in fitted.state().items()}
-    restored = classes()[model.name]().restore(state)
+    restored = classes()[model.name]().restore(state, inputs)
     assert np.array_equal(restored.score(inputs, everyone), scores), "a stored model is the same model"
     assert np.array_equal(model.fit(inputs).score(inputs, everyone), scores), "fitting again changes nothing"
     if model.name == "transfer":
@@ -324,7 +327,7 @@ def test_top_k_is_exact_and_unique() -> None:
 @pytest.mark.parametrize("levels", [1, 3, 4000])
 def test_top_k_of_long_rows_is_that_of_a_sort(levels: int) -> None:
     """Long rows are sought in segments; with one level and three all is tied, within segments and across them."""
-    n = 8 * base.SEGMENT * 10 + 17
+    n = 8 * ranking.SEGMENT * 10 + 17
     rng = np.random.default_rng(levels)
     scores = rng.integers(0, levels, (30, n)).astype(np.float32)
     forbidden = sparse.random(30, n, 0.3, format="csr", rng=rng)
@@ -371,18 +374,19 @@ def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
     right_for_cold = np.where((np.arange(users) < 100)[:, None], noise[1], truth)
     models = [Fixed("a", right_for_warm), Fixed("b", right_for_cold)]
     past = Inputs(sparse.csr_matrix(history.astype(np.float32)))
-    mixed = Hybrid(models, facts=False)
-    report = mixed.fit(past, wanted, past.positives, 10)
+    named = {m.name: m for m in models}
+    mixed = Hybrid(facts=False).given(named)
+    report = mixed.weigh(Validation(0, past, wanted, past.positives, 10))
     assert report["warm"]["weights"]["a"] > 5 * abs(report["warm"]["weights"]["b"])
     assert report["cold"]["weights"]["b"] > 3 * abs(report["cold"]["weights"]["a"])
-    assert mixed.weights["cold"].all(), "cold users keep what only few of them wake"
+    assert mixed.channels_of["cold"].all(), "cold users keep what only few of them wake"
     for segment in ("warm", "cold"):
         found = report[segment]["ndcg"]
         assert found["blend"] >= max(found["a"], found["b"]) - 0.02
     everyone = np.arange(users)
-    evidence = mixed.evidence(past, everyone)
+    evidence = mixed.evidence_of(past, everyone)
     blended = mixed.blend(evidence, is_warm(past, everyone))
-    again = Hybrid(models).restore(mixed.state())
+    again = Hybrid().given(named).restore(mixed.state(), past)
     assert np.array_equal(again.blend(evidence, is_warm(past, everyone)), blended)
     assert np.corrcoef(blended[150], right_for_cold[150])[0, 1] > 0.8
     assert np.corrcoef(blended[50], right_for_warm[50])[0, 1] > 0.8
@@ -391,7 +395,9 @@ def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
 def test_a_segment_with_few_validation_users_keeps_the_weights_it_starts_from() -> None:
     wanted = sparse.csr_matrix(np.eye(5, 8, dtype=np.float32))
     models = [Fixed("a", np.ones((5, 8))), Fixed("b", np.ones((5, 8)))]
-    report = Hybrid(models, facts=False).fit(Inputs(wanted), wanted, None, 3)
+    report = (
+        Hybrid(facts=False).given({m.name: m for m in models}).weigh(Validation(0, Inputs(wanted), wanted, None, 3))
+    )
     assert report["warm"]["weights"] == report["cold"]["weights"] == {"a": 0.5, "b": 0.5}
     assert "fewer than" in report["warm"]["note"]
 
@@ -438,9 +444,15 @@ def test_metrics_against_ir_definitions() -> None:
 
 def test_slices_of_the_evaluation() -> None:
     judgement = Judgement(
-        relevant={"w": {"old", "new"}, "c": {"old"}}, met={"old": 3}, users_before={"w"}, catalogue={"old", "new", "x"}
+        users=np.array(["c", "w"]),
+        items=np.array(["new", "old", "x"]),
+        relevant=sparse.csr_matrix(np.array([[0, 1, 0], [1, 1, 0]], np.float32)),
+        warm=np.array([False, True]),
+        met=np.array([0, 3, 0]),
+        users_before=1,
     )
-    rows = evaluate_model("m", {"w": ["new", "x"], "*": ["old"]}, judgement, 20)
+    lists = pa.table({"user_id": ["w", "w", "*"], "rank": [1, 2, 1], "item_id": ["new", "x", "old"]})
+    rows = evaluate_model("m", lists, judgement, 20)
     value = {(r["metric"], r["slice"]): r["value"] for r in rows if r["k"] == 10}
     assert value["recall", "all"] == pytest.approx((0.5 + 1) / 2)
     assert value["recall", "user_warm"] == 0.5

@@ -12,24 +12,23 @@ from scipy import sparse
 
 from benchmarks.accuracy import NAMES, Contest, judged, load_split
 from benchmarks.cold import figures, held_out
-from pipelines.night.inputs import Validation
-from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.base import Inputs, Recommender, Validation
 from pipelines.recommenders.blend import likelihood, transfer
 from pipelines.recommenders.blend.facts import ItemFacts
-from pipelines.recommenders.blend.hybrid import SURE, Hybrid, blocks_of, is_warm, ndcg_of
-from pipelines.recommenders.blend.likelihood import SMOOTHING, Choices, combined, fit, fit_few, logarithm
+from pipelines.recommenders.blend.hybrid import SURE, Hybrid
+from pipelines.recommenders.blend.likelihood import SMOOTHING, Choices, Weights, combined, fit, fit_sparse, log_ratio
 from pipelines.recommenders.blend.transfer import Transfer
 from pipelines.recommenders.content import Content
-from pipelines.recommenders.graph import BLOCK, WALKS, GraphFilter, Walker
+from pipelines.recommenders.graph import WALKS, GraphFilter, Walker
 from pipelines.recommenders.item_graphs import GRAPH_NEIGHBOURS, centred, content_graph, nearest_graph, normalized
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.matrices import OnDevice, right_directions
-from pipelines.recommenders.ranking import weighted_sum
+from pipelines.recommenders.ranking import PASS_USERS, blocks_of, is_warm, ndcg_of, weighted_sum
 from pipelines.recommenders.registry import classes
 from pipelines.search import judges, search_one
 from tests.conftest import unit
 
-USERS, ITEMS = 4 * BLOCK + 24, 60
+USERS, ITEMS = 4 * PASS_USERS + 24, 60
 HALF = 2e-3  # what three steps in half precision may be off by
 
 
@@ -85,8 +84,8 @@ def test_a_search_judges_every_setting_by_its_own_lists(inputs: Inputs, kind: ty
     hidden = (np.random.default_rng(2).random(liked.shape) < 0.3) & (liked > 0)
     past = replace(inputs, positives=sparse.csr_matrix(np.where(hidden, 0, liked)))
     wanted = sparse.csr_matrix(hidden.astype(np.float32))
-    validation = Validation(0, past, wanted, past.positives)
-    _, tried, _ = search_one(kind, validation, 10)
+    validation = Validation(0, past, wanted, past.positives, 10)
+    _, tried, _ = search_one(kind, validation)
     users = judges(validation)
     for trial, settings in zip(tried, ({}, *kind.grid), strict=True):
         scores = kind(**settings).fit(past).score(past, users)
@@ -112,8 +111,8 @@ def test_graph_filter_by_hand(inputs: Inputs) -> None:
     expected = walks["RRR"] + 0.3 * (walks["RRC"] + walks["RCR"]) + 0.09 * walks["RCC"]
     scores = model.score(inputs, everyone)
     assert np.allclose(scores, expected * (1 + damped) ** 0.5, rtol=HALF, atol=1e-6)
-    again = GraphFilter(0.3, 0.5).restore(model.state())
-    some = np.array([3, BLOCK + 1, 5])
+    again = GraphFilter(0.3, 0.5).restore(model.state(), inputs)
+    some = np.array([3, PASS_USERS + 1, 5])
     assert np.allclose(again.score(inputs, some), scores[some], atol=1e-6), "users do not depend on their block"
     assert not scores[5].any(), "no history, nothing to say"
     assert scores[:, 7].any(), "content carries an item that nobody has met"
@@ -121,7 +120,7 @@ def test_graph_filter_by_hand(inputs: Inputs) -> None:
 
 @pytest.mark.parametrize(
     ("items", "size"),
-    [(100, 9984), (18_357, BLOCK), (50_000, BLOCK), (1_000_000, 4), (9_000_000, 1), (0, 1_000_000)],
+    [(100, 9984), (18_357, PASS_USERS), (50_000, PASS_USERS), (1_000_000, 4), (9_000_000, 1), (0, 1_000_000)],
 )
 def test_blocks_are_whole_passes_until_catalogues_are_too_large(items: int, size: int) -> None:
     users = np.arange(2_000_001)[::2]
@@ -185,15 +184,15 @@ def test_leading_directions_are_those_of_the_svd() -> None:
 
 def test_logarithm_ignores_the_scale_of_a_row() -> None:
     scores = np.array([[0, 1, 3], [0, 10, 30], [0, 0, 0]], np.float32)
-    found = logarithm(scores)
+    found = log_ratio(scores)
     assert np.allclose(found[0], found[1])
     assert np.ptp(found[2]) == 0
 
 
-def test_logarithm_is_exact_at_powers_of_two_and_straight_between_them() -> None:
-    ratio = np.array([[0.25, 0.5, 0.75, 1, 1.3, 2.5]], np.float32)
-    found = logarithm(ratio - np.float32(SMOOTHING))  # of mean 1
-    assert np.allclose(found, np.log(2) * np.array([[-2, -1, -0.5, 0, 0.3, 1.25]]), atol=1e-5)
+def test_logarithm_is_the_natural_one_of_the_ratio_to_the_mean() -> None:
+    scores = np.array([[0.25, 0.5, 0.75, 1, 1.3, 2.2]], np.float32)  # of mean 1
+    assert np.allclose(log_ratio(scores), np.log(scores + SMOOTHING), atol=1e-6)
+    assert log_ratio(np.array([[0, 0, 8]], np.float32))[0, 2] == pytest.approx(np.log(3 + SMOOTHING))
 
 
 def test_negative_similarity_counts_as_none(inputs: Inputs) -> None:
@@ -207,21 +206,26 @@ def test_negative_similarity_counts_as_none(inputs: Inputs) -> None:
         assert (walk >= 0).all()
 
 
-def test_scores_that_are_not_finite_have_no_logarithm() -> None:
+def test_scores_that_are_not_finite_have_no_log_ratio() -> None:
     for wrong in (np.nan, np.inf):
         with pytest.raises(FloatingPointError, match="not finite"):
-            logarithm(np.array([[1, wrong, 2]], np.float32))
-    assert logarithm(np.zeros((3, 0), np.float32)).shape == (3, 0)
+            log_ratio(np.array([[1, wrong, 2]], np.float32))
+    assert log_ratio(np.zeros((3, 0), np.float32)).shape == (3, 0)
 
 
 def chosen(channels: list[np.ndarray], wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None = None) -> Choices:
     c = len(channels)
-    return Choices.collect(channels, np.zeros(wanted.shape[1], np.float32), wanted, seen, np.full(c, 1 / c))
+    return Choices.collect(channels, wanted, seen, np.full(c, 1 / c), np.zeros(wanted.shape[1], np.float32))
+
+
+def weights(channels: int, covariates: int = 0, value: float = 0.0) -> Weights:
+    """Weights that are all the same."""
+    return Weights(np.full(channels, value), np.full(covariates, value))
 
 
 @pytest.mark.parametrize("alternatives", [512, 12], ids=["all", "a sample"])
 def test_stack_finds_the_weights_that_made_the_choices(alternatives: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likelihood, "ALTERNATIVES", alternatives)
+    monkeypatch.setattr(likelihood, "CANDIDATES", alternatives)
     rng = np.random.default_rng(0)
     users, items = 3000, 40
     channels = [rng.normal(size=(users, items)).astype(np.float32) for _ in range(2)]
@@ -232,11 +236,11 @@ def test_stack_finds_the_weights_that_made_the_choices(alternatives: int, monkey
     logit[seen.toarray() > 0] = -np.inf
     wanted = sparse.csr_matrix((np.ones(users, np.float32), (np.arange(users), logit.argmax(1))), shape=(users, items))
     choices = chosen(channels, wanted, seen)
-    assert (choices.other.shape[1] < 30) == (alternatives < items)
-    w = fit(choices, facts, np.zeros(5))
+    assert (choices.candidate.shape[1] < 30) == (alternatives < items)
+    w = fit(choices, facts, weights(2, 3))
     wide = 0.08 if alternatives > items else 0.16
-    assert np.allclose(w[:2], true, atol=wide), w
-    assert np.allclose(w[2:], of_facts, atol=wide), w
+    assert np.allclose(w.channels, true, atol=wide), w
+    assert np.allclose(w.covariates, of_facts, atol=wide), w
 
 
 def test_a_sample_of_alternatives_stands_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,17 +248,17 @@ def test_a_sample_of_alternatives_stands_for_all(monkeypatch: pytest.MonkeyPatch
     channels = [rng.normal(size=(400, 200)).astype(np.float32)]
     wanted = sparse.csr_matrix((np.ones(400, np.float32), (np.arange(400), channels[0].argmax(1))), shape=(400, 200))
     seen = sparse.csr_matrix(((rng.random((400, 200)) < 0.1) & (wanted.toarray() == 0)).astype(np.float32))
-    monkeypatch.setattr(likelihood, "ALTERNATIVES", 50)
+    monkeypatch.setattr(likelihood, "CANDIDATES", 50)
     some = chosen(channels, wanted, seen)
     assert 0.95 < some.weight.sum() / (400 * 200 - seen.nnz) < 1.05, "weights add up to the items that are allowed"
     drawn = sparse.csr_matrix(
-        (some.weight.ravel(), (np.repeat(np.arange(400), some.other.shape[1]), some.other.ravel()))
+        (some.weight.ravel(), (np.repeat(np.arange(400), some.candidate.shape[1]), some.candidate.ravel()))
     )
     assert drawn.multiply(seen).nnz == 0
-    assert np.allclose(some.ndcg(np.ones(1), np.zeros((200, 0)), 10), 1), "each user's best item comes first"
+    assert np.allclose(some.ndcg(weights(1, value=1), np.zeros((200, 0)), 10), 1), "each user's best item comes first"
     exact = np.sort(channels[0], 1)[:, ::-1]
     fifth = sparse.csr_matrix((channels[0] == exact[:, 4:5]).astype(np.float32))
-    found = chosen(channels, fifth).ndcg(np.ones(1), np.zeros((200, 0)), 10)
+    found = chosen(channels, fifth).ndcg(weights(1, value=1), np.zeros((200, 0)), 10)
     assert abs(found.mean() - 1 / np.log2(6)) < 0.02, "ranks are estimated without bias"
 
 
@@ -266,17 +270,18 @@ def test_blocks_of_choices_join_to_the_whole() -> None:
     parts = [chosen([z[a:b] for z in channels], wanted[a:b], seen[a:b]) for a, b in ((0, 25), (25, 60))]
     whole, joined = chosen(channels, wanted, seen), Choices.joined(parts)
     none = np.zeros((30, 0), np.float32)
-    assert np.allclose(fit(joined, none, np.zeros(2)), fit(whole, none, np.zeros(2)), atol=1e-6)
+    one, other = (fit(c, none, weights(2)).channels for c in (joined, whole))
+    assert np.allclose(one, other, atol=1e-6)
     assert np.array_equal(joined.user, whole.user)
-    some = np.array([3, 30, 59])
-    assert np.array_equal(joined.of(some).ndcg(np.ones(2), none, 5), joined.ndcg(np.ones(2), none, 5)[some])
+    some, ones = np.array([3, 30, 59]), weights(2, value=1)
+    assert np.array_equal(joined.of(some).ndcg(ones, none, 5), joined.ndcg(ones, none, 5)[some])
 
 
 def test_a_channel_without_meaning_gets_no_weight(inputs: Inputs) -> None:
     rng = np.random.default_rng(0)
     useful = inputs.positives.toarray() * 3 + rng.normal(size=(USERS, ITEMS)).astype(np.float32)
     noise = rng.normal(size=(USERS, ITEMS)).astype(np.float32)
-    w = fit(chosen([useful, noise], inputs.positives), np.zeros((ITEMS, 0), np.float32), np.zeros(2))
+    w = fit(chosen([useful, noise], inputs.positives), np.zeros((ITEMS, 0), np.float32), weights(2)).channels
     assert w[0] > 0.5
     assert abs(w[1]) < 0.1
 
@@ -307,10 +312,10 @@ def test_new_items_go_to_those_who_like_their_like(inputs: Inputs, monkeypatch: 
     by_content = Content().fit(past).score(past, users)[:, new]
     gained, plain = (ndcg_of(s[judges], wanted[judges], None, 3, "cpu").mean() for s in (scores[:, new], by_content))
     assert gained > 1.1 * plain, (gained, plain)
-    assert np.array_equal(Transfer().restore(model.state()).score(past, users), scores)
+    assert np.array_equal(Transfer().restore(model.state(), past).score(past, users), scores)
     assert np.array_equal(Transfer().fit(replace(past)).score(past, users), scores), "training repeats itself"
     monkeypatch.setattr(transfer, "REACHED", 0)
-    from_users = Transfer().restore(model.state()).score(past, users)
+    from_users = Transfer().restore(model.state(), past).score(past, users)
     assert np.allclose(from_users, scores, rtol=HALF, atol=1e-5), "walks from users are walks from items"
 
 
@@ -322,11 +327,11 @@ def test_new_items_by_a_graph_alone_and_where_there_are_none(inputs: Inputs) -> 
     scores = model.score(past, users)[:, new]
     same = (new % 4)[None] == (users % 4)[:, None]
     assert scores[same].mean() > 1.5 * scores[~same].mean()
-    assert np.array_equal(Transfer().restore(model.state()).score(past, users)[:, new], scores)
+    assert np.array_equal(Transfer().restore(model.state(), past).score(past, users)[:, new], scores)
     everything = replace(inputs, positives=sparse.csr_matrix(np.ones((USERS, ITEMS), np.float32)))
     for nothing_to_do in (everything, Inputs(past.positives)):
         model = Transfer().fit(nothing_to_do)
-        assert not Transfer().restore(model.state()).score(nothing_to_do, users).any()
+        assert not Transfer().restore(model.state(), nothing_to_do).score(nothing_to_do, users).any()
 
 
 def test_content_reads_a_graph_where_there_are_no_vectors(inputs: Inputs) -> None:
@@ -337,7 +342,7 @@ def test_content_reads_a_graph_where_there_are_no_vectors(inputs: Inputs) -> Non
     liked = inputs.positives[users].toarray()
     expected = liked / np.maximum(np.linalg.norm(liked, axis=1, keepdims=True), 1e-12) @ graph.toarray()
     assert np.allclose(scores, expected, atol=1e-6)
-    assert np.array_equal(Content().restore(model.state()).score(given, users), scores)
+    assert np.array_equal(Content().restore(model.state(), given).score(given, users), scores)
     both = Content().fit(replace(inputs, graphs={"image": graph}))
     assert not both.graphs, "vectors say it better"
 
@@ -375,9 +380,9 @@ def test_accuracy_reads_a_split_and_the_hybrid_wins(inputs: Inputs, tmp_path: Pa
     everyone = is_warm(split.inputs, split.users("test")).all()
     assert not everyone, "cold users hear all recommenders"
     assert contest.needless() == pytest.approx(lists)
-    hybrid.weights["cold"] = hybrid.weights["warm"] * [name != "content" for name in hybrid.parts]
-    hybrid.weights["warm"] = hybrid.weights["cold"]
-    mute = {n for n in NAMES if not hybrid.weights["warm"][[p.split(".")[0] == n for p in hybrid.parts]].any()}
+    of, names = hybrid.channels_of, hybrid.channel_names
+    of["warm"] = of["cold"] = of["warm"] * [name != "content" for name in names]
+    mute = {n for n in NAMES if not of["warm"][[p.split(".")[0] == n for p in names]].any()}
     assert "content" in mute
     scores = sum(contest.cost[n][p.replace("_list", "")] for n in mute for p in parts)
     assert scores > 0
@@ -401,7 +406,7 @@ def test_a_user_with_many_items_has_one_vote() -> None:
     wanted = np.zeros((400, 50), np.float32)
     wanted[np.arange(300), first[:300, 0]] = 1  # most users follow the first channel, one item each
     np.put_along_axis(wanted[300:], second[300:, :12], 1, 1)  # few follow the second, twelve items each
-    w = fit(chosen(channels, sparse.csr_matrix(wanted)), np.zeros((50, 0), np.float32), np.zeros(2))
+    w = fit(chosen(channels, sparse.csr_matrix(wanted)), np.zeros((50, 0), np.float32), weights(2)).channels
     assert w[0] > 1.5 * w[1], "3:1 in users, 1:4 in events"
 
 
@@ -430,31 +435,32 @@ def test_channels_that_hardly_add_are_left_out_where_enough_users_say_so(users: 
     twin = truth + np.float32(0.01) * other
     logit = 1.5 * truth + rng.gumbel(size=truth.shape)
     wanted = sparse.csr_matrix((np.ones(users, np.float32), (np.arange(users), logit.argmax(1))), shape=truth.shape)
-    choices, facts, start = chosen([truth, noise, twin], wanted), np.zeros((40, 0), np.float32), np.full(3, 1 / 3)
+    choices, facts, start = chosen([truth, noise, twin], wanted), np.zeros((40, 0), np.float32), Weights.even(3, 0)
     whole = fit(choices, facts, start)
-    few = fit_few(choices, facts, start, whole)
+    sparse_weights = fit_sparse(choices, facts, start, whole)
+    few = sparse_weights.channels
     if users < 100:
         assert few.all(), "few users do not tell what is needed"
         return
     assert few[1] == 0, "noise"
     assert (few[[0, 2]] == 0).sum() == 1, "of twins one is enough"
     assert few.sum() == pytest.approx(1.5, abs=0.15), "it speaks for both"
-    assert choices.ndcg(few, facts, 10).mean() > choices.ndcg(whole, facts, 10).mean() - 0.005
+    assert choices.ndcg(sparse_weights, facts, 10).mean() > choices.ndcg(whole, facts, 10).mean() - 0.005
 
 
 def test_a_blend_looks_at_nothing_that_weighs_nothing(inputs: Inputs) -> None:
     models = [Noise(), classes()["popularity"]().fit(inputs), GraphFilter().fit(inputs)]
-    hybrid = Hybrid(models, facts=False)
-    weights, level = np.zeros(2 + len(WALKS), np.float32), np.zeros(ITEMS, np.float32)
-    weights[1], weights[2 + WALKS.index("RRR")] = 0.4, 0.8
-    hybrid.weights = {"warm": weights, "cold": np.eye(len(weights), dtype=np.float32)[1]}
+    hybrid = Hybrid(facts=False).given({m.name: m for m in models})
+    warm_weights, level = np.zeros(2 + len(WALKS), np.float32), np.zeros(ITEMS, np.float32)
+    warm_weights[1], warm_weights[2 + WALKS.index("RRR")] = 0.4, 0.8
+    hybrid.channels_of = {"warm": warm_weights, "cold": np.eye(len(warm_weights), dtype=np.float32)[1]}
     hybrid.prior = {"warm": level, "cold": level + np.float32(2)}
     users = np.arange(9)
-    evidence = hybrid.evidence(inputs, users)
+    evidence = hybrid.evidence_of(inputs, users)
     unused = evidence | {"noise": [np.full((9, ITEMS), np.nan, np.float32)]}
     warm = np.arange(9) % 3 > 0
     found = hybrid.blend(unused, warm)
-    popular, walked = logarithm(evidence["popularity"][0]), logarithm(evidence["graph"][WALKS.index("RRR")])
+    popular, walked = log_ratio(evidence["popularity"][0]), log_ratio(evidence["graph"][WALKS.index("RRR")])
     assert np.allclose(found[warm], (0.4 * popular + 0.8 * walked)[warm], atol=1e-5)
     assert np.allclose(found[~warm], popular[~warm] + 2, atol=1e-5)
     assert np.allclose(hybrid.blend(unused, np.ones(9, bool))[warm], found[warm], atol=1e-6)
@@ -475,8 +481,8 @@ def test_facts_take_part_only_where_other_users_show_their_worth(inputs: Inputs,
     rng = np.random.default_rng(1)
     liked_now = np.where(np.arange(ITEMS) % 4 == 2, 0.3, 0.01) if drifts else np.full(ITEMS, 0.08)
     wanted = sparse.csr_matrix((rng.random((USERS, ITEMS)) < liked_now[None]).astype(np.float32))
-    hybrid = Hybrid([Noise()])
-    report = hybrid.fit(inputs, wanted, None, 10)["warm"]
+    hybrid = Hybrid().given({"noise": Noise()})
+    report = hybrid.weigh(Validation(0, inputs, wanted, None, 10))["warm"]
     assert (report["facts"]["ndcg_gain"] > SURE * report["facts"]["standard_error"]) == drifts
     assert hybrid.prior["warm"].any() == drifts
     if drifts:
@@ -488,7 +494,7 @@ def test_lightgcn_gradient_is_that_of_the_softmax(inputs: Inputs) -> None:
     """Against automatic differentiation of the loss written out."""
     torch.manual_seed(0)
     liked = (inputs.positives > 0).astype(np.float32).tocsr()
-    batch, model = np.array([1, 2, 9, BLOCK + 3]), LightGCN(dim=8)
+    batch, model = np.array([1, 2, 9, PASS_USERS + 3]), LightGCN(dim=8)
     vectors = torch.randn(USERS + ITEMS, 8, dtype=torch.float64)
     units = torch.nn.functional.normalize(vectors, dim=1).requires_grad_()
     logit = units[batch] @ units[USERS:].T / model.temperature
@@ -512,6 +518,6 @@ def test_lightgcn_learns_taste_and_repeats_itself(inputs: Inputs) -> None:
     theirs = np.arange(USERS) % 4 == 3
     assert scores[theirs, 7].mean() > scores[~theirs, 7].mean() + 0.2, "content carries an item that nobody has met"
     assert np.array_equal(LightGCN(dim=16).fit(inputs).score(inputs, everyone), scores)
-    assert np.array_equal(LightGCN().restore(model.state()).score(inputs, everyone), scores)
+    assert np.array_equal(LightGCN().restore(model.state(), inputs).score(inputs, everyone), scores)
     empty = replace(inputs, positives=sparse.csr_matrix((USERS, ITEMS), dtype=np.float32))
     assert np.isfinite(LightGCN(dim=16).fit(empty).score(empty, everyone)).all()

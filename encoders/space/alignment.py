@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from encoders.device import single_threaded
 from encoders.settings import AlignerSettings, values_of
 from encoders.space.closed_form import MAPS, Map, ridge
-from encoders.space.fusion import Features, FusionModel, fuse_items
+from encoders.space.features import Features
+from encoders.space.fusion import FusionModel, fuse_items
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from encoders.space.fusion import Features
+from encoders.space.features import Features
 
 DAMPING = 0.1  # ridge, in mean variances of a modality
 SHRINKAGE = 3.0  # added to an item's degree

@@ -14,24 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.space.features import Features, Uploads
+from encoders.space.ragged import Ragged
+
 BATCH = 512  # rows of one pass; short batches are padded, so a vector does not depend on its neighbours
-
-
-@dataclass(frozen=True)
-class Features:
-    """Vectors of n items in one modality.
-
-    Attributes:
-        matrix: float32 (n, d_m), unit rows; rows that are absent are ignored.
-        present: bool (n,).
-        sequence: (steps, features) where each row is a flat sequence.
-        views: float32 (v, n, d_m), augmented rows for training; a row without a view repeats its original.
-    """
-
-    matrix: np.ndarray
-    present: np.ndarray
-    sequence: tuple[int, int] | None = None
-    views: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -255,12 +241,7 @@ def fuse_items(model: FusionModel, features: dict[str, Features], device: str = 
 
 
 def fuse_users(
-    model: FusionModel,
-    items: np.ndarray,
-    histories: Sequence[np.ndarray],
-    uploads: Sequence[Sequence[tuple[str, np.ndarray]]],
-    length: int,
-    device: str = "cpu",
+    model: FusionModel, items: np.ndarray, histories: Ragged, uploads: Uploads, length: int, device: str = "cpu"
 ) -> np.ndarray:
     """Put users into the unified space.
 
@@ -268,7 +249,7 @@ def fuse_users(
         model: a trained model.
         items: fused item vectors (n_items, d).
         histories: item rows of each user, oldest first; the last ``length`` are used.
-        uploads: (modality, vector (d_m,)) of each user, oldest first; the last ``length`` are used.
+        uploads: pieces of the same users; the last ``length`` are used.
         length: see above.
         device: torch device.
 
@@ -277,17 +258,27 @@ def fuse_users(
     """
     model = model.eval().to(device)
     out = np.zeros((len(histories), model.dim), np.float32)
+    kind = {name: k.detach().cpu().numpy() for name, k in model.kind.items()}
     with torch.inference_mode():
         for a, b in _batches(len(histories)):
             tokens = np.zeros((BATCH, 2 * length, model.dim), np.float32)
             mask = np.zeros((BATCH, 2 * length), bool)
-            for row in range(a, b):
-                recent = histories[row][-length:]
-                tokens[row - a, : len(recent)] = items[recent] + model.kind["history"].detach().cpu().numpy()
-                mask[row - a, : len(recent)] = True
-                for i, (m, vector) in enumerate(uploads[row][-length:]):
-                    projected = model.aligned(m, torch.tensor(vector)[None].to(device)) + model.kind[m]
-                    tokens[row - a, length + i], mask[row - a, length + i] = projected[0].cpu().numpy(), True
+            recent = histories[a:b].latest(length)
+            tokens[recent.owner, recent.place] = items[recent.values] + kind["history"]
+            mask[recent.owner, recent.place] = True
+            pieces = uploads.pieces[a:b].latest(length)
+            for m in np.unique(uploads.modality[pieces.values]).tolist():
+                mine = uploads.modality[pieces.values] == m
+                owner, place = pieces.owner[mine], length + pieces.place[mine]
+                vectors = uploads.vectors[m][uploads.row[pieces.values[mine]]]
+                tokens[owner, place] = _aligned(model, m, vectors, device) + kind[m]
+                mask[owner, place] = True
             fused, _ = model.pool(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
             out[a:b] = fused[: b - a].cpu().numpy()
     return out
+
+
+def _aligned(model: FusionModel, modality: str, x: np.ndarray, device: str) -> np.ndarray:
+    """Aligned vectors (n, d) of inputs (n, d_m), in batches of one size."""
+    rows = [model.aligned(modality, _padded(x[a:b], device))[: b - a].cpu().numpy() for a, b in _batches(len(x))]
+    return np.concatenate(rows)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,12 @@ from encoders.errors import DecodeError, cause_of
 from encoders.modalities import Modality
 from encoders.settings import ModelChoice
 from encoders.tuning import SAMPLE
-from pipelines.config import Compute, Config
+from pipelines.config import Compute
 from pipelines.engine import beam as runtime
-from pipelines.engine.chosen import Chosen, choice_of, choose, loaded
-from pipelines.lake.schemas import vectors_to_arrow
-from pipelines.lake.storage import Lake, write_parquet
-from pipelines.raw.files import RawError, RawStore
+from pipelines.engine.chosen import Chosen, choose, loaded
+from pipelines.lake.schemas import TABLES, vectors_to_arrow
+from pipelines.lake.storage import write_parquet
+from pipelines.raw.files import RawError, RawPlace, RawStore
 from pipelines.raw.media import read_media
 
 log = logging.getLogger(__name__)
@@ -55,11 +54,11 @@ def payload_of(row: dict[str, Any], store: RawStore) -> bytes:
     return row["text"].encode() if row["text"] is not None else read_media(store, row["uri"])
 
 
-def of_night(config: Config, lake: Lake, modality: Modality, day: date, content: pa.Table) -> Chosen:
-    """The night's encoder; measured on its content where this machine does not know the model yet."""
-    store = RawStore(config.paths.raw, config.paths.allowed_uris)
-    choice, cache = choice_of(config, lake, modality, day), config.paths.data / "cache"
-    return choose(modality, choice, config.compute, cache, lambda: _first_payloads(content, store))
+def of_content(
+    modality: Modality, choice: ModelChoice, compute: Compute, cache: Path, raw: RawPlace, content: pa.Table
+) -> Chosen:
+    """The encoder of a night; measured on its content where this machine does not know the model yet."""
+    return choose(modality, choice, compute, cache, lambda: _first_payloads(content, RawStore(*raw)))
 
 
 def _first_payloads(content: pa.Table, store: RawStore) -> list[bytes]:
@@ -119,8 +118,7 @@ class Job:
         choice: the model and its options.
         device: where and how it runs.
         digest: of the encoder.
-        raw_root: raw folder of media files.
-        allowed_uris: see ``RawStore``.
+        raw: where media files are.
         out: folder for shards.
         view: augment each payload first.
     """
@@ -129,8 +127,7 @@ class Job:
     choice: ModelChoice
     device: Device
     digest: str
-    raw_root: str
-    allowed_uris: tuple[str, ...]
+    raw: RawPlace
     out: str
     view: View | None = None
 
@@ -171,6 +168,12 @@ def failures(staging: Path) -> list[dict[str, str]]:
     return [r for p in sorted(staging.glob("failures-*.parquet")) for r in pq.read_table(p).to_pylist()]
 
 
+def rejects(stage: str, failures: list[dict[str, Any]]) -> pa.Table:
+    """Rows of ``quarantine`` for payloads that could not be encoded."""
+    rows = [{"stage": stage, "position": 0} | {k: f[k] for k in ("source", "reason", "detail")} for f in failures]
+    return pa.Table.from_pylist(rows, schema=TABLES["quarantine"].schema({}))
+
+
 @contextmanager
 def _watched(out: Path, name: str, total: int, reused: int, report: Report | None) -> Iterator[None]:
     """Log and report progress while the workers write theirs next to their shards."""
@@ -208,7 +211,7 @@ class EncodeBlock(beam.DoFn):
     def setup(self) -> None:
         """Load the model unless this process has it."""
         self.encoder = loaded(self.job.modality, self.job.choice, self.job.device)
-        self.store = RawStore(self.job.raw_root, self.job.allowed_uris)
+        self.store = RawStore(*self.job.raw)
         self.progress = Path(self.job.out) / f"progress-{uuid.uuid4().hex}"
         self.done = 0
 

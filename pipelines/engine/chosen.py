@@ -20,7 +20,7 @@ from encoders.device import Device, choose_device
 from encoders.modalities import Modality
 from encoders.settings import ModelChoice
 from encoders.tuning import Tuning, machine, tune
-from pipelines.config import Compute, Config, digest_of
+from pipelines.config import Compute, digest_of
 from pipelines.lake.cards import load_card
 from pipelines.lake.storage import Lake, code_digest
 
@@ -104,10 +104,17 @@ def _remembered(cache: Path, facts: list[Any], measured: bool) -> Path:
     return cache / "encoders" / f"{digest_of([*facts, measured])}.json"
 
 
-def choice_of(config: Config, lake: Lake, modality: Modality, day: date) -> ModelChoice:
-    """The configured model, or what fine-tuning had made of it by the end of the day."""
-    choice = config.encoders[modality]
-    if modality != "text" or not config.finetune.enabled:
+def choice_of(lake: Lake, day: date, modality: Modality, choice: ModelChoice, finetuned: bool) -> ModelChoice:
+    """The configured model, or what fine-tuning had made of it by the end of the day.
+
+    Args:
+        lake: where models are.
+        day: the night.
+        modality: what the model embeds; fine-tuning trains that of text.
+        choice: the configured model.
+        finetuned: whether models are fine-tuned at all.
+    """
+    if modality != "text" or not finetuned:
         return choice
     trained_on = date.fromisoformat(load_card(lake, "finetuned", day)["trained_on"])
     folder = lake.folder("model_finetuned", trained_on) / "encoder"

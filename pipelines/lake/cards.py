@@ -12,9 +12,10 @@ import numpy as np
 from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
 
-from pipelines.lake.storage import Lake
-from pipelines.recommenders.base import Arrays, Hyperparameters, Recommender
-from pipelines.recommenders.registry import singles, unfitted
+from encoders.modalities import MODALITIES
+from pipelines.lake.storage import Lake, StorageError
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
+from pipelines.recommenders.registry import RECOMMENDERS, blend_of, singles
 
 
 def model_files(state: Arrays, card: Mapping[str, Any]) -> dict[str, bytes]:
@@ -57,12 +58,39 @@ def chosen_settings(lake: Lake, day: date) -> dict[str, Hyperparameters]:
     return settings
 
 
-def load_recommenders(lake: Lake, day: date, names: Sequence[str]) -> list[Recommender]:
-    """The night's fitted recommenders, without the one that combines them.
+TABLES_OF_MODELS = ("std_interactions", "std_items", "std_user_content", "feat_items", "feat_users")
+
+
+def made_from(lake: Lake, day: date) -> dict[str, str]:
+    """Table -> digest of its partition of the night, of all that recommenders are fitted on.
+
+    Models hold these digests, not copies of vectors, so that what serves can be checked to be what was fitted.
+    """
+    tables = [*TABLES_OF_MODELS, *(f"emb_{m}" for m in MODALITIES)]
+    found = {t: lake.manifest(t, day) for t in (*tables, SETTINGS)}
+    return {t: m.content_digest for t, m in found.items() if m is not None}
+
+
+def load_recommenders(lake: Lake, day: date, names: Sequence[str], inputs: Inputs) -> list[Recommender]:
+    """The night's fitted recommenders, the one that combines the others last.
+
+    Args:
+        lake: where models are.
+        day: the night.
+        names: which ones.
+        inputs: of the same night.
 
     Raises:
-        StorageError: one was not published.
+        StorageError: one was not published, or was fitted on other tables than are there now.
     """
-    names = singles(names)
-    models = unfitted(names, {n: load_card(lake, n, day)["settings"] for n in names})
-    return [model.restore(load_arrays(lake, model.name, day)) for model in models]
+    now, fitted = made_from(lake, day), dict[str, Recommender]()
+    blend = blend_of(names)
+    for name in (*singles(names), *([blend] if blend else [])):
+        then = lake.require(f"model_{name}", day).inputs
+        if changed := sorted(t for t in then if now.get(t) != then[t]):
+            raise StorageError(
+                f"model_{name} of {day} was fitted on another {', '.join(changed)}; train the night again"
+            )
+        model = RECOMMENDERS[name].load()(**load_card(lake, name, day)["settings"])
+        fitted[name] = model.given(fitted).restore(load_arrays(lake, name, day), inputs)
+    return list(fitted.values())

@@ -1,105 +1,156 @@
 """Promises that span tables, each a function that returns what breaks it. An empty list is a kept promise.
 
+A promise is made with its table, its text and the columns that it looks at; checks of the table derive from the list.
 Rules of a single table are in ``schemas``. Nothing here repairs anything.
 """
 
-from collections import Counter
-from datetime import date
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.modalities import Modality
+from encoders.modalities import MODALITIES
 from pipelines.config import Config
 from pipelines.lake.schemas import EVERYONE
-from pipelines.lake.storage import Lake
-from pipelines.night.contents import content_of
-from pipelines.night.events import end_of_day
 
+if TYPE_CHECKING:
+    from pipelines.night.night import Night
+
+Broken = Callable[[Config, "Night", str, pa.Table], list[str]]
 SHOWN = 5  # examples in a message
 
 
-def rows_accounted(config: Config, lake: Lake, day: date) -> list[str]:
+@dataclass(frozen=True)
+class Promise:
+    """What must hold between a table and others.
+
+    Attributes:
+        name: of the check.
+        text: what is promised, in a sentence.
+        columns: of the published partition that ``broken`` gets.
+        broken: (configuration, night, table, rows) -> what breaks it.
+    """
+
+    name: str
+    text: str
+    columns: tuple[str, ...]
+    broken: Broken
+
+
+PROMISES: dict[str, list[Promise]] = {}  # table -> its promises
+
+
+def promise(tables: Sequence[str], text: str, columns: Sequence[str]) -> Callable[[Broken], Broken]:
+    """Make a function the promise of some tables; its name is that of the check."""
+
+    def made(broken: Broken) -> Broken:
+        for table in tables:
+            PROMISES.setdefault(table, []).append(Promise(broken.__name__, text, tuple(columns), broken))
+        return broken
+
+    return made
+
+
+@promise(
+    ["ingest_files"],
+    "Rows in = rows out + superseded + quarantined, file by file.",
+    ["source", "rows_in", "rows_out", "rows_superseded", "rows_quarantined"],
+)
+def rows_accounted(config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
     """Raw files whose rows in are not out + superseded + quarantined; the last is counted in the quarantine table."""
-    table = lake.read("quarantine", day, ["stage", "source", "position"]).to_pylist()
-    rejected = Counter(r["source"] for r in table if r["stage"] == "ingest" and r["position"])
+    rejects = night.lake.read("quarantine", night.day, ["stage", "source", "position"])
+    of_rows = pc.and_(pc.equal(rejects["stage"], "ingest"), pc.greater(rejects["position"], 0))
+    counted = rejects.filter(of_rows).group_by("source").aggregate([([], "count_all")])
+    rejected = dict(zip(counted["source"].to_pylist(), counted["count_all"].to_pylist(), strict=True))
     out = []
-    for f in lake.read("ingest_files", day).to_pylist():
-        accounted = f["rows_out"] + f["rows_superseded"] + rejected[f["source"]]
-        if f["rows_in"] != accounted or f["rows_quarantined"] != rejected[f["source"]]:
-            found = f"out {f['rows_out']} + superseded {f['rows_superseded']} + quarantined {rejected[f['source']]}"
-            out.append(f"{f['source']}: in {f['rows_in']}, {found}")
+    for f in rows.to_pylist():
+        quarantined = rejected.get(f["source"], 0)
+        accounted = f["rows_out"] + f["rows_superseded"] + quarantined
+        if f["rows_in"] != accounted or f["rows_quarantined"] != quarantined:
+            parts = f"out {f['rows_out']} + superseded {f['rows_superseded']} + quarantined {quarantined}"
+            out.append(f"{f['source']}: in {f['rows_in']}, {parts}")
     return out
 
 
-def nothing_after_the_day(config: Config, lake: Lake, day: date) -> list[str]:
+@promise(["std_interactions"], "No event is dated after the partition's day.", ["event_at"])
+def nothing_after_the_day(config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
     """Events dated after the end of the day."""
-    latest = pc.max(lake.read("std_interactions", day, ["event_at"])["event_at"]).as_py()
-    end = end_of_day(day, config.timezone)
-    return [f"an event at {latest} is not before {end}"] if latest and latest >= end else []
+    latest = pc.max(rows["event_at"]).as_py()
+    return [f"an event at {latest} is not before {night.end}"] if latest and latest >= night.end else []
 
 
-def references_embedded(config: Config, lake: Lake, day: date, modality: Modality) -> list[str]:
+@promise(
+    [f"emb_{m}" for m in MODALITIES],
+    "Every referenced content has a vector or a reason.",
+    ["content_sha256", "encoder_digest"],
+)
+def references_embedded(config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
     """Content that the night refers to and that has neither a vector nor a reason in the quarantine."""
-    needed = {sha for shas in content_of(config, modality, lake.read("std_items", day)) for sha in shas}
-    uploads = lake.read("std_user_content", day, ["modality", "content_sha256"])
-    if not config.encoders[modality].is_vectors:
-        needed |= set(uploads.filter(pc.equal(uploads["modality"], modality))["content_sha256"].to_pylist())
-    table = f"emb_{modality}"
-    digest = lake.require(table, day).config_digest
-    for part in lake.scan(table, lake.days(table, day), ["content_sha256", "encoder_digest"]):
-        needed -= set(part.filter(pc.equal(part["encoder_digest"], digest))["content_sha256"].to_pylist())
-    if needed:
-        rejects = lake.read("quarantine", day, ["stage", "source"])
-        failed = set(rejects.filter(pc.equal(rejects["stage"], f"embed_{modality}"))["source"].to_pylist())
-        media = lake.read("std_media", day, ["sha256", "uri"])
-        needed -= failed | {
-            s for s, u in zip(media["sha256"].to_pylist(), media["uri"].to_pylist(), strict=True) if u in failed
-        }
-    return (
-        [f"{len(needed)} contents have no vector and no reason: {', '.join(sorted(needed)[:SHOWN])}"] if needed else []
-    )
+    modality, uploads = table.removeprefix("emb_"), night.uploads()
+    missing = night.contents(modality).flatten()
+    if not night.is_vectors(modality):  # nobody can look up an upload in a file of vectors
+        own = uploads.filter(pc.equal(uploads["modality"], modality))["content_sha256"]
+        missing = pa.concat_arrays([missing, *own.chunks])
+    digest, missing = night.lake.require(table, night.day).config_digest, pc.unique(missing)
+    for known in (rows, night.earlier_keys(table)):
+        keys = known.filter(pc.equal(known["encoder_digest"], digest))["content_sha256"]
+        missing = missing.filter(pc.invert(pc.is_in(missing, value_set=keys.combine_chunks())))
+    if len(missing):
+        rejects, media = night.lake.read("quarantine", night.day, ["stage", "source"]), night.media()
+        failed = rejects.filter(pc.equal(rejects["stage"], f"embed_{modality}"))["source"].combine_chunks()
+        files = media.filter(pc.is_in(media["uri"], value_set=failed))["sha256"].combine_chunks()
+        missing = missing.filter(pc.invert(pc.is_in(missing, value_set=pa.concat_arrays([failed, files]))))
+    if not len(missing):
+        return []
+    return [f"{len(missing)} contents have no vector and no reason: {', '.join(sorted(missing.to_pylist())[:SHOWN])}"]
 
 
-def lists_keep_their_word(config: Config, lake: Lake, day: date) -> list[str]:
+@promise(
+    ["recommendations"],
+    "Every user with history has K distinct items, all known, none seen.",
+    ["user_id", "item_id"],
+)
+def lists_keep_their_word(config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
     """Served lists that are short, repeat an item, hold an unknown one, or one that the user has seen."""
-    lists = lake.read("recommendations", day, ["user_id", "item_id"])
-    catalogue = lake.read("std_items", day, ["item_id"])["item_id"]
-    problems = []
-    unknown = pc.sum(pc.invert(pc.is_in(lists["item_id"], pc.unique(catalogue)))).as_py() or 0
+    catalogue, problems = night.items()["item_id"].combine_chunks(), []
+    unknown = pc.sum(pc.invert(pc.is_in(rows["item_id"], value_set=catalogue))).as_py() or 0
     if unknown:
         problems.append(f"{unknown} rows recommend items that are not in the catalogue")
-    repeated = lists.num_rows - lists.group_by(["user_id", "item_id"]).aggregate([]).num_rows
+    repeated = rows.num_rows - rows.group_by(["user_id", "item_id"]).aggregate([]).num_rows
     if repeated:
         problems.append(f"{repeated} rows repeat an item within a list")
-    events = lake.read_days("std_interactions", lake.days("std_interactions", day), ["user_id", "item_id"])
-    events = (
-        events.filter(pc.is_in(events["item_id"], pc.unique(catalogue))).group_by(["user_id", "item_id"]).aggregate([])
-    )
-    filtered = config.recommend.filter_seen
-    if filtered:
-        seen = lists.join(events, ["user_id", "item_id"], join_type="left semi").num_rows
+    events = night.events().select(["user_id", "item_id"])
+    met = events.filter(pc.is_in(events["item_id"], value_set=catalogue)).group_by(["user_id", "item_id"]).aggregate([])
+    if config.recommend.filter_seen:
+        seen = rows.join(met, ["user_id", "item_id"], join_type="left semi").num_rows
         if seen:
             problems.append(f"{seen} rows recommend what the user has seen")
-    return problems + _short_lists(
-        lists, events if filtered else events.slice(0, 0), len(catalogue), config.recommend.k
-    )
+    else:
+        met = met.slice(0, 0)
+    users = pa.concat_arrays([pc.unique(events["user_id"]), pa.array([EVERYONE])])
+    return problems + _short_lists(rows, met, pc.unique(users), len(catalogue), config.recommend.k)
 
 
-def _short_lists(lists: pa.Table, seen: pa.Table, catalogue: int, k: int) -> list[str]:
-    lengths = Counter(lists["user_id"].to_pylist())
-    met = Counter(seen["user_id"].to_pylist())
-    users = {*met, EVERYONE}
-    short = sorted(u for u in users if lengths[u] != min(k, catalogue - met[u]))
-    return [f"{len(short)} users have no full list, for example {', '.join(short[:SHOWN])}"] if short else []
+def _short_lists(lists: pa.Table, seen: pa.Table, users: pa.Array, catalogue: int, k: int) -> list[str]:
+    """Users whose list does not have K items, or as many as there are that they have not seen."""
+    length, met = (_counts(t["user_id"], users) for t in (lists, seen))
+    short = users.filter(pa.array(length != np.minimum(k, catalogue - met))).to_pylist()
+    return [f"{len(short)} users have no full list, for example {', '.join(sorted(short)[:SHOWN])}"] if short else []
 
 
-def scores_fall(config: Config, lake: Lake, day: date) -> list[str]:
+def _counts(values: pa.ChunkedArray, of: pa.Array) -> np.ndarray:
+    """How often each of ``of`` is among the values."""
+    at = pc.index_in(values, value_set=of).drop_null()
+    return np.bincount(np.asarray(at, np.int64), minlength=len(of))
+
+
+@promise(["recommendations"], "Scores do not rise with the rank.", ["user_id", "rank", "score"])
+def scores_fall(config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
     """Lists whose score rises with the rank."""
-    table = lake.read("recommendations", day, ["user_id", "rank", "score"]).sort_by(
-        [("user_id", "ascending"), ("rank", "ascending")]
-    )
-    user, score = table["user_id"].to_numpy(), table["score"].to_numpy()
+    rows = rows.sort_by([("user_id", "ascending"), ("rank", "ascending")])
+    user, score = rows["user_id"].to_numpy(), rows["score"].to_numpy()
     rises = int(((user[1:] == user[:-1]) & (np.diff(score) > 0)).sum())
     return [f"{rises} rows score higher than the row above them"] if rises else []

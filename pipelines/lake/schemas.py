@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders.modalities import FILES, MODALITIES
+from encoders.modalities import FILES, KINDS, MODALITIES
+from pipelines.recommenders.registry import RECOMMENDERS
 
 VECTOR = "fixed_size_list<float32>[d]"
 # A nullable vector is a plain list: pyarrow cannot read back a Parquet fixed_size_list column that holds nulls.
@@ -53,12 +54,28 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table, partitioned by day (``date=YYYY-MM-DD`` in the path), sorted by its key."""
+    """One table, partitioned by day (``date=YYYY-MM-DD`` in the path), sorted by its key.
+
+    Attributes:
+        name: in the lake, and of the asset.
+        description: what a row is.
+        key: columns that no two rows share.
+        columns: in order.
+        stage: module of ``pipelines`` that writes it.
+        group: of assets.
+        parents: nearest assets that it is made from. ``*`` stands for any ending, ``group:`` for a whole group,
+            ``@yesterday`` for the partition of the day before; those that a configuration does without do not count.
+        by_step: several steps of a night write it, each a part of its own (``date=.../step=...``).
+    """
 
     name: str
     description: str
     key: tuple[str, ...]
     columns: tuple[Column, ...]
+    stage: str = ""
+    group: str = ""
+    parents: tuple[str, ...] = ()
+    by_step: bool = False
 
     def schema(self, vector_types: dict[str, pa.DataType]) -> pa.Schema:
         """Arrow schema with the key and descriptions in its metadata."""
@@ -237,6 +254,7 @@ TABLES: dict[str, Table] = {
                 _c("recommendation_id", pa.string(), "recommendation that led to it", True),
                 _c("source", pa.string(), "raw file, relative to the raw folder"),
             ),
+            stage="standardize", group="data", parents=("raw_interactions",),
         ),
         Table(
             "std_items", "The catalogue as known at the end of the day.", ("item_id",),
@@ -255,6 +273,7 @@ TABLES: dict[str, Table] = {
                 *(_c(k.sha_column, STRINGS, f"sha256 of each usable {k.noun}") for k in FILES),
                 _c("source", pa.string(), "raw file of this version"),
             ),
+            stage="standardize", group="data", parents=("raw_items", "raw_media"),
         ),
         Table(
             "std_user_content", "What users uploaded up to the day, one row a piece.",
@@ -269,6 +288,7 @@ TABLES: dict[str, Table] = {
                 _c("created_at", TIMESTAMP, "when it was uploaded, UTC"),
                 _c("source", pa.string(), "raw file"),
             ),
+            stage="standardize", group="data", parents=("raw_user_content", "raw_media"),
         ),
         Table(
             "std_media", "One row a distinct media file that decodes.", ("sha256",),
@@ -284,6 +304,7 @@ TABLES: dict[str, Table] = {
                 _c("duration_s", pa.float64(), "duration in seconds; at most 180 of a sound and 600 of a video", True),
                 _c("uri", pa.string(), "first reference to it, in order of name"),
             ),
+            stage="standardize", group="data", parents=("raw_media",),
         ),
         Table(
             "quarantine", "Every rejected row or file.", ("stage", "source", "position", "reason", "detail"),
@@ -294,6 +315,7 @@ TABLES: dict[str, Table] = {
                 _c("reason", pa.string(), "reason code"),
                 _c("detail", pa.string(), "what was expected and what was found"),
             ),
+            stage="standardize", group="quality", parents=("std_*",), by_step=True,
         ),
         Table(
             "ingest_files", "Row account of each raw file, for the rows of this day.", ("source",),
@@ -305,6 +327,7 @@ TABLES: dict[str, Table] = {
                 _c("rows_superseded", pa.int64(), "older versions of an item or upload that a newer row replaced"),
                 _c("rows_quarantined", pa.int64(), "rejected rows"),
             ),
+            stage="standardize", group="quality", parents=("quarantine",),
         ),
         *(
             Table(
@@ -315,8 +338,10 @@ TABLES: dict[str, Table] = {
                     _c("encoder_digest", pa.string(), "identity of weights and preprocessing"),
                     _c("vector", VECTOR, "unit vector"),
                 ),
+                stage="embed", group="embedded",
+                parents=("std_items", *(("std_media",) if k.is_file else ("std_user_content", "model_finetuned"))),
             )
-            for m in MODALITIES
+            for m, k in KINDS.items()
         ),
         Table(
             "aug_views", "Vectors of augmented views of the day's content; training reads them, scoring never does.",
@@ -328,6 +353,7 @@ TABLES: dict[str, Table] = {
                 _c("view", pa.int32(), "epoch that seeds the ops"),
                 _c("vector", OPTIONAL_VECTOR, "unit vector, as long as the encoder's"),
             ),
+            stage="augment", group="embedded", parents=("emb_*",),
         ),
         Table(
             "feat_items", "Items in the unified space.", ("item_id",),
@@ -337,6 +363,7 @@ TABLES: dict[str, Table] = {
                 *_per_modality(("vector", "has", "attention")),
                 _c("aligner_digest", pa.string(), "identity of the aligner"),
             ),
+            stage="fuse", group="features", parents=("model_aligner",),
         ),
         Table(
             "feat_users", "Users in the same space, from history and uploads up to the day.", ("user_id",),
@@ -350,6 +377,7 @@ TABLES: dict[str, Table] = {
                 _c("recency_days", pa.float64(), "days from the latest event to the end of the day", True),
                 _c("aligner_digest", pa.string(), "identity of the aligner"),
             ),
+            stage="fuse", group="features", parents=("model_aligner",),
         ),
         Table(
             "reco_candidates", "Top K of every recommender for the next day.", ("model", "user_id", "rank"),
@@ -360,6 +388,7 @@ TABLES: dict[str, Table] = {
                 _c("item_id", pa.string(), "item"),
                 _c("score", pa.float32(), "higher is better; comparable within one model"),
             ),
+            stage="score", group="recommendations", parents=("group:models",),
         ),
         Table(
             "recommendations", "What to show tomorrow: top K a user, with the reason.", ("user_id", "rank"),
@@ -376,6 +405,7 @@ TABLES: dict[str, Table] = {
                 _c("reason_modality", pa.string(), "modality that makes them alike, by attention times cosine", True),
                 _c("reason_attention", pa.float32(), "attention of that modality in the item's vector, 0 to 1", True),
             ),
+            stage="score", group="recommendations", parents=("reco_candidates",),
         ),
         Table(
             "eval_offline", "Yesterday's lists judged by what users did today.", ("model", "metric", "k", "slice"),
@@ -387,6 +417,48 @@ TABLES: dict[str, Table] = {
                 _c("value", pa.float64(), "mean over users"),
                 _c("n_users", pa.int64(), "users in the slice"),
             ),
+            stage="evaluate", group="evaluation", parents=("reco_candidates@yesterday", "std_interactions"),
         ),
     )
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that a stage writes: files and a JSON card, partitioned by day; see ``Table`` for the attributes."""
+
+    name: str
+    description: str
+    stage: str
+    group: str
+    parents: tuple[str, ...]
+
+
+def models() -> dict[str, Model]:
+    """Name -> every model that a night may write."""
+    own = (
+        Model(
+            "model_finetuned",
+            "The text encoder trained on the log every few nights; a new model re-embeds the catalogue.",
+            stage="finetune",
+            group="embedded",
+            parents=("std_items", "std_interactions"),
+        ),
+        Model(
+            "model_aligner",
+            "One space for all modalities, learned from who likes what: a projection each, then fused.",
+            stage="align",
+            group="embedded",
+            parents=("emb_*", "aug_views", "std_interactions"),
+        ),
+        Model(
+            "model_settings",
+            "Settings of the recommenders, searched every few nights on the last days before the night.",
+            stage="search",
+            group="models",
+            parents=("feat_*",),
+        ),
+    )
+    parents = ("feat_*", "model_settings")
+    recommenders = (Model(f"model_{e.name}", e.text, "train", "models", parents) for e in RECOMMENDERS.values())
+    return {m.name: m for m in (*own, *recommenders)}

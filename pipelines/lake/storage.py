@@ -53,6 +53,7 @@ class Manifest:
         code_digest: the code that made it.
         inputs: name of each input -> its digest.
         counters: facts of the run that made it (encoded, reused, ...).
+        step: what wrote it, where several steps of a night write a table each for itself.
         spec: the encoder of a table of vectors, see ``encoders.base.EncoderSpec``.
     """
 
@@ -66,6 +67,7 @@ class Manifest:
     inputs: dict[str, str] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     spec: dict[str, Any] = field(default_factory=dict)
+    step: str = ""
 
 
 @cache
@@ -130,33 +132,39 @@ class Lake:
     def __init__(self, root: Path):
         self.root = Path(root)
 
-    def folder(self, table: str, day: date) -> Path:
-        """Folder of a partition, published or not."""
-        return self.root / table / f"date={day.isoformat()}"
+    def folder(self, table: str, day: date, step: str = "") -> Path:
+        """Folder of a partition, or of what a step wrote of it; published or not."""
+        day_folder = self.root / table / f"date={day.isoformat()}"
+        return day_folder / f"step={step}" if step else day_folder
+
+    def steps(self, table: str, day: date) -> list[str]:
+        """Steps that have written a partition of a table that each writes for itself, in order of name."""
+        found = self.folder(table, day).glob(f"step=*/{MANIFEST}")
+        return sorted(path.parent.name.removeprefix("step=") for path in found)
 
     def days(self, table: str, upto: date | None = None) -> list[date]:
         """Published days of a table in order, none after ``upto``."""
-        found = []
-        for path in (self.root / table).glob(f"date=*/{MANIFEST}"):
-            match = re.fullmatch(r"date=(\d{4}-\d\d-\d\d)", path.parent.name)
+        found = set()
+        for path in (self.root / table).glob(f"date=*/step=*/{MANIFEST}" if _by_step(table) else f"date=*/{MANIFEST}"):
+            match = re.fullmatch(r"date=(\d{4}-\d\d-\d\d)", path.relative_to(self.root / table).parts[0])
             if match:
-                found.append(date.fromisoformat(match[1]))
+                found.add(date.fromisoformat(match[1]))
         return sorted(d for d in found if upto is None or d <= upto)
 
-    def manifest(self, table: str, day: date) -> Manifest | None:
+    def manifest(self, table: str, day: date, step: str = "") -> Manifest | None:
         """Manifest of a partition, or None where it was never published."""
         try:
-            return Manifest(**json.loads((self.folder(table, day) / MANIFEST).read_text()))
+            return Manifest(**json.loads((self.folder(table, day, step) / MANIFEST).read_text()))
         except FileNotFoundError:
             return None
 
-    def require(self, table: str, day: date) -> Manifest:
+    def require(self, table: str, day: date, step: str = "") -> Manifest:
         """Manifest of a partition that must be there.
 
         Raises:
             StorageError: it is not.
         """
-        manifest = self.manifest(table, day)
+        manifest = self.manifest(table, day, step)
         if manifest is None:
             raise StorageError(
                 f"{table} has no partition {day} in {self.root}; materialize it first (nightloom run --date {day})"
@@ -169,8 +177,11 @@ class Lake:
         Raises:
             StorageError: the partition is missing.
         """
-        folder = self.folder(table, day)
-        return [folder / name for name in sorted(self.require(table, day).files) if name.endswith(".parquet")]
+        found = []
+        for step in (self.steps(table, day) or [""]) if _by_step(table) else [""]:
+            folder, files = self.folder(table, day, step), self.require(table, day, step).files
+            found += [folder / name for name in sorted(files) if name.endswith(".parquet")]
+        return found
 
     def read(self, table: str, day: date, columns: list[str] | None = None) -> pa.Table:
         """All rows of a partition; page checksums are verified.
@@ -235,6 +246,23 @@ class Lake:
             self._reveal(table, staging, list(data))
         return made
 
+    def publish_step(
+        self, table: str, day: date, step: str, data: pa.Table | Iterable[pa.Table], **provenance: Any
+    ) -> Manifest:
+        """Like ``publish``, for what one step writes of a table that several write; the others' stays as it is."""
+        with scratch(self.root, f"staging-{table}") as staging:
+            made, day_folder = staging / f"step={step}", self.folder(table, day)
+            made.mkdir()
+            count = _write_parts(TABLES[table], made, data)
+            manifest = _write_manifest(made, table, day, count, {**provenance, "step": step})
+            fsync_tree(made)
+            with locked(self.root, f"publish-{table}"):
+                if (day_folder / MANIFEST).is_file():  # of a version in which one step wrote for all
+                    day_folder.rename(staging / "old")
+                day_folder.mkdir(parents=True, exist_ok=True)
+                _swap(made, day_folder / made.name)
+        return manifest
+
     def publish_files(self, table: str, day: date, files: Mapping[str, bytes], **provenance: Any) -> Manifest:
         """Publish a model partition made of files by relative name."""
         with scratch(self.root, f"staging-{table}") as staging:
@@ -261,6 +289,11 @@ class Lake:
                     shutil.copytree(folder, staging / folder.name, copy_function=os.link)
             _fsync(staging)
             _swap(staging, self.root / table)
+
+
+def _by_step(table: str) -> bool:
+    """Whether several steps of a night write the table, each for itself."""
+    return table in TABLES and TABLES[table].by_step
 
 
 def _write_parts(table: Table, folder: Path, data: pa.Table | Iterable[pa.Table]) -> int:

@@ -5,7 +5,6 @@ number of relevant items; or (users, k) and (users,), and returns (users,). Edge
 error, the user must be left out.
 """
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -91,22 +90,30 @@ PER_USER: dict[str, Callable[[np.ndarray, Counts], Values]] = {
 }
 
 
-def coverage(lists: list[list[str]], catalogue: int) -> float:
+def coverage(lists: np.ndarray, catalogue: int) -> float:
     """Share of the catalogue that any list holds.
 
-    >>> coverage([["a", "b"], ["b"]], 4)
+    >>> coverage(np.array([[0, 1], [1, -1]]), 4)
     0.5
+
+    Args:
+        lists: item rows (lists, k), -1 behind the end of a list.
+        catalogue: number of items.
     """
-    return len({i for items in lists for i in items}) / catalogue
+    return len(np.unique(lists[lists >= 0])) / catalogue
 
 
-def novelty(lists: list[list[str]], seen_by: dict[str, int], users: int) -> float:
+def novelty(lists: np.ndarray, seen_by: np.ndarray, users: int) -> float:
     r"""Mean of :math:`-\log_2 p(i)` in bits, p the add-one smoothed share of users who had met the item.
 
     https://doi.org/10.1145/2043932.2043955
 
-    >>> novelty([["new", "old"]], {"old": 1}, 2)  # -log2(1/4), -log2(2/4)
+    >>> novelty(np.array([[0, 1]]), np.array([0, 1]), 2)  # -log2(1/4), -log2(2/4)
     1.5
+
+    Args:
+        lists: item rows (lists, k), -1 behind the end of a list; at least one item is in them.
+        seen_by: number of users who had met each item.
+        users: number of users who had met any.
     """
-    surprise = [-math.log2((seen_by.get(i, 0) + 1) / (users + 2)) for items in lists for i in items]
-    return sum(surprise) / len(surprise)
+    return float(np.mean(-np.log2((seen_by[lists[lists >= 0]] + 1) / (users + 2))))

@@ -1,12 +1,12 @@
-"""Content that a night refers to, which of it has vectors, and content to item and upload vectors.
+"""Content that a night refers to, and content to vectors of items and uploads.
 
-Belongs here: content addresses, the anti-join, vectors by item. Does not: events (``events``), encoding
-(``engine.blocks``).
+Belongs here: content addresses, what has to be encoded, vectors by item and by upload. Does not: reading tables
+(``night``), events (``events``), encoding (``engine.blocks``).
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -15,66 +15,72 @@ import pyarrow.compute as pc
 from encoders.augment import VERSION as AUGMENT_VERSION
 from encoders.base import unit_rows
 from encoders.modalities import KINDS, Modality
-from encoders.space.fusion import Features
-from pipelines.config import Config, digest_of
-from pipelines.lake.schemas import vectors_to_numpy
-from pipelines.lake.storage import Lake
-from pipelines.night.events import Dataset
+from encoders.space.features import Features, Uploads
+from encoders.space.ragged import Ragged
+from pipelines.config import digest_of
 
 
-def item_features(config: Config, lake: Lake, day: date) -> tuple[dict[str, Features], dict[str, str]]:
-    """Vectors of the night's catalogue in each configured modality, and the digest of each encoder."""
-    columns = ["item_id", *(k.sha_column for k in KINDS.values())]
-    items = lake.read("std_items", day, columns)
-    features: dict[str, Features] = {}
-    digests: dict[str, str] = {}
-    for m in sorted(config.encoders):
-        row_of, matrix, digests[m] = content_vectors(lake, m, day)
-        known = [[row_of[s] for s in shas if s in row_of] for shas in content_of(config, m, items)]
-        mean = np.zeros((len(known), matrix.shape[1]), np.float32)
-        for i, rows in enumerate(known):
-            if rows:
-                mean[i] = matrix[rows].mean(0)
-        present = np.array([bool(r) for r in known], bool)
-        if present.any():  # a modality that no item has is no part of the space
-            shape = lake.require(f"emb_{m}", day).spec.get("sequence")
-            features[m] = Features(unit_rows(mean), present, tuple(shape) if shape else None)
-    return features, digests
+def item_address(item_id: str) -> str:
+    """Content address of an item whose vector is given."""
+    return hashlib.sha256(b"item\0" + item_id.encode()).hexdigest()
 
 
-def content_of(config: Config, modality: Modality, items: pa.Table) -> list[list[str]]:
-    """Content sha256s of each catalogue item in a modality; precomputed vectors are addressed by item id."""
-    if config.encoders[modality].is_vectors:
-        return [[item_address(i)] for i in items["item_id"].to_pylist()]
-    column = items[KINDS[modality].sha_column].to_pylist()
-    return column if KINDS[modality].is_file else [[s] if s else [] for s in column]
+def content_of(items: pa.Table, modality: Modality, is_vectors: bool) -> pa.ListArray:
+    """Content sha256s of each item in a modality, as lists of strings.
+
+    Args:
+        items: rows of ``std_items``.
+        modality: text, image, audio or video.
+        is_vectors: vectors are given by item, so that items are their own content.
+    """
+    if is_vectors:
+        return _alone(pa.array([item_address(i) for i in items["item_id"].to_pylist()], pa.string()))
+    column = items[KINDS[modality].sha_column].combine_chunks()
+    return column if KINDS[modality].is_file else _alone(column)
 
 
-def needed(config: Config, lake: Lake, modality: Modality, day: date) -> pa.Table:
-    """Distinct content of a modality that the night refers to: content_sha256, text, uri; in order of sha256."""
-    items = lake.read("std_items", day)
-    none = pa.nulls(items.num_rows, pa.string())
-    if config.encoders[modality].is_vectors:  # they belong to items; nobody can look up an upload
-        address = pa.array([item_address(i) for i in items["item_id"].to_pylist()], pa.string())
+def _alone(values: pa.Array) -> pa.ListArray:
+    """A list of one for each value, an empty one for null."""
+    offsets = np.cumsum([0, *np.asarray(pc.is_valid(values)).astype(np.int32)])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), values.drop_null())
+
+
+def needed(items: pa.Table, uploads: pa.Table, media: pa.Table, modality: Modality, is_vectors: bool) -> pa.Table:
+    """Distinct content of a modality that a night refers to: content_sha256, text, uri; in order of sha256.
+
+    Args:
+        items: rows of ``std_items``.
+        uploads: rows of ``std_user_content``.
+        media: rows of ``std_media``.
+        modality: text, image, audio or video.
+        is_vectors: see ``content_of``; nobody can look up an upload in a file of vectors, so uploads do not count.
+    """
+    if is_vectors:
+        address = content_of(items, modality, is_vectors).flatten()
+        none = pa.nulls(items.num_rows, pa.string())
         return _distinct(pa.table({"content_sha256": address, "text": items["item_id"], "uri": none}))
-    if not KINDS[modality].is_file:
-        rows = pa.table({"content_sha256": items[KINDS[modality].sha_column], "text": items["text"], "uri": none})
-        rows = rows.filter(pc.is_valid(rows["content_sha256"]))
+    kind = KINDS[modality]
+    if kind.is_file:
+        mine = media.filter(pc.equal(media["kind"], modality))
+        mine = mine.filter(pc.is_in(mine["sha256"], pc.unique(pc.list_flatten(items[kind.sha_column]))))
+        none = pa.nulls(mine.num_rows, pa.string())
+        rows = pa.table({"content_sha256": mine["sha256"], "text": none, "uri": mine["uri"]})
     else:
-        media = lake.read("std_media", day, ["sha256", "uri", "kind"])
-        media = media.filter(pc.equal(media["kind"], modality))
-        wanted = pc.unique(pc.list_flatten(items[KINDS[modality].sha_column]))
-        media = media.filter(pc.is_in(media["sha256"], pa.chunked_array([wanted])))
-        none = pa.nulls(media.num_rows, pa.string())
-        rows = pa.table({"content_sha256": media["sha256"], "text": none, "uri": media["uri"]})
-    uploads = lake.read("std_user_content", day)
-    uploads = uploads.filter(pc.equal(uploads["modality"], modality)).select(["content_sha256", "text", "uri"])
-    return _distinct(pa.concat_tables([rows, uploads.cast(rows.schema)]))
+        mine = items.filter(pc.is_valid(items[kind.sha_column]))
+        none = pa.nulls(mine.num_rows, pa.string())
+        rows = pa.table({"content_sha256": mine[kind.sha_column], "text": mine["text"], "uri": none})
+    own = uploads.filter(pc.equal(uploads["modality"], modality)).select(["content_sha256", "text", "uri"])
+    return _distinct(pa.concat_tables([rows, own.cast(rows.schema)]))
 
 
 def _distinct(rows: pa.Table) -> pa.Table:
     once = rows.group_by("content_sha256").aggregate([("text", "min"), ("uri", "min")])
     return once.sort_by("content_sha256").rename_columns(rows.column_names)
+
+
+def view_digest(encoder_digest: str, ops: Sequence[str], view: int) -> str:
+    """Identity of an augmented view: encoder, ops and epoch."""
+    return digest_of([encoder_digest, list(ops), AUGMENT_VERSION, view])
 
 
 @dataclass(frozen=True)
@@ -92,65 +98,49 @@ class Reuse:
     copied: pa.Table
 
 
-def reuse(lake: Lake, table: str, day: date, digest: str, content: pa.Table, empty: pa.Table) -> Reuse:
-    """Split content by where its vectors under a digest are.
+def features_of(
+    contents: pa.ListArray, keys: pa.Array, matrix: np.ndarray, sequence: tuple[int, int] | None = None
+) -> Features:
+    """Vectors of items, each the mean of those of its contents that have one.
 
     Args:
-        lake: where tables are.
-        table: a table of vectors; ``content_sha256`` and a digest are its first columns.
-        day: the night.
-        digest: what made the vectors.
-        content: rows with ``content_sha256``.
-        empty: no rows of the table, in the types that copied rows get.
+        contents: content sha256s of each item.
+        keys: content sha256 of each row of ``matrix``.
+        matrix: float32 (n, d_m), unit rows.
+        sequence: (steps, features) where each row is a flat sequence.
     """
-    parts, counts = [empty], [0, 0]
-    for other in sorted(lake.days(table), key=lambda d: (d >= day, d)):
-        for part in lake.scan(table, [other]):
-            mine = part.filter(pc.equal(part[empty.column_names[1]], digest))
-            mine = mine.filter(pc.is_in(mine["content_sha256"], content["content_sha256"]))
-            content = content.filter(pc.invert(pc.is_in(content["content_sha256"], mine["content_sha256"])))
-            counts[other >= day] += mine.num_rows
-            if other >= day and mine.num_rows:
-                parts.append(mine.cast(empty.schema))
-    return Reuse(content, counts[0], pa.concat_tables(parts))
+    row = np.asarray(pc.fill_null(pc.index_in(contents.flatten(), value_set=keys), -1), np.int64)
+    owner = np.repeat(np.arange(len(contents)), np.asarray(pc.list_value_length(contents)))
+    owner, row = owner[row >= 0], row[row >= 0]
+    count = np.bincount(owner, minlength=len(contents))
+    mean = np.zeros((len(contents), matrix.shape[1]), np.float32)
+    place = Ragged.grouped(owner, row, len(contents)).place
+    for n in range(int(count.max(initial=0))):  # the n-th content of every item that has so many
+        mean[owner[place == n]] += matrix[row[place == n]]
+    several = count > 1
+    mean[several] /= count[several, None].astype(np.float32)
+    return Features(unit_rows(mean), count > 0, sequence)
 
 
-def view_digest(config: Config, modality: Modality, encoder_digest: str, view: int) -> str:
-    """Identity of a view: encoder, ops and epoch."""
-    return digest_of([encoder_digest, config.augment.ops(modality), AUGMENT_VERSION, view])
+def uploads_of(
+    uploads: pa.Table, users: np.ndarray, vectors: Mapping[Modality, tuple[pa.Array, np.ndarray]]
+) -> Uploads:
+    """Pieces of some users that have a vector, oldest first.
 
-
-def item_address(item_id: str) -> str:
-    """Content address of an item whose vector is given."""
-    return hashlib.sha256(b"item\0" + item_id.encode()).hexdigest()
-
-
-def content_vectors(lake: Lake, modality: str, day: date) -> tuple[dict[str, int], np.ndarray, str]:
-    """All vectors of a modality up to the night under its encoder.
-
-    Returns:
-        Row of each content sha256, float32 matrix (n, d_m), encoder digest.
+    Args:
+        uploads: rows of ``std_user_content``, oldest first.
+        users: sorted ids; lists are in their order.
+        vectors: modality -> content sha256s and their vectors (n, d_m).
     """
-    table = f"emb_{modality}"
-    digest = lake.require(table, day).config_digest
-    parts = [p.filter(pc.equal(p["encoder_digest"], digest)) for p in lake.scan(table, lake.days(table, day))]
-    whole = pa.concat_tables([p for p in parts if p.num_rows] or [lake.read(table, day)])
-    return (
-        {s: i for i, s in enumerate(whole["content_sha256"].to_pylist())},
-        vectors_to_numpy(whole["vector"]),
-        digest,
-    )
-
-
-def user_uploads(lake: Lake, day: date, data: Dataset, modalities: list[str]) -> list[list[tuple[str, np.ndarray]]]:
-    """(modality, vector) of each user's uploads in these modalities, oldest first, in order of ``data.users``."""
-    rows = lake.read("std_user_content", day, ["user_id", "content_sha256", "modality", "created_at"])
-    rows = rows.sort_by([("created_at", "ascending"), ("content_sha256", "ascending")])
-    vectors = {m: content_vectors(lake, m, day)[:2] for m in modalities} if rows.num_rows else {}
-    at = {u: i for i, u in enumerate(data.users)}
-    out: list[list[tuple[str, np.ndarray]]] = [[] for _ in data.users]
-    for r in rows.to_pylist():
-        row_of, matrix = vectors.get(r["modality"], ({}, np.zeros((0, 1))))
-        if r["content_sha256"] in row_of:
-            out[at[r["user_id"]]].append((r["modality"], matrix[row_of[r["content_sha256"]]]))
-    return out
+    parts = []
+    for m, (keys, _) in vectors.items():
+        at = np.flatnonzero(np.asarray(pc.equal(uploads["modality"], m)))
+        row = np.asarray(pc.fill_null(pc.index_in(uploads["content_sha256"].take(at), value_set=keys), -1), np.int64)
+        parts.append((at[row >= 0], row[row >= 0], np.full(int((row >= 0).sum()), m)))
+    if not parts:
+        return Uploads.none(len(users))
+    at, row, modality = (np.concatenate([p[i] for p in parts]) for i in range(3))
+    owner = np.asarray(pc.index_in(uploads["user_id"], value_set=pa.array(users, pa.string())), np.int64)[at]
+    order = np.lexsort((at, owner))
+    pieces = Ragged.grouped(owner[order], np.arange(len(order)), len(users))
+    return Uploads(pieces, modality[order], row[order], {m: matrix for m, (_, matrix) in vectors.items()})

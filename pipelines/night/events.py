@@ -4,22 +4,40 @@ Belongs here: ids to row numbers, events to weights, time splits. Does not: cont
 models.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from scipy import sparse
 
-from pipelines.config import Recommend
-from pipelines.lake.schemas import EVERYONE
-from pipelines.lake.storage import Lake
+from encoders.space.ragged import Ragged
 
 VALIDATION_SHARE = 0.05
 COLUMNS = ["user_id", "item_id", "event", "value", "event_at"]
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """How strong events count as feedback.
+
+    Attributes:
+        weights: event name -> strength; negative ones are no positive feedback, unlisted ones count 1.
+        rating_scale: highest rating.
+        half_life_days: an event's weight halves in this time.
+    """
+
+    weights: Mapping[str, float]
+    rating_scale: float = 5.0
+    half_life_days: float = 30.0
+
+    def as_json(self) -> list[Any]:
+        """All of it as JSON values."""
+        return [dict(self.weights), self.rating_scale, self.half_life_days]
 
 
 @dataclass(frozen=True)
@@ -62,18 +80,22 @@ class Dataset:
         m.eliminate_zeros()
         return m
 
-    def histories(self) -> list[np.ndarray]:
+    def histories(self) -> Ragged:
         """Distinct positive items of each user, by latest event, oldest first."""
-        positive = self.weight > 0
+        positive = np.flatnonzero(self.weight > 0)
         user, item = self.user[positive], self.item[positive]
-        order = np.lexsort((np.arange(len(user)), user))
-        bounds = np.searchsorted(user[order], np.arange(len(self.users) + 1))
-        out = []
-        for a, b in zip(bounds[:-1], bounds[1:], strict=True):
-            newest_first = item[order[a:b]][::-1]
-            _, at = np.unique(newest_first, return_index=True)
-            out.append(newest_first[np.sort(at)][::-1])
-        return out
+        order = np.lexsort((positive, item, user))
+        last = np.append(np.diff(user[order]) | np.diff(item[order]), 1)[: len(order)] != 0
+        latest = order[last]
+        latest = latest[np.lexsort((latest, user[latest]))]
+        return Ragged.grouped(user[latest], item[latest], len(self.users))
+
+    def with_user(self, user_id: str) -> "Dataset":
+        """The same with a user who has no events."""
+        at = int(np.searchsorted(self.users, user_id))
+        if at < len(self.users) and self.users[at] == user_id:
+            return self
+        return replace(self, users=np.insert(self.users, at, user_id), user=self.user + (self.user >= at))
 
     def new_since(self, earlier: "Dataset") -> list[np.ndarray]:
         """Distinct positive items of each user that the same user had not in ``earlier``."""
@@ -103,26 +125,26 @@ def end_of_day(day: date, timezone: str) -> datetime:
     return datetime.combine(day + timedelta(days=1), time(), ZoneInfo(timezone)).astimezone(ZoneInfo("UTC"))
 
 
-def load_dataset(lake: Lake, day: date, settings: Recommend, timezone: str, everyone: bool = False) -> Dataset:
-    """Users, catalogue and events as known at the end of ``day``; ``everyone`` adds the user without history."""
-    events = lake.read_days("std_interactions", lake.days("std_interactions", day), COLUMNS)
-    items = np.array(lake.read("std_items", day, ["item_id"])["item_id"].to_pylist(), dtype=object)
-    uploaders = lake.read("std_user_content", day, ["user_id"])["user_id"].to_pylist()
-    users = np.array(
-        sorted({*pc.unique(events["user_id"]).to_pylist(), *uploaders, *([EVERYONE] if everyone else [])}),
-        dtype=object,
-    )
+def numbered(events: pa.Table, users: np.ndarray, items: np.ndarray, end: datetime, feedback: Feedback) -> Dataset:
+    """Events of known users and items as arrays, in order of time, then key.
+
+    Args:
+        events: user_id, item_id, event, value, event_at.
+        users: sorted ids.
+        items: sorted ids of the catalogue.
+        end: when the ages of events are counted from.
+        feedback: how strong events count.
+    """
     rows = _number(events, users, items)
-    end = end_of_day(day, timezone).timestamp()
     at = rows["event_at"].cast(pa.int64()).to_numpy() / 1e6
     return Dataset(
         users=users,
         items=items,
         user=rows["user"].to_numpy(),
         item=rows["item"].to_numpy(),
-        weight=event_weights(rows, settings),
-        age_days=(end - at) / 86_400,
-        half_life_days=settings.half_life_days,
+        weight=event_weights(rows["event"], rows["value"], feedback),
+        age_days=(end.timestamp() - at) / 86_400,
+        half_life_days=feedback.half_life_days,
     )
 
 
@@ -140,11 +162,17 @@ def _number(events: pa.Table, users: np.ndarray, items: np.ndarray) -> pa.Table:
         ).to_arrow_table()
 
 
-def event_weights(events: pa.Table, settings: Recommend) -> np.ndarray:
-    """Strength of each event; a rating counts in proportion to the scale's top."""
-    event = events["event"].to_numpy()
-    value = events["value"].to_numpy()
-    kinds, at = np.unique(event.astype(str), return_inverse=True)
-    weight = np.array([settings.event_weights.get(k, 1.0) for k in kinds])[at] if len(kinds) else np.zeros(0)
-    rated = (event == "rating") & ~np.isnan(value.astype(float))
-    return np.where(rated, weight * np.nan_to_num(value.astype(float)) / settings.rating_scale, weight)
+def event_weights(event: pa.ChunkedArray, value: pa.ChunkedArray, feedback: Feedback) -> np.ndarray:
+    """Strength of each event; a rating counts in proportion to the scale's top.
+
+    Args:
+        event: names.
+        value: ratings and other numbers, null where there is none.
+        feedback: weight of each name; unlisted ones count 1.
+    """
+    names = event.to_numpy()
+    values = np.asarray(value.to_numpy(), float)
+    kinds, at = np.unique(names.astype(str), return_inverse=True)
+    weight = np.array([feedback.weights.get(k, 1.0) for k in kinds])[at] if len(kinds) else np.zeros(0)
+    rated = (names == "rating") & ~np.isnan(values)
+    return np.where(rated, weight * np.nan_to_num(values) / feedback.rating_scale, weight)

@@ -1,119 +1,87 @@
-"""Tables to what recommenders learn from: as of a night, and as of some days before it, to validate on the rest.
+"""What recommenders learn from: as of a night, and as of some days before it, to validate on the rest.
 
-Belongs here: ``Inputs`` from the lake, the time split. Does not: any model.
+Belongs here: ``Inputs`` from a night's reads, the time split, their arrays as files for workers. Does not: any model.
 """
 
-from dataclasses import dataclass, replace
-from datetime import date
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-from encoders.base import unit_rows
-from encoders.device import choose_device
 from encoders.space.alignment import load_aligner
-from encoders.space.fusion import Features, fuse_users
-from pipelines.config import Config
+from encoders.space.features import Uploads
+from encoders.space.fusion import fuse_users
+from encoders.space.ragged import Ragged
 from pipelines.lake.cards import load_card
 from pipelines.lake.schemas import vectors_to_numpy
-from pipelines.lake.storage import Lake
-from pipelines.night.contents import item_features, user_uploads
-from pipelines.night.events import Dataset, load_dataset
-from pipelines.recommenders.base import Inputs
-
-Uploads = list[list[tuple[str, np.ndarray]]]
+from pipelines.night.events import Dataset
+from pipelines.night.night import Night
+from pipelines.recommenders.base import Inputs, Validation
 
 
-def load_inputs(config: Config, lake: Lake, day: date) -> tuple[Dataset, Inputs]:
+def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
     """Events and what recommenders see of them at the end of a night, the user without history included."""
-    data = load_dataset(lake, day, config.recommend, config.timezone, everyone=True)
-    features, _ = item_features(config, lake, day)
-    uploads = user_uploads(lake, day, data, list(features))
-    device = choose_device(config.compute.device, config.compute.precision).name
-    inputs = build_inputs(data, features, uploads, *feature_vectors(lake, day, data))
-    return data, replace(inputs, device=device)
-
-
-def build_inputs(
-    data: Dataset,
-    features: dict[str, Features],
-    uploads: Uploads,
-    fused: np.ndarray,
-    user_vectors: np.ndarray,
-) -> Inputs:
-    """Arrays that recommenders learn from; rows as in ``data``.
-
-    Args:
-        data: events.
-        features: modality -> vectors of ``data.items``.
-        uploads: (modality, vector) of each of ``data.users``.
-        fused: unified vectors of ``data.items``.
-        user_vectors: unified vectors of ``data.users``.
-    """
+    data, features = night.dataset(everyone=True), night.features()
+    uploads = night.uploaded(data.users, tuple(features))
     positives = data.positives()
-    content = {m: np.where(f.present[:, None], f.matrix, 0).astype(np.float32) for m, f in features.items()}
-    means = {m: np.zeros((len(data.users), v.shape[1]), np.float32) for m, v in content.items()}
-    for u, pieces in enumerate(uploads):
-        for m in {m for m, _ in pieces}:
-            means[m][u] = unit_rows(np.mean([v for kind, v in pieces if kind == m], axis=0)[None])[0]
-    return Inputs(
+    fused, users = feature_vectors(night, data)
+    inputs = Inputs(
         positives=positives,
-        content=content,
-        uploads=means,
+        content={m: np.where(f.present[:, None], f.matrix, 0).astype(np.float32) for m, f in features.items()},
+        uploads={
+            m: uploads.means(m) if m in uploads.vectors else _nothing(len(data.users), f.matrix)
+            for m, f in features.items()
+        },
         fused=fused,
-        user_vectors=user_vectors,
-        has_signal=(np.diff(positives.indptr) > 0) | np.array([bool(p) for p in uploads], bool),
+        user_vectors=users,
+        has_signal=(np.diff(positives.indptr) > 0) | (uploads.pieces.lengths > 0),
         histories=data.histories(),
+        device=device,
     )
+    return data, inputs
 
 
-def feature_vectors(lake: Lake, day: date, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+def _nothing(users: int, like: np.ndarray) -> np.ndarray:
+    return np.zeros((users, like.shape[1]), np.float32)
+
+
+def feature_vectors(night: Night, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Unified vectors of ``data.items`` and ``data.users`` from the night's tables; zero rows for absent users."""
-    fused = vectors_to_numpy(lake.read("feat_items", day, ["vector"])["vector"])
-    table = lake.read("feat_users", day, ["user_id", "vector"])
+    fused = vectors_to_numpy(night.lake.read("feat_items", night.day, ["vector"])["vector"])
+    table = night.lake.read("feat_users", night.day, ["user_id", "vector"])
     stored = vectors_to_numpy(table["vector"])
     out = np.zeros((len(data.users), stored.shape[1]), np.float32)
-    at = {u: i for i, u in enumerate(data.users)}
-    out[[at[u] for u in table["user_id"].to_pylist()]] = stored
+    out[np.searchsorted(data.users, np.array(table["user_id"].to_pylist(), object))] = stored
     return fused, out
 
 
-@dataclass(frozen=True)
-class Validation:
-    """The last days before the end of a night, to choose and weigh models on.
+def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filter_seen: bool, k: int) -> Validation:
+    """Cut the last days off; the aligner has not seen them either.
 
-    Attributes:
-        days: how many.
-        past: what recommenders see of the time before; uploads carry no time here, so it has none.
-        wanted: nonzero (users, items) that users came to like in these days.
-        seen: nonzero (users, items) that lists leave out, or None.
+    Args:
+        night: the night.
+        data: its events.
+        now: what recommenders see at its end.
+        history: most recent items that describe a user.
+        filter_seen: whether lists leave out what a user has met.
+        k: length of the lists that are judged.
     """
-
-    days: float
-    past: Inputs
-    wanted: sparse.csr_matrix
-    seen: sparse.csr_matrix | None
-
-
-def load_validation(config: Config, lake: Lake, day: date, data: Dataset, now: Inputs) -> Validation:
-    """Cut the last days off; the aligner has not seen them either."""
     days = data.validation_days()
     past = data.before(days)
-    weights = (lake.folder("model_aligner", day) / "aligner.safetensors").read_bytes()
-    device = choose_device(config.compute.device, config.compute.precision).name
-    histories, none = past.histories(), list[list[tuple[str, np.ndarray]]]([[]] * len(data.users))
-    aligner = load_aligner(weights, load_card(lake, "aligner", day))
-    positives = past.positives()
+    weights = (night.lake.folder("model_aligner", night.day) / "aligner.safetensors").read_bytes()
+    aligner = load_aligner(weights, load_card(night.lake, "aligner", night.day))
+    positives, histories = past.positives(), past.histories()
     before = replace(
         now,
         positives=positives,
         uploads={},
-        user_vectors=fuse_users(aligner, now.fused, histories, none, config.aligner.history, device),
+        user_vectors=fuse_users(aligner, now.fused, histories, Uploads.none(len(data.users)), history, now.device),
         has_signal=np.diff(positives.indptr) > 0,
         histories=histories,
     )
-    seen = past.seen() if config.recommend.filter_seen else None
-    return Validation(days, before, relevant_after(data, days, seen), seen)
+    seen = past.seen() if filter_seen else None
+    return Validation(days, before, relevant_after(data, days, seen), seen, k)
 
 
 def relevant_after(data: Dataset, age_days: float, seen: sparse.csr_matrix | None) -> sparse.csr_matrix:
@@ -126,3 +94,55 @@ def relevant_after(data: Dataset, age_days: float, seen: sparse.csr_matrix | Non
         liked = (liked - liked.multiply(seen)).tocsr()
     liked.eliminate_zeros()
     return liked
+
+
+def save_inputs(inputs: Inputs, folder: Path) -> None:
+    """Write everything that scoring reads as .npy files, which workers map into memory."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("fused", "user_vectors", "has_signal"):
+        np.save(folder / f"{name}.npy", getattr(inputs, name))
+    for m, matrix in inputs.content.items():
+        np.save(folder / f"content.{m}.npy", matrix)
+    for m, matrix in inputs.uploads.items():
+        np.save(folder / f"uploads.{m}.npy", matrix)
+    save_sparse(inputs.positives, folder, "positives")
+    np.save(folder / "histories.bounds.npy", inputs.histories.bounds)
+    np.save(folder / "histories.values.npy", inputs.histories.values)
+
+
+def load_inputs_from(folder: Path, device: str) -> Inputs:
+    """What ``save_inputs`` wrote; pages are read when they are used."""
+
+    def array(name: str) -> np.ndarray:
+        found: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r")
+        return found
+
+    return Inputs(
+        positives=load_sparse(folder, "positives"),
+        content=arrays_of(folder, "content"),
+        uploads=arrays_of(folder, "uploads"),
+        fused=array("fused"),
+        user_vectors=array("user_vectors"),
+        has_signal=array("has_signal"),
+        histories=Ragged(array("histories.bounds"), array("histories.values")),
+        device=device,
+    )
+
+
+def arrays_of(folder: Path, kind: str) -> dict[str, np.ndarray]:
+    """Modality -> array of the files ``<kind>.<modality>.npy``, mapped into memory."""
+    paths = sorted(folder.glob(f"{kind}.*.npy"))
+    return {p.name.split(".")[1]: np.load(p, mmap_mode="r") for p in paths}
+
+
+def save_sparse(matrix: sparse.csr_matrix, folder: Path, name: str) -> None:
+    """A sparse matrix as .npy files."""
+    for part in ("data", "indices", "indptr"):
+        np.save(folder / f"{name}.{part}.npy", getattr(matrix, part))
+    np.save(folder / f"{name}.shape.npy", np.array(matrix.shape))
+
+
+def load_sparse(folder: Path, name: str) -> sparse.csr_matrix:
+    """What ``save_sparse`` wrote."""
+    parts = tuple(np.load(folder / f"{name}.{p}.npy", mmap_mode="r") for p in ("data", "indices", "indptr"))
+    return sparse.csr_matrix(parts, shape=tuple(np.load(folder / f"{name}.shape.npy")), copy=False)

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -71,6 +71,13 @@ class Batch:
     positions: list[int] = field(default_factory=list)
     columns: dict[str, list[Cell]] = field(default_factory=dict)
     rejects: list[Reject] = field(default_factory=list)
+
+
+class RawPlace(NamedTuple):
+    """Where raw data is; travels to workers, which make a ``RawStore`` of it."""
+
+    root: str
+    allowed_uris: tuple[str, ...] = ()
 
 
 class RawStore:

@@ -3,11 +3,14 @@
 Does not belong here: any model, ranking (``ranking``), matrices that several models share (``matrices``).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, Self
 
 import numpy as np
 from scipy import sparse
+
+from encoders.space.ragged import Ragged
 
 Arrays = dict[str, np.ndarray]
 Hyperparameters = dict[str, float | int | str]
@@ -27,6 +30,9 @@ class Inputs:
         graphs: modality -> similarity of items (items, items), where it is known or given instead of vectors.
         histories: distinct positive items of each user, oldest first; empty where nothing is known of the order.
         device: torch device of what is trained or ranked there.
+        validation: the last days, for what is fitted on them; None where they are not cut off.
+        nearest: graphs of nearest neighbours that were built so far, each with the vectors that it is of; inputs that
+            are made from others by ``replace`` share them.
     """
 
     positives: sparse.csr_matrix
@@ -36,8 +42,29 @@ class Inputs:
     user_vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     has_signal: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     graphs: dict[str, sparse.csr_matrix] = field(default_factory=dict)
-    histories: list[np.ndarray] = field(default_factory=list)
+    histories: Ragged = field(default_factory=lambda: Ragged.of([]))
     device: str = "cpu"
+    validation: "Validation | None" = None
+    nearest: dict[str, tuple[np.ndarray, sparse.csr_matrix]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The last days before the end of a night, to choose and weigh models on.
+
+    Attributes:
+        days: how many.
+        past: what recommenders see of the time before; uploads carry no time here, so it has none.
+        relevant: nonzero (users, items) that users came to like in these days.
+        seen: nonzero (users, items) that lists leave out, or None.
+        k: length of the lists that are judged.
+    """
+
+    days: float
+    past: Inputs
+    relevant: sparse.csr_matrix
+    seen: sparse.csr_matrix | None
+    k: int
 
 
 class Recommender(Protocol):
@@ -57,8 +84,12 @@ class Recommender(Protocol):
     grid: ClassVar[tuple[Hyperparameters, ...]]
     combines: ClassVar[bool] = False
 
+    def given(self, others: "Mapping[str, Recommender]") -> Self:
+        """Itself, with recommenders that were fitted on the same inputs before it; most need none of them."""
+        return self
+
     def fit(self, inputs: Inputs) -> Self:
-        """Learn; returns itself."""
+        """Itself, after learning."""
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """Float32 scores (len(users), items); higher is better, 0 where the model has nothing to say."""
@@ -74,5 +105,5 @@ class Recommender(Protocol):
     def state(self) -> Arrays:
         """What ``restore`` needs."""
 
-    def restore(self, state: Arrays) -> Self:
-        """Take up a stored state; returns itself."""
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
+        """Itself, with a stored state and the inputs that it was fitted on."""

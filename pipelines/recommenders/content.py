@@ -5,7 +5,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
-from pipelines.recommenders.item_graphs import GRAPH_NEIGHBOURS, centred, nearest_graph
+from pipelines.recommenders.item_graphs import centred, neighbours_of
 from pipelines.recommenders.matrices import pack, unit_rows, unpack
 
 
@@ -42,13 +42,12 @@ class Content(Recommender):
 
     def state(self) -> Arrays:
         """Arrays to store."""
-        vectors = {f"parts.{m}": v for m, v in self.parts.items()} | {f"means.{m}": v for m, v in self.means.items()}
-        graphs = [pack(f"graphs.{m}", g) for m, g in self.graphs.items()]
-        return dict(item for part in (vectors, *graphs) for item in part.items())
+        means = {f"means.{m}": v for m, v in self.means.items()}
+        return means | {k: v for m, g in self.graphs.items() for k, v in pack(f"graphs.{m}", g).items()}
 
-    def restore(self, state: Arrays) -> Self:
-        """Stored arrays."""
-        self.parts = {k.removeprefix("parts."): v for k, v in sorted(state.items()) if k.startswith("parts.")}
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
+        """Itself, with stored arrays; the vectors are those of the inputs."""
+        self.parts = {m: centred(v) for m, v in sorted(inputs.content.items())}
         self.means = {k.removeprefix("means."): v for k, v in sorted(state.items()) if k.startswith("means.")}
         names = [k.split(".")[1] for k in sorted(state) if k.startswith("graphs.") and k.endswith(".shape")]
         self.graphs = {m: unpack(f"graphs.{m}", state) for m in names}
@@ -74,7 +73,7 @@ class Multimodal(Recommender):
         """Build the graph of the centred fused vectors."""
         self.items = centred(inputs.fused)
         self.mean = _mean_of_present(inputs.fused)
-        self.graph = nearest_graph(self.items, GRAPH_NEIGHBOURS)
+        self.graph = neighbours_of(inputs, "fused", inputs.fused)
         return self
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -86,9 +85,9 @@ class Multimodal(Recommender):
 
     def state(self) -> Arrays:
         """Arrays to store."""
-        return {"items": self.items, "mean": self.mean} | pack("graph", self.graph)
+        return {"mean": self.mean} | pack("graph", self.graph)
 
-    def restore(self, state: Arrays) -> Self:
-        """Stored arrays."""
-        self.items, self.mean, self.graph = state["items"], state["mean"], unpack("graph", state)
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
+        """Itself, with stored arrays; the vectors are those of the inputs."""
+        self.items, self.mean, self.graph = centred(inputs.fused), state["mean"], unpack("graph", state)
         return self

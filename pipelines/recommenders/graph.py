@@ -14,9 +14,8 @@ from scipy import sparse
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.item_graphs import content_graph
 from pipelines.recommenders.matrices import OnDevice, pack, scaled, unpack
-from pipelines.recommenders.ranking import weighted_sum
+from pipelines.recommenders.ranking import PASS_USERS, weighted_sum
 
-BLOCK = 64  # users of one pass; they fill whole lines of the processor's cache, which holds all of their columns
 LENGTH = 4096.0  # of a start while it is walked; what it comes to anywhere is then within half precision
 WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each is an earlier one and a step
 
@@ -46,7 +45,7 @@ class Walker:
             start: where each of n begins (n, items).
             walks: steps, R over interactions or C over content; each is an earlier one and a step.
         """
-        found = [self._walked(start[a : a + BLOCK], walks) for a in range(0, start.shape[0], BLOCK)]
+        found = [self._walked(start[a : a + PASS_USERS], walks) for a in range(0, start.shape[0], PASS_USERS)]
         blocks = zip(*found, strict=True) if found else [[torch.empty(start.shape[::-1])]] * len(walks)
         return [(torch.cat(b, 1) if len(b) > 1 else b[0]).cpu().numpy().T for b in map(list, blocks)]
 
@@ -119,7 +118,7 @@ class GraphFilter(Recommender):
         """Arrays to store."""
         return pack("links", self.links) | pack("graph", self.graph) | {"column": self.column, "damped": self.damped}
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.walker, self.links, self.graph = None, unpack("links", state), unpack("graph", state)
         self.column, self.damped = state["column"], state["damped"]

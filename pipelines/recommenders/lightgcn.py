@@ -1,7 +1,6 @@
 """A small graph network of users and items, trained with a softmax over the whole catalogue."""
 
-from typing import Annotated, Any, ClassVar, Self
-from weakref import WeakKeyDictionary
+from typing import Annotated, ClassVar, Self
 
 import numpy as np
 import torch
@@ -9,7 +8,6 @@ from pydantic import Field
 from scipy import sparse
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.adam import adam
 
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.item_graphs import content_graph
@@ -19,16 +17,7 @@ BATCH = 2048  # users of one step
 BLOCK = 128  # users whose scores are held at once; they stay in the processor's cache
 WORK = 500_000_000  # scores of one training, at most
 EPOCHS = 20  # at most
-ADAM: dict[str, Any] = {  # the defaults of torch.optim.Adam
-    "beta1": 0.9,
-    "beta2": 0.999,
-    "eps": 1e-8,
-    "weight_decay": 0.0,
-    "amsgrad": False,
-    "maximize": False,
-}
 CONTENT = 0.5  # weight of the content graph
-TRAINED = WeakKeyDictionary[Inputs, dict[tuple[float, ...], tuple[np.ndarray, np.ndarray]]]()  # two recommenders ask
 
 
 class LightGCN(Recommender):
@@ -62,12 +51,8 @@ class LightGCN(Recommender):
         self.activity, self.learning_rate = activity, learning_rate
 
     def fit(self, inputs: Inputs) -> Self:
-        """Train, once for the same inputs and settings."""
-        settings = (self.dim, self.layers, self.temperature, self.activity, self.learning_rate)
-        trained = TRAINED.setdefault(inputs, {})
-        if settings not in trained:
-            trained[settings] = self._trained(inputs)
-        self.users, self.items = trained[settings]
+        """Itself, after training."""
+        self.users, self.items = self._trained(inputs)
         return self
 
     def _trained(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
@@ -79,15 +64,14 @@ class LightGCN(Recommender):
         start = self._start(links, graph)
         around = OnDevice(sparse.block_array([[None, links], [links.T, graph]], format="csr"), inputs.device)
         vectors = torch.from_numpy(start).to(inputs.device)
-        first, second, step = torch.zeros_like(vectors), torch.zeros_like(vectors), torch.zeros(())
+        optimizer = torch.optim.Adam([vectors], lr=self.learning_rate)
         for batch in _batches(known, liked.shape[1]):
             spread = self._spread(around, vectors)
             units = F.normalize(spread, dim=1)
             slope = self._slope(units, users, liked[batch], batch)
             slope -= (slope * units).sum(1, keepdim=True) * units  # through the normalization
-            slope = self._spread(around, slope / spread.norm(dim=1, keepdim=True).clamp(min=1e-12))
-            # not torch.optim.Adam: it imports a compiler, which takes longer than a small night's training
-            adam([vectors], [slope], [first], [second], [], [step], lr=self.learning_rate, **ADAM)
+            vectors.grad = self._spread(around, slope / spread.norm(dim=1, keepdim=True).clamp(min=1e-12))
+            optimizer.step()
         found: np.ndarray = F.normalize(self._spread(around, vectors), dim=1).cpu().numpy()
         return found[:users], found[users:]
 
@@ -131,7 +115,7 @@ class LightGCN(Recommender):
         """Arrays to store."""
         return {"users": self.users, "items": self.items}
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.users, self.items = state["users"], state["items"]
         return self

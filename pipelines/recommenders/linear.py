@@ -54,16 +54,22 @@ class Ease(Recommender):
         """Arrays to store."""
         return {"weights": self.weights, "chosen": self.chosen}
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.weights, self.chosen = state["weights"], state["chosen"]
         return self
 
 
 def _inverse(matrix: np.ndarray) -> np.ndarray:
-    """Inverse of a symmetric positive definite matrix, by Cholesky in half the time of a general one."""
-    factor, _ = linalg.lapack.spotrf(matrix, lower=True, overwrite_a=True)
-    lower, _ = linalg.lapack.spotri(factor, lower=True, overwrite_c=True)
+    """Inverse of a symmetric positive definite matrix, by Cholesky in half the time of a general one.
+
+    Raises:
+        numpy.linalg.LinAlgError: it is not positive definite.
+    """
+    factor, failed = linalg.lapack.spotrf(matrix, lower=True, overwrite_a=True)
+    lower, failed = linalg.lapack.spotri(factor, lower=True, overwrite_c=True) if not failed else (factor, failed)
+    if failed:
+        raise np.linalg.LinAlgError(f"EASE: co-occurrences plus ridge are not positive definite (LAPACK {failed})")
     lower = np.tril(lower)
     return lower + np.tril(lower, -1).T
 
@@ -120,7 +126,7 @@ class ALS(Recommender):
         """Arrays to store."""
         return {"users": self.users, "items": self.vectors}
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.users, self.vectors = state["users"], state["items"]
         return self

@@ -36,7 +36,7 @@ class Popularity(Recommender):
         """Arrays to store."""
         return {"weight": self.weight}
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.weight = state["weight"]
         return self
@@ -74,7 +74,7 @@ class UserCF(Recommender):
         """Arrays to store."""
         return pack("profiles", self.profiles)
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.profiles = unpack("profiles", state)
         self.turned = self.profiles.T.tocsr()
@@ -113,7 +113,7 @@ class ItemCF(Recommender):
         """Arrays to store."""
         return pack("similarity", self.similarity)
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.similarity = unpack("similarity", state)
         return self

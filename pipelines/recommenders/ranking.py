@@ -1,6 +1,6 @@
-"""Scores to ranked lists: exact top-K, what may not be in a list, scores on a common scale.
+"""Scores to ranked lists: exact top-K, what may not be in a list, scores on a common scale, NDCG of scores.
 
-Does not belong here: any model.
+Does not belong here: any model, metrics of lists (``learning.metrics``).
 """
 
 from collections.abc import Iterable
@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from pipelines.learning.metrics import hits_of, ndcg
+from pipelines.recommenders.base import Inputs
+
 SEGMENT = 64  # items of a row that are looked at together
+MIN_USERS = 10  # validation users below which nothing is fitted on them
+FIT_SCORES = 20_000_000  # users x items that weights are fitted on
+BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
+MOST_SCORES = 4_000_000  # as many at most, where whole passes of a walk or whole files are worth more than caches
+PASS_USERS = 64  # users of one pass of a walk; they fill whole lines of the processor's cache
 
 
 def top_k(
@@ -87,3 +95,29 @@ def standard_scores(scores: np.ndarray) -> np.ndarray:
     found = found - found.mean(1, keepdim=True)
     deviation = torch.linalg.vector_norm(found, dim=1, keepdim=True) / found.shape[1] ** 0.5
     return found.mul_(torch.where(deviation < 1e-9, 0, 1 / deviation)).numpy()
+
+
+def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
+    """Bool (len(users),), True where a user has positive history."""
+    return np.diff(inputs.positives.indptr)[users] > 0
+
+
+def some_users(users: np.ndarray, items: int) -> np.ndarray:
+    """At most as many users as ``FIT_SCORES`` allows, drawn with a fixed seed."""
+    most = max(MIN_USERS, FIT_SCORES // max(items, 1))
+    return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
+
+
+def blocks_of(users: np.ndarray, items: int) -> list[np.ndarray]:
+    """Users in blocks whose scores stay small, of whole passes of a walk where there is room for one."""
+    passes, most = BLOCK_SCORES // max(items, 1) // PASS_USERS, MOST_SCORES // max(items, 1)
+    size = max(min(max(passes, 1) * PASS_USERS, most), 1)
+    return [users[a : a + size] for a in range(0, len(users), size)]
+
+
+def ndcg_of(
+    scores: np.ndarray, relevant: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int, device: str
+) -> np.ndarray:
+    """NDCG@K of each user (users,)."""
+    items, _ = top_k(scores, k, seen, device)
+    return np.asarray(ndcg(hits_of(items, relevant), np.diff(relevant.indptr)))

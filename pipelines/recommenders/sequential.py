@@ -58,7 +58,7 @@ class Sequential(Recommender):
         """Arrays to store."""
         return pack("rules", self.rules)
 
-    def restore(self, state: Arrays) -> Self:
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
         self.rules = unpack("rules", state)
         return self

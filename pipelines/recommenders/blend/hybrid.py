@@ -4,184 +4,211 @@ Belongs here: segments, what is fitted for each, how scores are combined. Does n
 where the days are cut (``night.inputs``).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from scipy import sparse
 
-from pipelines.learning.metrics import hits_of, ndcg
-from pipelines.recommenders.base import Arrays, Inputs, Recommender
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender, Validation
 from pipelines.recommenders.blend.facts import ItemFacts
-from pipelines.recommenders.blend.likelihood import Choices, channel, combined, fit, fit_few
-from pipelines.recommenders.graph import BLOCK
-from pipelines.recommenders.ranking import top_k
+from pipelines.recommenders.blend.likelihood import Choices, Weights, channel, combined, fit, fit_sparse
+from pipelines.recommenders.ranking import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users, top_k
 
 SEGMENTS = ("warm", "cold")
-MIN_USERS = 10  # validation users below which a segment keeps the weights that it starts from
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
-FIT_SCORES = 20_000_000  # users x items that weights are fitted on
-BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
-MOST_SCORES = 4_000_000  # as many at most, where whole passes of a walk or whole files are worth more than caches
 
 
-def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
-    """Bool (len(users),), True where a user has positive history."""
-    return np.diff(inputs.positives.indptr)[users] > 0
+class Hybrid(Recommender):
+    """Weighted channels of other recommenders plus what speaks for each item anyway; weights by segment of users.
 
-
-class Hybrid:
-    """Weighted signals of other recommenders plus what speaks for each item anyway; weights by segment of users.
-
-    Stacked generalization (https://doi.org/10.1016/S0893-6080(05)80023-1) with a time split. Signals that hardly add to
-    the others weigh nothing for warm users, and are not looked at. Cold users start from what the weights of warm ones
-    were before that, and leave out none, so that models that only uploads wake keep a say.
+    Stacked generalization (https://doi.org/10.1016/S0893-6080(05)80023-1) with a time split. Channels that hardly add
+    to the others weigh nothing for warm users, and are not looked at. Cold users start from what the weights of warm
+    ones were before that, and leave out none, so that models that only uploads wake keep a say.
 
     Args:
-        models: recommenders, in the order of the weights.
-        facts: whether facts about items (``facts.ItemFacts``) may take part.
+        facts: whether facts about items (``facts.ItemFacts``) may take part as covariates.
+
+    Attributes:
+        models: the recommenders that are combined, fitted on the night.
+        report: what the fit has shown, by segment.
     """
 
     name = "hybrid"
+    signed = True
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
-    def __init__(self, models: Sequence[Recommender], facts: bool = True):
-        self.models, self.facts = list(models), ItemFacts() if facts else None
-        self.parts = [m.name if s == "score" else f"{m.name}.{s}" for m in models for s in m.signals]
-        self.weights: dict[str, np.ndarray] = {}
+    def __init__(self, facts: bool = True):
+        self.facts = ItemFacts() if facts else None
+        self.models: list[Recommender] = []
+        self.channels_of: dict[str, np.ndarray] = {}
         self.prior: dict[str, np.ndarray] = {}
-        self.of_facts: dict[str, np.ndarray] = {}
+        self.covariates_of: dict[str, np.ndarray] = {}
+        self.report: dict[str, Any] = {}
 
-    def fit(self, past: Inputs, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int) -> dict[str, Any]:
-        """Fit the weights of each segment; the recommenders are fitted on ``past``.
+    def given(self, others: Mapping[str, Recommender]) -> Self:
+        """Itself, to combine these."""
+        self.models = list(others.values())
+        return self
 
-        Args:
-            past: what was known before the validation events.
-            wanted: nonzero (users, items) that users came to like in the validation time.
-            seen: nonzero (users, items) to leave out, or None.
-            k: list length of the report.
+    @property
+    def channel_names(self) -> list[str]:
+        """Name of each channel: of its recommender, and of the signal where there are several."""
+        return [m.name if s == "score" else f"{m.name}.{s}" for m in self.models for s in m.signals]
+
+    def fit(self, inputs: Inputs) -> Self:
+        """Itself, after fitting copies of the models on the time before the last days, and weighing them on these.
+
+        Raises:
+            ValueError: the inputs have no validation days.
+        """
+        if inputs.validation is None:
+            raise ValueError("the hybrid is fitted on validation days; inputs.validation is None")
+        tonight, past = self.models, dict[str, Recommender]()
+        for model in tonight:
+            past[model.name] = copy(model).given(past).fit(inputs.validation.past)
+        self.given(past).weigh(inputs.validation)
+        self.models = tonight
+        if self.facts:
+            self._take(self.facts.transform(inputs)[:, : len(self.covariates_of["warm"])])
+        return self
+
+    def weigh(self, validation: Validation) -> dict[str, Any]:
+        """Fit the weights of each segment; the models are fitted on ``validation.past``.
 
         Returns:
-            What was found in each segment: users, weights, NDCG@K of each recommender alone and, by estimated ranks of
-            those who the weights were fitted on, of the blend.
+            What the fit has shown in each segment: users, weights, NDCG@K of each recommender alone and, by estimated
+            ranks of those who the weights were fitted on, of the blend.
         """
-        known = self.facts.fit_transform(past) if self.facts else np.zeros((wanted.shape[1], 0), np.float32)
-        users = np.flatnonzero(np.diff(wanted.indptr))
-        warm = is_warm(past, users)
-        c = len(self.parts)
-        start = np.array([1 / c] * c + [0.0] * known.shape[1])
-        report: dict[str, Any] = {}
-        for segment, mine in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
-            mine = some_users(mine, wanted.shape[1])
-            weights = start
-            if len(mine) < MIN_USERS:
-                report[segment] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
+        relevant, items = validation.relevant, validation.relevant.shape[1]
+        covariates = self.facts.fit_transform(validation.past) if self.facts else np.zeros((items, 0), np.float32)
+        users = np.flatnonzero(np.diff(relevant.indptr))
+        warm = is_warm(validation.past, users)
+        start = Weights.even(len(self.channel_names), covariates.shape[1])
+        self.report = {}
+        for segment, chosen in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
+            chosen, weights = some_users(chosen, items), start
+            if len(chosen) < MIN_USERS:
+                shown: dict[str, Any] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
             else:
-                choices, alone = self._choices(past, mine, wanted, seen, start, known, k)
-                start, weights, report[segment] = self._fit_segment(choices, known, start, k, segment == SEGMENTS[0])
-                report[segment]["ndcg"] |= alone
-            report[segment] |= {
-                "users": len(mine),
-                "weights": dict(zip(self.parts, weights[:c].round(4).tolist(), strict=True)),
-            }
-            self.weights[segment], self.of_facts[segment] = weights[:c].astype(np.float32), weights[c:]
-        self._take(known)
-        return report
+                choices, alone = self._choices(validation, chosen, start, covariates)
+                start, weights, shown = _fit_segment(
+                    choices, covariates, start, validation.k, sparse_channels=segment == "warm"
+                )
+                shown["ndcg"] |= alone
+            of_channels = zip(self.channel_names, weights.channels.round(4).tolist(), strict=True)
+            self.report[segment] = shown | {"users": len(chosen), "weights": dict(of_channels)}
+            self.channels_of[segment] = weights.channels.astype(np.float32)
+            self.covariates_of[segment] = weights.covariates
+        self._take(covariates)
+        return self.report
 
     def _choices(
-        self,
-        past: Inputs,
-        users: np.ndarray,
-        wanted: sparse.csr_matrix,
-        seen: sparse.csr_matrix | None,
-        start: np.ndarray,
-        known: np.ndarray,
-        k: int,
+        self, validation: Validation, users: np.ndarray, start: Weights, covariates: np.ndarray
     ) -> tuple[Choices, dict[str, float]]:
         """What the stack is fitted on, and NDCG@K of each recommender alone, by blocks of users."""
-        c = len(self.parts)
-        prior, found, alone = (known @ start[c:]).astype(np.float32), list[Choices](), list[list[np.ndarray]]()
-        for block in blocks_of(users, wanted.shape[1]):
-            forbidden = seen[block] if seen is not None else None
-            evidence = self.evidence(past, block)
-            found.append(
-                Choices.collect(list(self.channels(evidence, range(c))), prior, wanted[block], forbidden, start[:c])
-            )
+        past, prior = validation.past, start.prior(covariates)
+        parts, alone = list[Choices](), list[list[np.ndarray]]()
+        for block in blocks_of(users, validation.relevant.shape[1]):
+            seen = validation.seen[block] if validation.seen is not None else None
+            relevant, evidence = validation.relevant[block], self.evidence_of(past, block)
+            channels = list(self.channels(evidence, range(len(start.channels))))
+            parts.append(Choices.collect(channels, relevant, seen, start.channels, prior))
             scores = [m.combine(evidence[m.name]) for m in self.models]
-            alone.append([ndcg_of(s, wanted[block], forbidden, k, past.device) for s in scores])
+            alone.append([ndcg_of(s, relevant, seen, validation.k, past.device) for s in scores])
         means = [round(float(np.concatenate(v).mean()), 5) for v in zip(*alone, strict=True)]
-        return Choices.joined(found), dict(zip([m.name for m in self.models], means, strict=True))
+        return Choices.joined(parts), dict(zip([m.name for m in self.models], means, strict=True))
 
-    def _fit_segment(
-        self, choices: Choices, known: np.ndarray, start: np.ndarray, k: int, few: bool
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-        """Weights (channels + facts,) of some users, with all channels and with few if wanted, and what was found.
-
-        Facts get none unless they surely help.
-        """
-        c = len(self.parts)
-        report: dict[str, Any] = {}
-        use = known.shape[1]
-        if use:
-            gain = _gain(choices, known, start, k)
-            error = float(gain.std() / len(gain) ** 0.5)
-            report["facts"] = {
-                "number": use,
-                "ndcg_gain": round(float(gain.mean()), 5),
-                "standard_error": round(error, 5),
-            }
-            use = use if gain.mean() > SURE * error else 0
-        start, facts, rest = start[: c + use], known[:, :use], (0, known.shape[1] - use)
-        whole = fit(choices, facts, start)
-        found = fit_few(choices, facts, start, whole) if few else whole
-        report["ndcg"] = {"blend": round(float(choices.ndcg(found, facts, k).mean()), 5)}
-        return np.pad(whole, rest), np.pad(found, rest), report
-
-    def evidence(self, inputs: Inputs, users: np.ndarray) -> dict[str, list[np.ndarray]]:
+    def evidence_of(self, inputs: Inputs, users: np.ndarray) -> dict[str, list[np.ndarray]]:
         """Recommender -> its signals (users, items)."""
         return {m.name: m.evidence(inputs, users) for m in self.models}
 
-    def prepare_for(self, now: Inputs) -> None:
-        """Take facts about items as of the night that lists are made in."""
-        if self.facts:
-            self._take(self.facts.transform(now)[:, : len(self.of_facts["warm"])])
-
-    def _take(self, facts: np.ndarray) -> None:
-        self.prior = {s: (facts @ v).astype(np.float32) for s, v in self.of_facts.items()}
+    def _take(self, covariates: np.ndarray) -> None:
+        self.prior = {s: (covariates @ v).astype(np.float32) for s, v in self.covariates_of.items()}
 
     def channels(
         self, evidence: Mapping[str, list[np.ndarray]], which: Iterable[int], rows: np.ndarray | slice = slice(None)
     ) -> Iterator[np.ndarray]:
-        """Signals by their place in ``parts``, of some users, on a scale that adds up with others'; one at a time."""
+        """Signals by their place in ``channel_names``, of some users, on a scale that adds up; one at a time."""
         signals = [(signal, m.signed) for m in self.models for signal in evidence[m.name]]
         return (channel(signals[i][0][rows], signals[i][1]) for i in which)
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        """(users, items)."""
+        return self.blend(self.evidence_of(inputs, users), is_warm(inputs, users))
 
     def blend(self, evidence: Mapping[str, list[np.ndarray]], warm: np.ndarray) -> np.ndarray:
         """Scores (users, items) by the weights of each user's segment; ``warm`` is bool (users,)."""
         if warm.all() or not warm.any():
             return self._blended(evidence, SEGMENTS[0 if warm.all() else 1], slice(None))
-        out = np.empty_like(next(iter(evidence.values()))[0])
-        for segment, mine in zip(SEGMENTS, (warm, ~warm), strict=True):
-            out[mine] = self._blended(evidence, segment, mine)
-        return out
+        scores = np.empty_like(next(iter(evidence.values()))[0])
+        for segment, rows in zip(SEGMENTS, (warm, ~warm), strict=True):
+            scores[rows] = self._blended(evidence, segment, rows)
+        return scores
 
     def _blended(self, evidence: Mapping[str, list[np.ndarray]], segment: str, rows: np.ndarray | slice) -> np.ndarray:
-        used = np.flatnonzero(self.weights[segment])
-        return combined(self.channels(evidence, used, rows), self.weights[segment][used], self.prior[segment])
+        used = np.flatnonzero(self.channels_of[segment])
+        return combined(self.channels(evidence, used, rows), self.channels_of[segment][used], self.prior[segment])
 
     def heard(self, segment: str) -> set[str]:
         """Names of the recommenders that weigh anything for a segment."""
         names = [m.name for m in self.models for _ in m.signals]
-        return {names[i] for i in np.flatnonzero(self.weights[segment])}
+        return {names[i] for i in np.flatnonzero(self.channels_of[segment])}
 
     def state(self) -> Arrays:
         """Arrays to store."""
-        return {f"weights.{s}": w for s, w in self.weights.items()} | {f"prior.{s}": p for s, p in self.prior.items()}
+        weights = {f"weights.{s}": w for s, w in self.channels_of.items()}
+        return weights | {f"prior.{s}": p for s, p in self.prior.items()}
 
-    def restore(self, state: Arrays) -> Self:
-        """Stored arrays."""
-        self.weights = {s: state[f"weights.{s}"] for s in SEGMENTS}
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
+        """Itself, with stored arrays."""
+        self.channels_of = {s: state[f"weights.{s}"] for s in SEGMENTS}
         self.prior = {s: state[f"prior.{s}"] for s in SEGMENTS}
         return self
+
+
+def _fit_segment(
+    choices: Choices, covariates: np.ndarray, start: Weights, k: int, sparse_channels: bool
+) -> tuple[Weights, Weights, dict[str, Any]]:
+    """Weights of some users with all channels, weights that are used, and what the fit has shown.
+
+    Covariates get no weight unless they surely help.
+
+    Args:
+        choices: of the users.
+        covariates: (items, f).
+        start: weights to begin with.
+        k: list length of the report.
+        sparse_channels: channels that hardly add to the others are not used.
+    """
+    report: dict[str, Any] = {}
+    used = covariates.shape[1]
+    if used:
+        gain = _gain(choices, covariates, start, k)
+        error = float(gain.std() / len(gain) ** 0.5)
+        mean = float(gain.mean())
+        report["facts"] = {"number": used, "ndcg_gain": round(mean, 5), "standard_error": round(error, 5)}
+        used = used if mean > SURE * error else 0
+    every, start = covariates.shape[1], start.cut(used)
+    full = fit(choices, covariates[:, :used], start)
+    weights = fit_sparse(choices, covariates[:, :used], start, full) if sparse_channels else full
+    report["ndcg"] = {"blend": round(float(choices.ndcg(weights, covariates[:, :used], k).mean()), 5)}
+    return full.padded(every), weights.padded(every), report
+
+
+def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int) -> np.ndarray:
+    """What covariates add to NDCG@K of each user, by weights fitted on other users (two folds)."""
+    order = np.random.default_rng(0).permutation(len(choices.candidate))
+    halves = np.sort(order[::2]), np.sort(order[1::2])
+    gains = []
+    for fitted, judged in (halves, halves[::-1]):
+        train, test = choices.of(fitted), choices.of(judged)
+        with_them, without = (
+            test.ndcg(fit(train, c, start.cut(c.shape[1])), c, k) for c in (covariates, covariates[:, :0])
+        )
+        gains.append(with_them - without)
+    return np.concatenate(gains)
 
 
 def place_new(
@@ -206,9 +233,9 @@ def place_new(
     """
     items, values = (a.copy() for a in lists)
     columns = np.flatnonzero(new)
-    mine = forbidden[:, columns].tocsr() if forbidden is not None else None
+    never = forbidden[:, columns].tocsr() if forbidden is not None else None
     ranked = np.where(chances[:, columns].any(1, keepdims=True), chances[:, columns], scores[:, columns])
-    fresh, _ = top_k(ranked, places, mine)
+    fresh, _ = top_k(ranked, places, never)
     for row in np.flatnonzero((items >= 0).all(1)):  # a shorter list holds all that is allowed
         inside = new[items[row]]
         chosen = np.flatnonzero((fresh[row] >= 0) & ~np.isin(columns[fresh[row]], items[row]))
@@ -217,39 +244,3 @@ def place_new(
         items[row] = np.concatenate([items[row, kept], columns[fresh[row, chosen]]])
         values[row] = np.concatenate([values[row, kept], scores[row, items[row, len(kept) :]]])
     return items, values
-
-
-def some_users(users: np.ndarray, items: int) -> np.ndarray:
-    """At most as many users as ``FIT_SCORES`` allows, drawn with a fixed seed."""
-    most = max(MIN_USERS, FIT_SCORES // max(items, 1))
-    return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
-
-
-def blocks_of(users: np.ndarray, items: int) -> list[np.ndarray]:
-    """Users in blocks whose scores stay small, of whole passes of a walk where there is room for one."""
-    passes, most = BLOCK_SCORES // max(items, 1) // BLOCK, MOST_SCORES // max(items, 1)
-    size = max(min(max(passes, 1) * BLOCK, most), 1)
-    return [users[a : a + size] for a in range(0, len(users), size)]
-
-
-def _gain(choices: Choices, facts: np.ndarray, start: np.ndarray, k: int) -> np.ndarray:
-    """What facts add to NDCG@K of each user, by weights fitted on other users (two folds)."""
-    order, c = np.random.default_rng(0).permutation(len(choices.other)), choices.liked.shape[1]
-    halves = np.sort(order[::2]), np.sort(order[1::2])
-    gains = []
-    for fitted, judged in (halves, halves[::-1]):
-        mine, theirs = choices.of(fitted), choices.of(judged)
-        found = []
-        for known in (facts, facts[:, :0]):
-            weights = fit(mine, known, start[: c + known.shape[1]])
-            found.append(theirs.ndcg(weights, known, k))
-        gains.append(found[0] - found[1])
-    return np.concatenate(gains)
-
-
-def ndcg_of(
-    scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None, k: int, device: str
-) -> np.ndarray:
-    """NDCG@K of each user (users,)."""
-    items, _ = top_k(scores, k, seen, device)
-    return np.asarray(ndcg(hits_of(items, wanted), np.diff(wanted.indptr)))

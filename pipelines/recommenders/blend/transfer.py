@@ -4,6 +4,7 @@ Belongs here: carrying behaviour over content to new items. Does not: known item
 items are placed in a list (``hybrid``).
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Self
 
@@ -11,13 +12,12 @@ import numpy as np
 from scipy import sparse
 
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
-from pipelines.recommenders.blend.hybrid import MIN_USERS, blocks_of, some_users
-from pipelines.recommenders.blend.likelihood import Choices, channel, combined, fit
+from pipelines.recommenders.blend.likelihood import Choices, Weights, channel, combined, fit
 from pipelines.recommenders.graph import Walker
-from pipelines.recommenders.item_graphs import centred, with_graphs
+from pipelines.recommenders.item_graphs import centred
 from pipelines.recommenders.lightgcn import LightGCN
 from pipelines.recommenders.matrices import pack, scaled, unit_rows, unpack
-from pipelines.recommenders.ranking import top_k
+from pipelines.recommenders.ranking import MIN_USERS, blocks_of, some_users, top_k
 
 HIDDEN = 5  # one liked item in so many is hidden to learn from
 BROAD, NARROW = 4.0, 10.0  # sharpness of a kernel
@@ -44,15 +44,24 @@ class Transfer(Recommender):
     signed = False
     grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
+    def __init__(self) -> None:
+        self.network: LightGCN | None = None
+
+    def given(self, others: Mapping[str, Recommender]) -> Self:
+        """Itself; where LightGCN was fitted on the same inputs, it is not fitted again."""
+        network = others.get(LightGCN.name)
+        self.network = network if isinstance(network, LightGCN) else None
+        return self
+
     def fit(self, inputs: Inputs) -> Self:
-        """Learn the weights from hidden items, then carry everything that is known to the new items."""
-        inputs = with_graphs(inputs)
+        """Itself, after learning the weights from hidden items and carrying what is known to the new items."""
         liked = np.diff(inputs.positives.tocsc().indptr) > 0
         self.sources, self.weights = _Sources(), np.zeros(0, np.float32)
+        network, self.network = self.network, None
         if not liked.any() or liked.all() or not (inputs.content or inputs.graphs):
             self.sources.targets = np.zeros(0, np.int64)
             return self
-        number = self.sources.fit(inputs, np.flatnonzero(~liked)).number
+        number = self.sources.fit(inputs, np.flatnonzero(~liked), network or LightGCN().fit(inputs)).number
         self.weights = np.full(number, 1 / number, np.float32)
         if (~liked).sum() >= ENOUGH:
             self.weights = _learned(inputs, np.flatnonzero(liked), self.weights)
@@ -72,9 +81,9 @@ class Transfer(Recommender):
         """Arrays to store."""
         return {"weights": self.weights} | self.sources.state()
 
-    def restore(self, state: Arrays) -> Self:
-        """Stored arrays."""
-        self.weights, self.sources = state["weights"], _Sources().restore(state)
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
+        """Itself, with stored arrays; vectors and interactions are those of the inputs."""
+        self.weights, self.sources = state["weights"], _Sources().restore(state, inputs)
         return self
 
 
@@ -85,16 +94,17 @@ def _learned(inputs: Inputs, liked: np.ndarray, start: np.ndarray) -> np.ndarray
     shown[hidden] = 0
     positives = (inputs.positives @ sparse.diags_array(shown)).tocsr()
     positives.eliminate_zeros()
-    past, wanted = replace(inputs, positives=positives), inputs.positives[:, hidden].tocsr()
-    both = np.flatnonzero((np.diff(positives.indptr) > 0) & (np.diff(wanted.indptr) > 0))
+    past, relevant = replace(inputs, positives=positives), inputs.positives[:, hidden].tocsr()
+    both = np.flatnonzero((np.diff(positives.indptr) > 0) & (np.diff(relevant.indptr) > 0))
     if len(both) < MIN_USERS:
         return start
-    sources, level = _Sources().fit(past, hidden), np.zeros(len(hidden), np.float32)
-    found = [
-        Choices.collect(sources.channels(past, block), level, wanted[block], None, start)
-        for block in blocks_of(some_users(both, inputs.positives.shape[1]), inputs.positives.shape[1])
+    sources, items = _Sources().fit(past, hidden, LightGCN().fit(past)), inputs.positives.shape[1]
+    level, none = np.zeros(len(hidden), np.float32), np.zeros((len(hidden), 0), np.float32)
+    choices = [
+        Choices.collect(sources.channels(past, block), relevant[block], None, start, level)
+        for block in blocks_of(some_users(both, items), items)
     ]
-    return fit(Choices.joined(found), np.zeros((len(hidden), 0), np.float32), start).astype(np.float32)
+    return fit(Choices.joined(choices), none, Weights(start, np.zeros(0))).channels.astype(np.float32)
 
 
 class _Sources:
@@ -118,8 +128,8 @@ class _Sources:
         """How many channels there are: three carried by each kernel, and the cosines of each modality."""
         return 3 * len(self.near) + len(self.vectors) + len(self.alike)
 
-    def fit(self, inputs: Inputs, targets: np.ndarray) -> Self:
-        """Fit what carries from liked items to targets."""
+    def fit(self, inputs: Inputs, targets: np.ndarray, network: LightGCN) -> Self:
+        """Itself, after fitting what carries from liked items to targets; ``network`` is fitted on the same inputs."""
         self.targets, self.links = targets, scaled(inputs.positives, 0.5, 0.5)
         known = np.flatnonzero(np.diff(inputs.positives.tocsc().indptr))
         parts = {m: centred(v) for m, v in sorted(inputs.content.items())}
@@ -129,7 +139,6 @@ class _Sources:
         self.near += [kernel(v, known, targets, BROAD) for v in parts.values()]
         shown = np.isin(np.arange(len(whole)), known).astype(np.float32)
         self.near += [scaled((g[targets] @ sparse.diags_array(shown)).tocsr(), 1.0, 0.0) for g in given.values()]
-        network = LightGCN().fit(inputs)
         self.users, self.carried = network.users, [n @ network.items for n in self.near]
         self.vectors, self.alike = list(parts.values()), [g[:, targets].tocsr() for g in given.values()]
         return self
@@ -168,23 +177,21 @@ class _Sources:
         state = {"targets": self.targets}
         if not len(self.targets):
             return state
-        state |= {"users": self.users} | pack("links", self.links)
+        state |= {"users": self.users}
         for name, matrices in (("near", self.near), ("alike", self.alike)):
             for i, matrix in enumerate(matrices):
                 state |= pack(f"{name}.{i:03d}", matrix)
-        state |= {f"carried.{i:03d}": v for i, v in enumerate(self.carried)}
-        return state | {f"vectors.{i:03d}": v for i, v in enumerate(self.vectors)}
+        return state | {f"carried.{i:03d}": v for i, v in enumerate(self.carried)}
 
-    def restore(self, state: Arrays) -> Self:
-        """Stored arrays."""
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
+        """Itself, with stored arrays."""
         self.targets = state["targets"]
         if len(self.targets):
-            self.users, self.links = state["users"], unpack("links", state)
+            self.users, self.links = state["users"], scaled(inputs.positives, 0.5, 0.5)
             names = {n: sorted({k.split(".")[1] for k in state if k.startswith(f"{n}.")}) for n in ("near", "alike")}
             self.near, self.alike = ([unpack(f"{n}.{i}", state) for i in numbers] for n, numbers in names.items())
-            self.carried, self.vectors = (
-                [v for k, v in sorted(state.items()) if k.startswith(f"{n}.")] for n in ("carried", "vectors")
-            )
+            self.carried = [v for k, v in sorted(state.items()) if k.startswith("carried.")]
+            self.vectors = [centred(v) for _, v in sorted(inputs.content.items())]
         return self
 
 

@@ -1,0 +1,240 @@
+"""The steps of a night: which stage each runs, and the assets that it makes. Specs derive from tables and models.
+
+Belongs here: one row a step, parents, what a step yields. Does not: what a stage does (``pipelines``), numbers and
+plots of an asset (``shown``), its checks (``checks``).
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatch
+from typing import Any
+
+import dagster as dg
+
+from assets.checks import check_specs, checked
+from assets.metadata import OWNERS, model_spec, table_spec
+from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained, lake_of
+from assets.shown import metadata_of
+from pipelines.config import Config
+from pipelines.lake.schemas import TABLES, Model, Table, models
+from pipelines.lake.storage import Lake, Manifest
+
+Report = Callable[[Any], None]
+Stage = Callable[[Config, Lake, date, Report], Iterator[Manifest]]
+
+RAW = {
+    "raw_interactions": "Event logs as the user drops them: CSV, JSON Lines or Parquet. Never modified.",
+    "raw_items": "Catalogue files as the user drops them. Never modified.",
+    "raw_user_content": "What users upload: reviews, pictures, sounds. Never modified.",
+    "raw_media": "Images and sounds that rows refer to by path or URI. Never modified.",
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the nightly job.
+
+    Attributes:
+        name: of the step.
+        run: the stage; what it yields becomes materializations.
+        makes: tables and models.
+        on_device: whether it takes turns on the device.
+        verifies: whether everything that the configuration points at is checked first.
+    """
+
+    name: str
+    run: Stage
+    makes: tuple[str, ...]
+    on_device: bool = False
+    verifies: bool = False
+
+
+def steps(config: Config) -> list[Step]:
+    """The steps of a configuration's nights, in the flow's order. Stages are imported when they run."""
+    found = [Step("standardize", _standardize, _of_stage("standardize"), verifies=True)]
+    if config.finetune.enabled:
+        found.append(Step("finetune", _finetune, _of_stage("finetune"), on_device=True))
+    found += [Step(f"embed_{m}", _embed(m), (f"emb_{m}",), on_device=True) for m in sorted(config.encoders)]
+    if config.augment.views:
+        found.append(Step("augment", _augment, _of_stage("augment"), on_device=True))
+    found.append(Step("align", _align, _of_stage("align"), on_device=True))
+    found.append(Step("fuse", _fuse, _of_stage("fuse"), on_device=True))
+    if config.recommend.search_days:
+        found.append(Step("search", _search, _of_stage("search")))
+    found.append(Step("train", _train, tuple(f"model_{n}" for n in config.recommend.models)))
+    found.append(Step("score", _score, _of_stage("score")))
+    found.append(Step("evaluate", _evaluate, _of_stage("evaluate")))
+    return found
+
+
+def _of_stage(stage: str) -> tuple[str, ...]:
+    """Tables and models that a stage writes."""
+    return tuple(name for name, product in _products().items() if product.stage == stage)
+
+
+def _products() -> dict[str, Table | Model]:
+    """Everything that a night may write."""
+    return {**TABLES, **models()}
+
+
+def _standardize(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.standardize import standardize
+
+    return standardize(config, lake, day)
+
+
+def _finetune(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.finetune import finetune
+
+    return finetune(config, lake, day)
+
+
+def _embed(modality: str) -> Stage:
+    def run(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+        from pipelines.embed import embed
+
+        return embed(config, lake, day, modality, report)
+
+    return run
+
+
+def _augment(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.augment import augment
+
+    return augment(config, lake, day, report)
+
+
+def _align(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.align import align
+
+    return align(config, lake, day)
+
+
+def _fuse(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.fuse import fuse
+
+    return fuse(config, lake, day)
+
+
+def _search(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.search import search
+
+    return search(config, lake, day)
+
+
+def _train(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.train import train
+
+    return train(config, lake, day)
+
+
+def _score(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.score import score
+
+    return score(config, lake, day)
+
+
+def _evaluate(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    from pipelines.evaluate import evaluate
+
+    return evaluate(config, lake, day)
+
+
+# --- assets -----------------------------------------------------------------------------------------------------
+
+
+def raw_specs() -> list[dg.AssetSpec]:
+    """External assets: nightloom reads them and never writes them."""
+    return [dg.AssetSpec(n, description=d, group_name="data", owners=OWNERS, kinds={"file"}) for n, d in RAW.items()]
+
+
+def build(partitions: dg.PartitionsDefinition, config: Config) -> list[dg.AssetsDefinition]:
+    """The assets of a configuration, a multi-asset a step."""
+    every = steps(config)
+    products = {n: _products()[n] for s in every for n in s.makes}
+    specs = {n: _spec(p, products, partitions, config) for n, p in products.items()}
+    return [_assets(step, [specs[n] for n in step.makes]) for step in every]
+
+
+def _spec(
+    product: Table | Model, products: dict[str, Table | Model], partitions: dg.PartitionsDefinition, config: Config
+) -> dg.AssetSpec:
+    deps = [d for parent in product.parents for d in _parents(parent, products)]
+    if isinstance(product, Model):
+        return model_spec(product, partitions, deps)
+    return table_spec(product, partitions, deps, config.digest("encoders") if product.stage == "embed" else None)
+
+
+def _parents(parent: str, products: dict[str, Table | Model]) -> list[Any]:
+    """Assets that an entry of ``parents`` stands for, see ``schemas.Table``."""
+    if parent in RAW:
+        return [parent]
+    if parent.startswith("group:"):
+        return [n for n, p in products.items() if p.group == parent.removeprefix("group:")]
+    name, _, when = parent.partition("@")
+    mapping = _yesterday() if when == "yesterday" else None
+    return [dg.AssetDep(n, partition_mapping=mapping) for n in products if fnmatch(n, name)]
+
+
+def _yesterday() -> dg.PartitionMapping:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # the first day has no yesterday; no stable option says so
+        return dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True)
+
+
+def _assets(step: Step, specs: list[dg.AssetSpec]) -> dg.AssetsDefinition:
+    @dg.multi_asset(
+        name=step.name,
+        specs=specs,
+        check_specs=[c for name in step.makes if name in TABLES for c in check_specs(name)],
+        pool=DEVICE_POOL if step.on_device else None,
+    )
+    def materialize(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
+        with failures_explained():
+            config = nightloom.verified() if step.verifies else nightloom.config()
+            lake, day = lake_of(config), day_of(context)
+            for manifest in step.run(config, lake, day, _observed(context, step.makes[0])):
+                if manifest.table in step.makes and manifest.partition == context.partition_key:
+                    yield _result(config, lake, day, manifest)
+                else:
+                    context.log_event(_beside(manifest, day, step.name))
+
+    return materialize
+
+
+def _result(config: Config, lake: Lake, day: date, manifest: Manifest) -> dg.MaterializeResult[Any]:
+    """A materialization with its metadata, and the checks of a table."""
+    from pipelines.night.night import Night
+
+    night = Night.of(config, lake, day)
+    found = checked(config, night, manifest.table) if manifest.table in TABLES else None
+    return dg.MaterializeResult(
+        asset_key=manifest.table,
+        metadata=metadata_of(config, night, manifest, found.sample if found else None),
+        check_results=found.results if found else [],
+    )
+
+
+def _beside(manifest: Manifest, day: date, step: str) -> dg.AssetMaterialization | dg.AssetObservation:
+    """What a step has written beside its own assets: an earlier day, or its part of a table that several write."""
+    is_part = manifest.partition == day.isoformat()
+    return (dg.AssetObservation if is_part else dg.AssetMaterialization)(
+        manifest.table,
+        partition=manifest.partition,
+        description=f"by step {step} of night {day}",
+        metadata={"dagster/row_count": manifest.rows},
+    )
+
+
+def _observed(context: dg.AssetExecutionContext, name: str) -> Report:
+    """Progress of a long step as observations of its asset, so that the UI shows it while it runs."""
+
+    def report(progress: Any) -> None:
+        numbers = {"done": progress.done, "total": progress.total, "items_per_second": round(progress.rate, 2)}
+        numbers["seconds_left"] = round(progress.left_s, 1) if progress.rate else -1.0
+        numbers["share_reused"] = round(progress.share_reused, 4)
+        context.log_event(dg.AssetObservation(name, partition=context.partition_key, metadata=numbers))
+
+    return report
