@@ -13,7 +13,8 @@ import pyarrow as pa
 from assets.metadata import SAMPLE_ROWS
 from pipelines.config import Config
 from pipelines.lake.promises import PROMISES
-from pipelines.lake.schemas import TABLES, Key
+from pipelines.lake.schemas import Key
+from pipelines.lake.tables import TABLES
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night

@@ -11,8 +11,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from pipelines.lake.schemas import TABLES, Column, Model, Table
+from pipelines.lake.schemas import Column, Table
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES, Model
 
 SAMPLE_ROWS = 5
 OWNERS = ["team:nightloom"]

@@ -13,8 +13,8 @@ import pyarrow as pa
 from assets import plots
 from assets.metadata import card_metadata, manifest_metadata, plot_metadata, table_metadata, texts_shown
 from pipelines.config import Config
-from pipelines.lake.schemas import TABLES
 from pipelines.lake.storage import Manifest
+from pipelines.lake.tables import TABLES
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night

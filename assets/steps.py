@@ -18,8 +18,9 @@ from assets.metadata import OWNERS, model_spec, table_spec
 from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained, lake_of
 from assets.shown import metadata_of
 from pipelines.config import Config
-from pipelines.lake.schemas import TABLES, Model, Table, models
+from pipelines.lake.schemas import Table
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES, Model, models
 
 Report = Callable[[Any], None]
 Stage = Callable[[Config, Lake, date, Report], Iterator[Manifest]]

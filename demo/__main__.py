@@ -12,8 +12,9 @@ from assets.cli import run_nights
 from assets.resources import lake_of
 from demo.shop import Size, generate
 from pipelines.config import ConfigError, config_path, load_config
-from pipelines.lake.schemas import EVERYONE, TABLES
+from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake
+from pipelines.lake.tables import TABLES
 from pipelines.verify import verify
 
 NIGHTS = 4  # of the demo's ten; the first of them makes the std tables of the earlier days

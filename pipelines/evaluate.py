@@ -14,8 +14,9 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from pipelines.config import Config
-from pipelines.lake.schemas import EVERYONE, TABLES
+from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
 from pipelines.learning.metrics import PER_USER, coverage, hits_of, novelty
 from pipelines.night.events import Feedback, end_of_day, event_weights
 from pipelines.night.night import Night

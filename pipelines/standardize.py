@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from encoders.modalities import FILES, KINDS, MODALITIES
 from pipelines.config import Config, digest_of
-from pipelines.lake.schemas import TABLES
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
 from pipelines.raw.files import RawStore
 from pipelines.raw.media import MediaFile, MediaIndex
 from pipelines.raw.pieces import Piece, for_kind

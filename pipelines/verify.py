@@ -23,7 +23,7 @@ def verify(config: Config, source: str = "configuration") -> None:
     import fsspec
 
     from pipelines.engine import beam as runtime
-    from pipelines.lake import schemas
+    from pipelines.lake.tables import RAW_COLUMNS
 
     problems = []
     try:
@@ -36,7 +36,7 @@ def verify(config: Config, source: str = "configuration") -> None:
     except Exception as e:  # an unknown protocol or refused credentials: every kind is a wrong path here
         problems.append(f"paths.raw: cannot open {config.paths.raw}: {type(e).__name__}: {e}")
     for name in ("interactions", "items", "user_content"):
-        known = set(schemas.RAW_COLUMNS[name])
+        known = set(RAW_COLUMNS[name])
         settings = getattr(config, name)
         for key in sorted({*settings.columns, *settings.defaults} - known):
             problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")

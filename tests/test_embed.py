@@ -15,8 +15,8 @@ from pipelines.config import Config, Paths
 from pipelines.embed import embed
 from pipelines.engine import chosen
 from pipelines.lake.promises import references_embedded
-from pipelines.lake.schemas import TABLES
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
 from pipelines.night.night import Night
 from pipelines.standardize import text_sha256
 from tests.conftest import FIRST

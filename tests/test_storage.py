@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.lake import storage
-from pipelines.lake.schemas import TABLES, SchemaError, optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
+from pipelines.lake.schemas import SchemaError, optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
 from pipelines.lake.storage import Lake, StorageError, scratch
+from pipelines.lake.tables import TABLES
 
 D = date(2026, 1, 2)
 

@@ -33,8 +33,9 @@ from encoders.tuning import SAMPLE
 from pipelines.config import Compute
 from pipelines.engine import beam as runtime
 from pipelines.engine.chosen import Chosen, choose, loaded
-from pipelines.lake.schemas import TABLES, vectors_to_arrow
+from pipelines.lake.schemas import vectors_to_arrow
 from pipelines.lake.storage import write_parquet
+from pipelines.lake.tables import TABLES
 from pipelines.raw.files import RawError, RawPlace, RawStore
 from pipelines.raw.media import read_media
 

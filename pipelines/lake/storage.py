@@ -26,7 +26,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.lake.schemas import TABLES, Key, SchemaError, Table
+from pipelines.lake.schemas import Key, SchemaError, Table
+from pipelines.lake.tables import TABLES
 
 MANIFEST = "_SUCCESS"
 ROW_GROUP = 1 << 16
@@ -219,7 +220,7 @@ class Lake:
         """Write a partition and make it visible in one step.
 
         Args:
-            table: name in ``schemas.TABLES``.
+            table: name in ``tables.TABLES``.
             day: partition.
             data: rows, or pieces in key order that are written as they come.
             provenance: ``config_digest``, ``inputs``, ``counters``, ``spec`` of the manifest.

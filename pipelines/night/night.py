@@ -20,8 +20,9 @@ from encoders.modalities import MODALITIES, Modality
 from encoders.settings import ModelChoice
 from encoders.space.features import Features, Uploads
 from pipelines.config import Config, digest_of
-from pipelines.lake.schemas import EVERYONE, TABLES, vectors_to_numpy
+from pipelines.lake.schemas import EVERYONE, vectors_to_numpy
 from pipelines.lake.storage import Lake
+from pipelines.lake.tables import TABLES
 from pipelines.night.contents import Reuse, content_of, features_of, needed, uploads_of
 from pipelines.night.events import COLUMNS, Dataset, Feedback, end_of_day, numbered
 

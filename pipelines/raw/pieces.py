@@ -22,8 +22,9 @@ import pyarrow.compute as pc
 
 from pipelines.config import Config, Source, digest_of
 from pipelines.engine import beam as runtime
-from pipelines.lake.schemas import EVERYONE, RAW_COLUMNS, REQUIRED, STRINGS, TIMESTAMP
+from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
 from pipelines.lake.storage import fsync_tree, scratch, write_parquet
+from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.files import Batch, RawError, RawStore, Reject, read_rows
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,285 @@
+"""Every table and model of a night: columns with units, key, stage, group, parents.
+
+Writer, checks, docs, assets and UI metadata derive from here. Does not belong here: the rules that a table must keep
+(``schemas``), where it lives (``storage``), what must hold between tables (``promises``).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from encoders.modalities import FILES, KINDS, MODALITIES
+from pipelines.lake.schemas import (
+    OPTIONAL_VECTOR,
+    STRINGS,
+    TIMESTAMP,
+    VECTOR,
+    Column,
+    Table,
+)
+from pipelines.recommenders.registry import RECOMMENDERS
+
+
+def _c(name: str, kind: Any, description: str, nullable: bool = False) -> Column:
+    return Column(name, kind, description, nullable)
+
+
+def _per_modality(columns: Iterable[str]) -> tuple[Column, ...]:
+    kinds: dict[str, tuple[Any, str, bool]] = {
+        "vector": (OPTIONAL_VECTOR, "aligned {m} vector, null where the item has none", True)
+    }
+    kinds |= {"has": (pa.bool_(), "whether the item has {m}", False)}
+    kinds |= {"attention": (pa.float32(), "share of the fused vector that came from {m}, 0..1", False)}
+    return tuple(_c(f"{c}_{m}", kinds[c][0], kinds[c][1].format(m=m), kinds[c][2]) for c in columns for m in MODALITIES)
+
+
+RAW_COLUMNS: dict[str, dict[str, Any]] = {
+    "interactions": {
+        "user_id": pa.string(), "item_id": pa.string(), "event": pa.string(), "value": pa.float64(),
+        "event_at": TIMESTAMP, "session_id": pa.string(), "recommendation_id": pa.string(),
+    },
+    "items": {
+        "item_id": pa.string(), "title": pa.string(), "description": pa.string(),
+        "categories": STRINGS, "tags": STRINGS,
+        "domain": pa.string(), "price": pa.float64(), "created_at": TIMESTAMP, "updated_at": TIMESTAMP,
+        **{k.raw_column: STRINGS for k in FILES},
+    },
+    "user_content": {
+        "user_id": pa.string(), "item_id": pa.string(), **dict.fromkeys(MODALITIES, pa.string()),
+        "created_at": TIMESTAMP,
+    },
+}  # fmt: skip
+
+
+REQUIRED: dict[str, tuple[str, ...]] = {
+    "interactions": ("user_id", "item_id", "event", "event_at"),
+    "items": ("item_id",),
+    "user_content": ("user_id", "created_at"),
+}
+
+
+TABLES: dict[str, Table] = {
+    t.name: t
+    for t in (
+        Table(
+            "std_interactions", "Typed, deduplicated events of the day.", ("user_id", "item_id", "event", "event_at"),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("item_id", pa.string(), "item; may be unknown to the catalogue yet"),
+                _c("event", pa.string(), "view, click, favorite, cart, purchase, play, skip, share, rating, ..."),
+                _c("value", pa.float64(), "rating, seconds played, amount; in the source's unit", True),
+                _c("event_at", TIMESTAMP, "when it happened, UTC"),
+                _c("session_id", pa.string(), "session", True),
+                _c("recommendation_id", pa.string(), "recommendation that led to it", True),
+                _c("source", pa.string(), "raw file, relative to the raw folder"),
+            ),
+            stage="standardize", group="data", parents=("raw_interactions",),
+        ),
+        Table(
+            "std_items", "The catalogue as known at the end of the day.", ("item_id",),
+            (
+                _c("item_id", pa.string(), "item"),
+                _c("title", pa.string(), "title, NFC", True),
+                _c("description", pa.string(), "description, NFC", True),
+                _c("categories", STRINGS, "categories"),
+                _c("tags", STRINGS, "tags"),
+                _c("domain", pa.string(), "kind of item or shop section", True),
+                _c("price", pa.float64(), "price in the source's currency", True),
+                _c("created_at", TIMESTAMP, "when the item appeared, UTC", True),
+                _c("updated_at", TIMESTAMP, "when this version of it appeared, UTC", True),
+                _c("text", pa.string(), "the text that is embedded: title, description, categories, tags", True),
+                _c("text_sha256", pa.string(), "sha256 of text", True),
+                *(_c(k.sha_column, STRINGS, f"sha256 of each usable {k.noun}") for k in FILES),
+                _c("source", pa.string(), "raw file of this version"),
+            ),
+            stage="standardize", group="data", parents=("raw_items", "raw_media"),
+        ),
+        Table(
+            "std_user_content", "What users uploaded up to the day, one row a piece.",
+            ("user_id", "content_sha256", "created_at"),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("content_sha256", pa.string(), "sha256 of the text or file"),
+                _c("modality", pa.string(), "text, image, audio or video"),
+                _c("item_id", pa.string(), "item it is about", True),
+                _c("text", pa.string(), "the text, NFC", True),
+                _c("uri", pa.string(), "the file", True),
+                _c("created_at", TIMESTAMP, "when it was uploaded, UTC"),
+                _c("source", pa.string(), "raw file"),
+            ),
+            stage="standardize", group="data", parents=("raw_user_content", "raw_media"),
+        ),
+        Table(
+            "std_media", "One row a distinct media file that decodes.", ("sha256",),
+            (
+                _c("sha256", pa.string(), "sha256 of the file's bytes"),
+                _c("kind", pa.string(), "image, audio or video"),
+                _c("format", pa.string(), "jpeg, png, flac, ..."),
+                _c("size_bytes", pa.int64(), "file size in bytes"),
+                _c("width_px", pa.int32(), "width after EXIF rotation", True),
+                _c("height_px", pa.int32(), "height after EXIF rotation", True),
+                _c("sample_rate_hz", pa.int32(), "sample rate", True),
+                _c("channels", pa.int32(), "channels", True),
+                _c("duration_s", pa.float64(), "duration in seconds; at most 180 of a sound and 600 of a video", True),
+                _c("uri", pa.string(), "first reference to it, in order of name"),
+            ),
+            stage="standardize", group="data", parents=("raw_media",),
+        ),
+        Table(
+            "quarantine", "Every rejected row or file.", ("stage", "source", "position", "reason", "detail"),
+            (
+                _c("stage", pa.string(), "stage that rejected it"),
+                _c("source", pa.string(), "raw or media file"),
+                _c("position", pa.int64(), "row of the file, 1 is the first after a header; 0 is the whole file"),
+                _c("reason", pa.string(), "reason code"),
+                _c("detail", pa.string(), "what was expected and what was found"),
+            ),
+            stage="standardize", group="quality", parents=("std_*",), by_step=True,
+        ),
+        Table(
+            "ingest_files", "Row account of each raw file, for the rows of this day.", ("source",),
+            (
+                _c("source", pa.string(), "raw file"),
+                _c("kind", pa.string(), "interactions, items or user_content"),
+                _c("rows_in", pa.int64(), "rows that belong to this day (items: known by its end)"),
+                _c("rows_out", pa.int64(), "rows in the std table"),
+                _c("rows_superseded", pa.int64(), "older versions of an item or upload that a newer row replaced"),
+                _c("rows_quarantined", pa.int64(), "rejected rows"),
+            ),
+            stage="standardize", group="quality", parents=("quarantine",),
+        ),
+        *(
+            Table(
+                f"emb_{m}", f"Vectors of {m} that the day needed and no earlier day had.",
+                ("content_sha256", "encoder_digest"),
+                (
+                    _c("content_sha256", pa.string(), "sha256 of the content"),
+                    _c("encoder_digest", pa.string(), "identity of weights and preprocessing"),
+                    _c("vector", VECTOR, "unit vector"),
+                ),
+                stage="embed", group="embedded",
+                parents=("std_items", *(("std_media",) if k.is_file else ("std_user_content", "model_finetuned"))),
+            )
+            for m, k in KINDS.items()
+        ),
+        Table(
+            "aug_views", "Vectors of augmented views of the day's content; training reads them, scoring never does.",
+            ("content_sha256", "view_digest"),
+            (
+                _c("content_sha256", pa.string(), "sha256 of the content"),
+                _c("view_digest", pa.string(), "identity of encoder, ops and epoch"),
+                _c("modality", pa.string(), "text, image or audio"),
+                _c("view", pa.int32(), "epoch that seeds the ops"),
+                _c("vector", OPTIONAL_VECTOR, "unit vector, as long as the encoder's"),
+            ),
+            stage="augment", group="embedded", parents=("emb_*",),
+        ),
+        Table(
+            "feat_items", "Items in the unified space.", ("item_id",),
+            (
+                _c("item_id", pa.string(), "item"),
+                _c("vector", VECTOR, "fused vector"),
+                *_per_modality(("vector", "has", "attention")),
+                _c("aligner_digest", pa.string(), "identity of the aligner"),
+            ),
+            stage="fuse", group="features", parents=("model_aligner",),
+        ),
+        Table(
+            "feat_users", "Users in the same space, from history and uploads up to the day.", ("user_id",),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("vector", VECTOR, "unit vector; compare it with feat_items.vector by dot product"),
+                _c("n_events", pa.int64(), "events with catalogue items"),
+                _c("n_items", pa.int64(), "distinct items"),
+                _c("n_uploads", pa.int64(), "uploaded pieces"),
+                _c("last_event_at", TIMESTAMP, "latest event, UTC", True),
+                _c("recency_days", pa.float64(), "days from the latest event to the end of the day", True),
+                _c("aligner_digest", pa.string(), "identity of the aligner"),
+            ),
+            stage="fuse", group="features", parents=("model_aligner",),
+        ),
+        Table(
+            "reco_candidates", "Top K of every recommender for the next day.", ("model", "user_id", "rank"),
+            (
+                _c("model", pa.string(), "recommender"),
+                _c("user_id", pa.string(), "user; * is the list for anyone else"),
+                _c("rank", pa.int32(), "1 is best"),
+                _c("item_id", pa.string(), "item"),
+                _c("score", pa.float32(), "higher is better; comparable within one model"),
+            ),
+            stage="score", group="recommendations", parents=("group:models",),
+        ),
+        Table(
+            "recommendations", "What to show tomorrow: top K a user, with the reason.", ("user_id", "rank"),
+            (
+                _c("user_id", pa.string(), "user; * is the list for anyone else"),
+                _c("rank", pa.int32(), "1 is best"),
+                _c("item_id", pa.string(), "item"),
+                _c("score", pa.float32(), "higher is better"),
+                _c("model", pa.string(), "recommender that served it"),
+                _c("arm", pa.string(), "experiment arm"),
+                _c("recommendation_id", pa.string(), "log it with the user's reaction"),
+                _c("reason_code", pa.string(), "similar_to_history, similar_to_uploads, popular or new"),
+                _c("reason_item_ids", STRINGS, "items of the user's history that speak for it"),
+                _c("reason_modality", pa.string(), "modality that makes them alike, by attention times cosine", True),
+                _c("reason_attention", pa.float32(), "attention of that modality in the item's vector, 0 to 1", True),
+            ),
+            stage="score", group="recommendations", parents=("reco_candidates",),
+        ),
+        Table(
+            "eval_offline", "Yesterday's lists judged by what users did today.", ("model", "metric", "k", "slice"),
+            (
+                _c("model", pa.string(), "recommender"),
+                _c("metric", pa.string(), "recall, ndcg, map, mrr, hit_rate, coverage, novelty"),
+                _c("k", pa.int32(), "list length"),
+                _c("slice", pa.string(), "all, user_warm, user_cold, item_warm, item_cold"),
+                _c("value", pa.float64(), "mean over users"),
+                _c("n_users", pa.int64(), "users in the slice"),
+            ),
+            stage="evaluate", group="evaluation", parents=("reco_candidates@yesterday", "std_interactions"),
+        ),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that a stage writes: files and a JSON card, partitioned by day; see ``Table`` for the attributes."""
+
+    name: str
+    description: str
+    stage: str
+    group: str
+    parents: tuple[str, ...]
+
+
+def models() -> dict[str, Model]:
+    """Name -> every model that a night may write."""
+    own = (
+        Model(
+            "model_finetuned",
+            "The text encoder trained on the log every few nights; a new model re-embeds the catalogue.",
+            stage="finetune",
+            group="embedded",
+            parents=("std_items", "std_interactions"),
+        ),
+        Model(
+            "model_aligner",
+            "One space for all modalities, learned from who likes what: a projection each, then fused.",
+            stage="align",
+            group="embedded",
+            parents=("emb_*", "aug_views", "std_interactions"),
+        ),
+        Model(
+            "model_settings",
+            "Settings of the recommenders, searched every few nights on the last days before the night.",
+            stage="search",
+            group="models",
+            parents=("feat_*",),
+        ),
+    )
+    parents = ("feat_*", "model_settings")
+    recommenders = (Model(f"model_{e.name}", e.text, "train", "models", parents) for e in RECOMMENDERS.values())
+    return {m.name: m for m in (*own, *recommenders)}
