@@ -56,11 +56,11 @@ def day_of(context: dg.AssetExecutionContext) -> date:
 
 
 def dagster_home(config: Config) -> Path:
-    """Dagster's home below the data folder, with the shipped ``dagster.yaml`` in it."""
+    """Dagster's home below the data folder; the shipped ``dagster.yaml`` is put there once and then is the user's."""
     home = config.paths.data / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     shipped = Path(__file__).resolve().parent.parent / "dagster.yaml"
-    if shipped.is_file():
+    if shipped.is_file() and not (home / "dagster.yaml").exists():
         shutil.copyfile(shipped, home / "dagster.yaml")
     return home
 

@@ -77,20 +77,26 @@ class Batches:
                     got = forward(chunk + chunk[-1:] * (full - len(chunk)))[: len(chunk)]
                     out.append(got.float().cpu().numpy())
             except torch.OutOfMemoryError:
-                if size == 1:
+                if full == 1:
                     raise
-                self._halve(size, per_row)
+                self._halve(full, per_row)
                 continue
             start += len(chunk)
         return np.concatenate(out)
 
-    def _halve(self, size: int, per_row: int) -> None:
-        import torch
+    def _halve(self, tried: int, per_row: int) -> None:
+        """Go on with half the rows that did not fit."""
+        free_memory()
+        self.limit = tried // 2 * per_row
+        log.warning("%s ran out of memory with %d rows; going on with %d", self.device.name, tried, tried // 2)
 
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        self.limit = size // 2 * per_row
-        log.warning("%s ran out of memory with %d rows; going on with %d", self.device.name, size, size // 2)
+
+def free_memory() -> None:
+    """Give memory that is no longer used back to the device, for other processes and other shapes."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 class RowEncoder:

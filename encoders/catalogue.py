@@ -6,12 +6,13 @@ Belongs here: built-in names, checking a choice, loading it. Does not: any model
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from encoders.base import Encoder
 from encoders.carried.weights import CARRIERS, weights_dir
 from encoders.device import Device
 from encoders.errors import EncoderError, cause_of
-from encoders.files import hub_config, model_files
+from encoders.files import hub_config, model_files, pickled_weights
 from encoders.modalities import Modality
 from encoders.settings import VECTOR_FILES, ModelChoice
 
@@ -140,13 +141,14 @@ def check_model(modality: Modality, choice: ModelChoice) -> list[str]:
         return []
     names = ", ".join(sorted(k for k, v in BUILTIN.items() if v.modality == modality))
     try:
-        hub_config(model, choice.revision)
+        config = hub_config(model, choice.revision)
     except Exception as e:  # every way a hub lookup fails is the same configuration error
         return [
             f"encoder '{model}' is not a built-in ({names}), not a local folder with config.json, not a "
             f".npy or .parquet file, and not a reachable Hugging Face model ({cause_of(e).splitlines()[0]})"
         ]
-    return []
+    local = config.parent == Path(model).expanduser()  # of a hub model the weights are not here yet
+    return [f"encoder '{model}': {problem}"] if local and (problem := pickled_weights(config.parent)) else []
 
 
 def files_of(choice: ModelChoice) -> list[dict[str, str]]:

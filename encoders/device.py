@@ -45,7 +45,7 @@ class Device:
 
 
 def one_thread() -> None:
-    """One stream of work a thread: results and timings do not depend on the machine's cores."""
+    """One stream of work for the calling thread, for as long as it lives: the start of a thread of ours."""
     import torch
 
     torch.set_num_threads(1)
@@ -56,10 +56,17 @@ def single_threaded() -> Iterator[None]:
     """While our threads share the cores, matrix libraries start none of their own.
 
     Idle threads of theirs spin, which costs as much as the work, and results would depend on the number of cores.
+    Afterwards they have as many as they had before.
     """
-    one_thread()
-    with threadpool_limits(1, user_api="blas"):
-        yield
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose_device(name: str = "auto", precision: str = "float32") -> Device:
@@ -70,11 +77,10 @@ def choose_device(name: str = "auto", precision: str = "float32") -> Device:
         precision: a dtype name.
 
     Raises:
-        DeviceError: CUDA was asked for and is not there.
+        DeviceError: CUDA was asked for and is not there, or has fewer devices.
     """
     import torch
 
-    one_thread()
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -82,4 +88,8 @@ def choose_device(name: str = "auto", precision: str = "float32") -> Device:
             f"compute.device = '{name}', but torch {torch.__version__} sees no CUDA device. "
             "Install a CUDA build of torch, or set compute.device to 'cpu' or 'auto'."
         )
+    number = int(name.partition(":")[2] or 0)
+    if name.startswith("cuda") and number >= torch.cuda.device_count():
+        known = ", ".join(f"cuda:{i}" for i in range(torch.cuda.device_count()))
+        raise DeviceError(f"compute.device = '{name}', but this machine has {known}; name one of these, or 'auto'.")
     return Device(name, precision)

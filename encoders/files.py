@@ -13,6 +13,10 @@ from encoders.errors import EncoderError
 from encoders.modalities import Modality
 from encoders.settings import VECTOR_FILES, ModelChoice
 
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")  # never read: they can run code
+NOT_LOADED = {*PICKLED, ".md", ".h5", ".msgpack", ".onnx", ".ot", ".png", ".jpg", ".gitattributes", ".gitignore"}
+DOWNLOADED = ["*.json", "*.txt", "*.safetensors", "*.model", "*.tiktoken"]
+
 
 def quiet_transformers() -> None:
     """No progress bars of model loading between our own."""
@@ -66,16 +70,26 @@ def model_files(model: str, revision: str | None = None) -> ModelFiles:
         from huggingface_hub import snapshot_download
 
         try:
-            folder = Path(
-                snapshot_download(
-                    model, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors", "*.model"]
-                )
-            )
+            folder = Path(snapshot_download(model, revision=revision, allow_patterns=DOWNLOADED))
         except Exception as e:
             raise EncoderError(f"cannot load encoder '{model}' (revision {revision}): {e}") from e
         found = folder.name
-    names = sorted(p for p in folder.rglob("*") if p.suffix in {".json", ".txt", ".safetensors", ".model"})
+    if problem := pickled_weights(folder):
+        raise EncoderError(f"encoder '{model}': {problem}")
+    names = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in NOT_LOADED)
     return ModelFiles(folder, found, {str(p.relative_to(folder)): file_sha256(p) for p in names})
+
+
+def pickled_weights(folder: Path) -> str:
+    """What is wrong with the weights of a model folder, empty where they can be read without unpickling."""
+    if any(folder.glob("*.safetensors")):
+        return ""
+    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
+    there = f"has {', '.join(pickled)}, which only a pickle reader opens" if pickled else "has no weights"
+    return (
+        f"{folder} {there}; expected model.safetensors. Save the model again with "
+        "save_pretrained(folder, safe_serialization=True)"
+    )
 
 
 def load_pretrained(
@@ -102,6 +116,7 @@ def load_pretrained(
     files = model_files(choice.model, choice.revision)
     try:
         prepare = getattr(transformers, prepared_by).from_pretrained(files.folder, **options)
-        return files, prepare, transformers.AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype())
+        net = transformers.AutoModel.from_pretrained(files.folder, dtype=device.torch_dtype(), use_safetensors=True)
+        return files, prepare, net
     except (OSError, ValueError, KeyError, ImportError) as e:
         raise EncoderError(f"cannot load {modality} encoder '{choice.model}' from {files.folder}: {e}") from e

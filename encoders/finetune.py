@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 TEMPERATURE = 0.05
 LEARNING_RATE: dict[str, float] = {"full": 5e-5, "adapter": 5e-3, "lora": 5e-4, "adalora": 2e-3}
+CLEAR_PEAK = Path("/proc/self/clear_refs")
 EVALUATION_BATCH = 1024  # tokens
 
 
@@ -84,6 +85,7 @@ def finetune(
         EncoderError: the model is no text model whose layers can be trained.
     """
     torch.manual_seed(settings.seed)
+    _reset_peak(device)
     trainer = _Trainer(choice, texts, task, settings, device)
     started = time.monotonic()
     best, state = evaluate(trainer.vectors()), trainer.trained_state()
@@ -117,10 +119,22 @@ def finetune(
     return files, card | {"measured": measured}
 
 
+def _reset_peak(device: str) -> None:
+    """Let ``_peak_mb`` count from now on, where the system can."""
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    elif CLEAR_PEAK.exists():
+        CLEAR_PEAK.write_text("5")  # resets the peak of resident memory, see proc(5)
+
+
 def _peak_mb(device: str) -> float:
+    """Most memory in use since ``_reset_peak``, of the device or of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peak = next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None)
+    return (int(peak) if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
 
 
 class _Trainer:

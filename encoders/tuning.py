@@ -1,7 +1,7 @@
 """Precision and batch size of a model on this machine: measured once on real inputs, not typed.
 
-Belongs here: the measurement and its rule. Does not: remembering it (``engine.chosen``), cutting batches
-(``batching``).
+Belongs here: the measurement, and the rule for accelerators, where nothing is measured but the precision. Does not:
+remembering it (``engine.chosen``), cutting batches (``batching``).
 """
 
 import logging
@@ -22,6 +22,7 @@ from encoders.errors import cause_of
 
 log = logging.getLogger(__name__)
 
+TUNING_VERSION = 1  # raise it when the same model should be measured, or described, in another way
 MIN_COSINE = 0.999  # bfloat16 may turn no vector further than this from its float32 direction
 MIN_SPEEDUP = 1.3  # and the machine's matrix product has to gain this; it is 2 with bfloat16 units and 0.5 without
 MIN_GAIN = 1.05  # a larger batch has to raise the throughput by this
@@ -29,6 +30,7 @@ PATIENCE = 2  # doublings without such a gain, after which no larger batch is tr
 SAMPLE = 16
 TRIALS = 5
 LARGEST = 1 << 16
+FIXED_BATCH = {"text": 1 << 15, "image": 256, "audio": 64, "video": 64}  # tokens, pictures, windows, pictures
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Tuning:
     Attributes:
         dtype: precision of the forward pass.
         batch: tokens (text) or rows of a forward pass.
-        fixed: the kernels' results depend on the batch size, so every batch has to have this one.
+        fixed: every batch has exactly this size, as on an accelerator, whose results depend on it.
         measured: bf16_matmul_speedup of the machine; min_cosine and speedup of this model in bfloat16; throughput by
             batch size (rows a second).
     """
@@ -87,7 +89,7 @@ def tune(load_on: Callable[[Device], Encoder], name: str, precision: str, payloa
     sample = _prepared(encoder, payloads)
     if not sample:
         return Tuning(dtype)
-    if precision == "auto" and any(hasattr(encoder, part) for part in ("net", "model", "image")):
+    if precision == "auto" and _has_network(encoder):
         measured["bf16_matmul_speedup"] = bf16_speedup(name)
         if measured["bf16_matmul_speedup"] >= MIN_SPEEDUP:
             fast = load_on(Device(name, "bfloat16"))
@@ -97,10 +99,24 @@ def tune(load_on: Callable[[Device], Encoder], name: str, precision: str, payloa
                 measured |= {"min_cosine": 0.0, "bfloat16_fails": cause_of(e)}
             if measured["min_cosine"] >= MIN_COSINE:
                 encoder, dtype = fast, "bfloat16"
-    batch, fixed, curve = _grow(encoder, sample, name)
-    measured["throughput"] = curve
+    batch, fixed = fixed_batch(encoder), True
+    if name == "cpu":
+        (batch, measured["throughput"]), fixed = _grow(encoder, sample), False
     log.info("%s on %s: %s, batches of %d%s; %s", encoder.spec.model, name, dtype, batch, " fixed" * fixed, measured)
     return Tuning(dtype, batch, fixed, measured)
+
+
+def fixed_batch(encoder: Encoder) -> int:
+    """Tokens or rows of every batch on an accelerator, whose kernels give other bits for other batch sizes.
+
+    It is part of an encoder's identity, so it follows from the modality by rule: a measurement would differ from one
+    hour to the next, and each other result would embed the whole catalogue again. 0 where no network runs.
+    """
+    return FIXED_BATCH[encoder.spec.modality] if _has_network(encoder) else 0
+
+
+def _has_network(encoder: Encoder) -> bool:
+    return any(hasattr(encoder, part) for part in ("net", "model", "image"))
 
 
 def _prepared(encoder: Encoder, payloads: Sequence[bytes]) -> list[Any]:
@@ -149,46 +165,55 @@ def _seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_cou
     return clock() - start
 
 
-def _grow(encoder: Encoder, sample: Sequence[Any], name: str) -> tuple[int, bool, dict[str, float]]:
-    """Double the batch while throughput grows and, on a CPU, vectors keep their bits.
+def _grow(encoder: Encoder, sample: Sequence[Any]) -> tuple[int, dict[str, float]]:
+    """Double the batch while throughput grows and vectors keep their bits.
 
     Returns:
-        Batch size, whether results depend on it, rows a second by batch size.
+        Batch size, rows a second by batch size.
     """
-    import torch
-
-    one, unit = _typical(encoder, sample)
+    rows, unit = _typical(encoder, sample)
     device = replace(encoder.device, batch=unit)
-    alone, best, fixed, curve = encoder_on(encoder, device).encode([one]), unit, False, {}
-    size, top, since = unit, 0.0, 0
-    # one thread does a CPU's forward pass, and its own time does not count what else the machine is doing
-    clock = time.thread_time if name == "cpu" else time.perf_counter
+    alone = np.concatenate([encoder_on(encoder, device).encode([row]) for row in rows])
+    best, size, top, since = unit, unit, 0.0, 0
+    curve: dict[str, float] = {}
     while size <= LARGEST and since < PATIENCE:
-        tried = encoder_on(encoder, replace(device, batch=size))
-        rows = [one] * max(1, size // unit)
-        parts = (rows, rows[1:]) if len(rows) > 2 else (rows,)  # the last batch of a night is not full
-        try:
-            same = all(np.array_equal(tried.encode(r), np.repeat(alone, len(r), 0)) for r in parts)
-        except torch.OutOfMemoryError:
+        tried, n = encoder_on(encoder, replace(device, batch=size)), max(1, size // unit)
+        if not all(_same_bits(tried, rows, alone, m) for m in _sizes_of_batches(n)):
             break
-        if not same and name == "cpu":
-            break
-        rate = len(rows) / max(1e-9, min(_seconds(lambda t=tried, r=rows: t.encode(r), clock) for _ in range(TRIALS)))  # type: ignore[misc]
+        full = [rows[i % len(rows)] for i in range(n)]
+        # one thread does a CPU's forward pass, and its own time does not count what else the machine is doing
+        seconds = min(_seconds(lambda t=tried, r=full: t.encode(r), time.thread_time) for _ in range(TRIALS))  # type: ignore[misc]
+        rate = n / max(1e-9, seconds)
         curve[str(size)] = round(rate, 2)
-        if rate >= top * MIN_GAIN:
-            best, top, fixed, since = size, rate, fixed or not same, 0
-        else:
-            since += 1
+        best, top, since = (size, rate, 0) if rate >= top * MIN_GAIN else (best, top, since + 1)
         size *= 2
-    return best, fixed, curve
+    return best, curve
 
 
-def _typical(encoder: Encoder, sample: Sequence[Any]) -> tuple[Any, int]:
-    """The input of median length, and the batch units that it takes."""
+def _sizes_of_batches(n: int) -> list[int]:
+    """Numbers of rows that a night's batches of ``n`` may have: full, one less, odd ones; the last is seldom full."""
+    return sorted({m for m in (n, n - 1, 2 * n // 3, n // 2 + 1, 3, 2) if 0 < m <= n}, reverse=True)
+
+
+def _same_bits(encoder: Encoder, rows: Sequence[Any], alone: np.ndarray, n: int) -> bool:
+    """Whether a batch of ``n`` different rows has the vectors that they have alone, wherever they stand in it."""
+    at = [(i + n) % len(rows) for i in range(n)]
+    return np.array_equal(encoder.encode([rows[i] for i in at]), alone[at])
+
+
+def _typical(encoder: Encoder, sample: Sequence[Any]) -> tuple[list[Any], int]:
+    """Different inputs that share the bucket of the median one, and the batch units that each takes.
+
+    Texts of one bucket differ in length; where the sample has too few of them, the median one is cut by a token or two.
+    """
     ordered = sorted(sample, key=encoder.bucket)
     one = ordered[len(ordered) // 2]
-    unit = encoder.bucket(one) if encoder.spec.modality == "text" and encoder.bucket(one) else 1
-    return one, unit
+    bucket = encoder.bucket(one)
+    rows = [one, *(s for s in sample if s is not one and encoder.bucket(s) == bucket)]
+    if encoder.spec.modality != "text" or not bucket:
+        return rows, 1
+    shorter = [one[: len(one) - cut] for cut in (1, 2) if len(one) > cut]
+    return rows + [s for s in shorter if encoder.bucket(s) == bucket], bucket
 
 
 def encoder_on(encoder: Encoder, device: Device) -> Encoder:

@@ -50,7 +50,7 @@ class Paths(Settings):
 
     raw: str = Field(description="folder or fsspec URI (s3://, gs://) with interactions/, items/, user_content/")
     data: Path = Field(description="local folder for the lake, caches and the Dagster home")
-    allowed_uris: tuple[str, ...] = Field((), description="URI prefixes that media references outside raw may have")
+    allowed_uris: tuple[str, ...] = Field((), description="places outside raw that media references may name")
 
 
 class Source(Settings):

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 
-from encoders.device import choose_device
+from encoders.device import choose_device, single_threaded
 from encoders.modalities import MODALITIES
 from encoders.space.alignment import load_aligner
 from encoders.space.features import Features, Uploads
@@ -154,7 +154,8 @@ class FuseBlock(beam.DoFn):
 
     def process(self, element: Block) -> Iterator[str]:
         """Fuse one block."""
-        with np.load(Path(self.staging) / _shard(self.table, element, "npz")) as arrays:
+        # sums of several threads differ from run to run
+        with single_threaded(), np.load(Path(self.staging) / _shard(self.table, element, "npz")) as arrays:
             rows = ROWS[self.table](self.aligner, dict(arrays))
         path = Path(self.staging) / _shard(self.table, element, "parquet")
         write_parquet(rows, path)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 from scipy import sparse
 
-from encoders.device import choose_device
+from encoders.device import choose_device, single_threaded
 from encoders.modalities import MODALITIES
 from pipelines.config import Config
 from pipelines.engine import beam as engine
@@ -67,7 +67,8 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     }
     with scratch(config.paths.data / "cache", "score") as staging:
         device = choose_device(config.compute.device).name
-        users, items = save_night(night, staging, device)
+        with single_threaded():
+            users, items = save_night(night, staging, device)
         size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))
         blocks = [(a, min(a + size, users), users) for a in range(0, users, size)]
 
@@ -152,7 +153,10 @@ class ScoreBlock(beam.DoFn):
 
     def process(self, element: tuple[int, int, int]) -> Iterator[str]:
         """Score one block of users."""
-        start, stop, total = element
+        with single_threaded():  # sums of several threads differ from run to run
+            yield from self._scored(*element)
+
+    def _scored(self, start: int, stop: int, total: int) -> Iterator[str]:
         night, serving, users = self.night, self.serving, np.arange(start, stop)
         forbidden = night.seen[users] if serving.filter_seen else None
         for name, scores, chances in scored(night.models, night.inputs, users):

@@ -4,6 +4,7 @@ Belongs here: what is remembered between nights, the loaded model of this proces
 (``encoders.tuning``), its use (``blocks``).
 """
 
+import gc
 import json
 import threading
 import uuid
@@ -15,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from encoders.base import Encoder, EncoderSpec
+from encoders.batching import free_memory
 from encoders.catalogue import files_of, load
 from encoders.device import Device, choose_device
 from encoders.modalities import Modality
 from encoders.settings import ModelChoice
-from encoders.tuning import Tuning, machine, tune
+from encoders.tuning import TUNING_VERSION, Tuning, machine, tune
 from pipelines.config import Compute, digest_of
 from pipelines.lake.cards import load_card
-from pipelines.lake.storage import Lake, code_digest
+from pipelines.lake.storage import Lake
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,10 @@ def loaded(modality: Modality, choice: ModelChoice, device: Device) -> Encoder:
 
 
 def unload() -> None:
-    """Give the memory of the last encoder back."""
+    """Give the memory of the last encoder back, that of a device too."""
     _loaded.cache_clear()
+    gc.collect()  # networks hold cycles, and tensors in them would stay on the device
+    free_memory()
 
 
 def choose(
@@ -97,7 +101,7 @@ def choose(
 
 def _facts(modality: Modality, choice: ModelChoice, compute: Compute, device: str) -> list[Any]:
     """All that the measurement and the spec depend on."""
-    return [modality, asdict(choice), files_of(choice), machine(device), device, compute.precision, code_digest()]
+    return [modality, asdict(choice), files_of(choice), machine(device), device, compute.precision, TUNING_VERSION]
 
 
 def _remembered(cache: Path, facts: list[Any], measured: bool) -> Path:

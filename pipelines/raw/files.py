@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import orjson
@@ -85,7 +86,7 @@ class RawStore:
 
     Args:
         root: local folder or fsspec URI.
-        allowed_uris: prefixes that references outside the root may have.
+        allowed_uris: places outside the root that references may name, see ``is_below``.
     """
 
     def __init__(self, root: str, allowed_uris: Iterable[str] = ()):
@@ -112,8 +113,8 @@ class RawStore:
             RawError: it leaves the raw folder, or its URI is not allowed.
         """
         if "://" in reference:
-            if not reference.startswith(self.allowed_uris or ("\0",)):
-                raise RawError("uri_not_allowed", f"'{reference[:200]}' matches no prefix of paths.allowed_uris")
+            if not any(is_below(reference, allowed) for allowed in self.allowed_uris):
+                raise RawError("uri_not_allowed", f"'{reference[:200]}' is below none of paths.allowed_uris")
             import fsspec
 
             fs, path = fsspec.core.url_to_fs(reference)
@@ -134,6 +135,27 @@ class RawStore:
         """
         fs, full = self.locate(name)
         return fs.open(full, "rb")
+
+
+def is_below(uri: str, allowed: str) -> bool:
+    """Whether a URI names something in the place that an allowed one names: same scheme, same host, in its folder.
+
+    Steps upwards (also percent-encoded), links out of a local folder, chained protocols (``::``), user names and ports
+    of another host never lead anywhere.
+    """
+    if "::" in uri or "\\" in uri or any(ord(c) < 32 for c in uri):
+        return False
+    try:
+        there, here = urlsplit(uri), urlsplit(allowed)
+    except ValueError:
+        return False
+    if (there.scheme.lower(), there.netloc.lower()) != (here.scheme.lower(), here.netloc.lower()):
+        return False
+    parts, folder = ([p for p in unquote(u.path).split("/") if p not in ("", ".")] for u in (there, here))
+    if ".." in parts or ".." in unquote(unquote(there.path)).split("/") or parts[: len(folder)] != folder:
+        return False
+    local = there.scheme.lower() in ("file", "local")
+    return not local or Path(unquote(there.path)).resolve().is_relative_to(Path(unquote(here.path)).resolve())
 
 
 def read_rows(

@@ -8,6 +8,7 @@ mean together (dedupe, catalogue versions), which is ``standardize``.
 import hashlib
 import logging
 import re
+import shutil
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,7 +97,14 @@ class Ingest:
                 )
 
             runtime.run(build, config.compute.runner, config.compute.runner_options, f"ingest_{self.kind}")
+        self._forget_all_but({folder for _, folder in with_keys})
         return [Piece(name, folder, file_day(name)) for name, folder in with_keys]
+
+    def _forget_all_but(self, needed: set[Path]) -> None:
+        """Remove pieces of files that are gone or have changed: what a user deletes is not kept here."""
+        for folder in (self.cache / self.kind).glob("[!.]*"):
+            if folder not in needed:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def folder_of(self, store: RawStore, name: str) -> Path:
         """Cache folder of a raw file's piece."""
