@@ -204,7 +204,7 @@ def _same_bits(encoder: Encoder, rows: Sequence[Any], alone: np.ndarray, n: int)
 def _typical(encoder: Encoder, sample: Sequence[Any]) -> tuple[list[Any], int]:
     """Different inputs that share the bucket of the median one, and the batch units that each takes.
 
-    Texts of one bucket differ in length; where the sample has too few of them, the median one is cut by a token or two.
+    Texts of one bucket differ in length: the median one is also tried shorter by a token or two, and at full length.
     """
     ordered = sorted(sample, key=encoder.bucket)
     one = ordered[len(ordered) // 2]
@@ -212,8 +212,8 @@ def _typical(encoder: Encoder, sample: Sequence[Any]) -> tuple[list[Any], int]:
     rows = [one, *(s for s in sample if s is not one and encoder.bucket(s) == bucket)]
     if encoder.spec.modality != "text" or not bucket:
         return rows, 1
-    shorter = [one[: len(one) - cut] for cut in (1, 2) if len(one) > cut]
-    return rows + [s for s in shorter if encoder.bucket(s) == bucket], bucket
+    others = [one[:-1], one[:-2], one + one[-1:] * (bucket - len(one))]
+    return rows + [t for t in others if t and t != one and encoder.bucket(t) == bucket], bucket
 
 
 def encoder_on(encoder: Encoder, device: Device) -> Encoder:

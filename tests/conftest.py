@@ -1,6 +1,5 @@
 """Shared fixtures: a small shop, a configuration with encoders that need no downloaded weights, real data."""
 
-import json
 import os
 from collections.abc import Callable
 from datetime import date, timedelta
@@ -8,29 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from scipy import sparse
 
-REPO = Path(__file__).resolve().parent.parent
-REAL_DATA = REPO.parent / "shared" / "data"
-FIRST = date(2026, 3, 1)
-DAYS = 5
+from encoders.space.alignment import train_aligner
+from encoders.space.features import Features
+from pipelines.recommenders.base import Inputs
+from tests import tiny
+from tests.shop import DAYS, FIRST, unit, write_config
+from tests.worlds import GROUPS, ITEMS, SETTINGS, USERS, N
 
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def real_data(name: str) -> Path:
-    """Folder of a real data set, or a visible skip where it is not there."""
-    folder = REAL_DATA / name
-    if not folder.exists():
-        pytest.skip(f"real data set '{name}' is not at {folder}")
-    return folder
-
-
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny models of real architectures, written with save_pretrained and loaded by the real code path."""
-    import torch
     from transformers import (
         BertConfig,
         BertModel,
@@ -95,33 +89,6 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"text": text, "image": image, "audio": audio}
 
 
-def write_config(folder: Path, models: dict[str, str], extra: str = "", raw: Path | None = None) -> Path:
-    """A configuration for the generated shop in ``folder``."""
-    encoders = "\n".join(f'[encoders.{m}]\nmodel = "{path}"' for m, path in models.items())
-    path = folder / "nightloom.toml"
-    path.write_text(
-        f"""
-start_date = {FIRST}
-[paths]
-raw = "{raw or folder / "raw"}"
-data = "data"
-[interactions]
-columns = {{ user_id = "uid", event_at = "ts", value = "amount" }}
-[items]
-columns = {{ title = "name", description = "about", images = "image", audios = "sound" }}
-[aligner]
-dim = 16
-steps = 12
-batch_size = 32
-[recommend]
-k = 20
-{extra}
-{encoders}
-"""
-    )
-    return path
-
-
 @pytest.fixture(scope="session")
 def shop_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The raw folder of a small shop. Never modify it; copy it first."""
@@ -145,23 +112,59 @@ def day() -> Callable[[int], date]:
     return lambda n: FIRST + timedelta(days=n)
 
 
-def parquet_bytes(root: Path) -> dict[str, bytes]:
-    """Content of every visible Parquet and model file below ``root``."""
-    files = [
-        p
-        for p in root.rglob("*")
-        if p.suffix in (".parquet", ".safetensors") and "/." not in str(p.relative_to(root.parent))
-    ]
-    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(files)}
+@pytest.fixture(scope="module")
+def inputs() -> Inputs:
+    """Users of four tastes; content says the taste; one user and one item without any event."""
+    rng = np.random.default_rng(0)
+    taste = np.arange(ITEMS) % 4
+    likes = rng.random((USERS, ITEMS)) < np.where(taste[None] == (np.arange(USERS) % 4)[:, None], 0.2, 0.01)
+    likes[5], likes[:, 7] = False, False
+    vectors = unit(rng, 4, 24)[taste] + 0.5 * unit(rng, ITEMS, 24)
+    content = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return Inputs(sparse.csr_matrix(likes.astype(np.float32)), {"image": content})
 
 
-def write_jsonl(path: Path, rows: list[dict[str, object]]) -> None:
-    """Rows as JSON Lines."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), encoding="utf-8")
+@pytest.fixture(scope="module")
+def world() -> tuple[dict[str, Features], list[np.ndarray], np.ndarray]:
+    """Items of four groups; both modalities say the group in their own way; users stay within a group."""
+    rng = np.random.default_rng(0)
+    group = np.arange(N) % GROUPS
+    features = {}
+    for m, d in (("text", 24), ("image", 40)):
+        x = unit(rng, GROUPS, d)[group] + 0.5 * unit(rng, N, d)
+        present = rng.random(N) < 0.8
+        features[m] = Features((x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32), present)
+    histories = [rng.permutation(np.flatnonzero(group == u % GROUPS))[:12] for u in range(80)]
+    return features, histories, group
 
 
-def unit(rng: np.random.Generator, n: int, d: int) -> np.ndarray:
-    """Random unit rows."""
-    x = rng.normal(size=(n, d)).astype(np.float32)
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+@pytest.fixture(scope="module")
+def trained(world):  # type: ignore[no-untyped-def]
+    features, histories, _ = world
+    return train_aligner(features, histories, SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[Path], Path]], Path]:
+    """Folder of a tiny model, made once."""
+
+    root, known = tmp_path_factory.mktemp("tiny"), {}
+
+    def make(build: Callable[[Path], Path]) -> Path:
+        name = build.__name__
+        if name not in known:
+            torch.manual_seed(0)
+            (root / name).mkdir()
+            known[name] = build(root / name)
+        return known[name]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("bert")
+    (folder / "x").mkdir()
+    return tiny.sentence_bert(folder / "x")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPO
+from tests.shop import REPO
 
 ALLOWED = {
     "encoders": {"encoders"},

@@ -18,28 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from assets.cli import end_orphans, main
-from assets.definitions import build_defs
-from assets.resources import lake_of
+from assets.cli import main
 from pipelines.config import load_config
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.recommenders.registry import classes
-from tests.conftest import DAYS, FIRST, REPO, parquet_bytes, real_data, write_config, write_jsonl
-
-LAST = FIRST + timedelta(days=DAYS - 1)
-
-
-def run_job(config_file: Path, day: date) -> dg.ExecuteInProcessResult:
-    job = build_defs(config_file).resolve_job_def("nightly")
-    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-    with dg.DagsterInstance.ephemeral() as instance:
-        return job.execute_in_process(
-            partition_key=day.isoformat(), instance=instance, raise_on_error=False, run_config=quiet
-        )
-
-
-def lake_at(config_file: Path) -> Lake:
-    return lake_of(load_config(config_file))
+from tests.nights import lake_at, run_job
+from tests.shop import DAYS, FIRST, LAST, REPO, parquet_bytes, real_data, write_config, write_jsonl
 
 
 @pytest.fixture(scope="module")
@@ -274,26 +258,6 @@ def test_kill_and_run_again_gives_the_same_tables(
     assert not list(lake_at(config).root.glob(".staging-*"))
 
 
-def test_run_left_open_by_a_crash_is_ended(tmp_path: Path) -> None:
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        for tags in ({"nightloom/pid": "999999999", "nightloom/process_started": "1"}, {}):
-            instance.create_run_for_job(job_def=_trivial_job(), tags=tags, status=dg.DagsterRunStatus.STARTED)
-        assert end_orphans(instance) == 1, "a run of the UI may still be alive"
-        assert end_orphans(instance, everything=True) == 1
-        assert not instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED]))
-
-
-def _trivial_job() -> dg.JobDefinition:
-    @dg.op
-    def nothing() -> None: ...
-
-    @dg.job
-    def trivial() -> None:
-        nothing()
-
-    return trivial
-
-
 def test_late_events_are_added_to_their_day(shop: Path, shop_raw: Path, tmp_path: Path) -> None:
     shutil.copytree(shop_raw, tmp_path / "raw")
     shop.write_text(shop.read_text().replace(str(shop_raw), "raw"))
@@ -305,30 +269,6 @@ def test_late_events_are_added_to_their_day(shop: Path, shop_raw: Path, tmp_path
     )
     assert main(["run", "--config", str(shop), "--date", str(early + timedelta(days=1))]) == 0
     assert lake_at(shop).require("std_interactions", early).rows == rows + 1
-
-
-def test_command_line_refuses_before_work(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "--config", str(shop), "--date", str(FIRST - timedelta(days=1))]) == 2
-    assert "no partition" in capsys.readouterr().err
-    shop.write_text(shop.read_text().replace("k = 20", "k = 20\nspeed = 9"))
-    assert main(["check", "--config", str(shop)]) == 2
-    assert "recommend.speed: unknown key" in capsys.readouterr().err
-    assert not (shop.parent / "data").exists()
-
-
-def test_failed_night_says_why_and_exits_with_one(
-    shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pipelines import standardize
-
-    def full_disk(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(standardize, "standardize", full_disk)
-    assert main(["run", "--config", str(shop), "--date", str(LAST)]) == 1
-    error = capsys.readouterr().err
-    assert "standardize" in error
-    assert "No space left on device" in error
 
 
 def test_everyone_is_served(finished: Path) -> None:

@@ -1,6 +1,6 @@
-"""Raw files: names mapped, types found, each bad row rejected alone with its place and reason."""
+"""Raw files: each bad row alone, references stay below the root."""
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,62 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config import Source
-from pipelines.raw.files import RawError, RawStore
-from pipelines.raw.pieces import Ingest, file_day, read_file
-from tests.conftest import real_data
-
-COLUMNS = {"user_id": "uid", "event_at": "timestamp"}
-
-
-def read(
-    tmp_path: Path, name: str, content: str | bytes, kind: str = "interactions", **source: object
-) -> tuple[list[dict], list[dict]]:
-    path = tmp_path / "raw" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    settings = Source(path=kind, columns=source.pop("columns", COLUMNS), **source)  # type: ignore[arg-type]
-    ingest = Ingest(kind, str(tmp_path / "raw"), tmp_path / "cache", settings, "UTC")
-    rows, rejects = read_file(ingest, RawStore(str(tmp_path / "raw")), name)
-    return rows.to_pylist(), rejects.to_pylist()
-
-
-@pytest.mark.parametrize(
-    ("cell", "unit", "expected"),
-    [
-        ("1700000000", "auto", datetime(2023, 11, 14, 22, 13, 20)),
-        ("1700000000123", "auto", datetime(2023, 11, 14, 22, 13, 20, 123000)),
-        ("1700000000", "s", datetime(2023, 11, 14, 22, 13, 20)),
-        ("1700000000.5", "auto", datetime(2023, 11, 14, 22, 13, 20, 500000)),
-        ("2023-11-14T22:13:20Z", "auto", datetime(2023, 11, 14, 22, 13, 20)),
-        ("2023-11-15 00:13:20+02:00", "iso", datetime(2023, 11, 14, 22, 13, 20)),
-        ("2023-11-14", "auto", datetime(2023, 11, 14)),
-    ],
-)
-def test_times_in_every_usual_form(tmp_path: Path, cell: str, unit: str, expected: datetime) -> None:
-    rows, rejects = read(tmp_path, "a.csv", f"uid,item_id,event,timestamp\nu,i,view,{cell}\n", time_unit=unit)
-    assert not rejects
-    assert rows[0]["event_at"] == expected.replace(tzinfo=UTC)
-    assert rows[0]["_day"] == expected.date()
-
-
-@pytest.mark.parametrize(
-    "cell", ["soon", "2023-13-01", "-5", "99999999999999999999", "nan", "infinity", "1e400", "2400-01-01"]
-)
-def test_impossible_times_are_rejected(tmp_path: Path, cell: str) -> None:
-    rows, rejects = read(tmp_path, "a.csv", f"uid,item_id,event,timestamp\nu,i,view,{cell}\n")
-    assert not rows
-    assert [(r["position"], r["reason"]) for r in rejects] == [(2, "bad_timestamp")]
-    assert cell in rejects[0]["detail"]
-
-
-def test_ids_stay_what_they_are(tmp_path: Path) -> None:
-    text = "uid,item_id,event,timestamp\n00123,1e5,view,1700000000\n 7 ,e\u0301,view,1700000000\n"
-    rows, _ = read(tmp_path, "a.csv", text)
-    assert [(r["user_id"], r["item_id"]) for r in rows] == [("00123", "1e5"), ("7", "\u00e9")]
-    rows, _ = read(
-        tmp_path, "b.jsonl", '{"uid": 12, "item_id": 12345678901234567, "event": "view", "timestamp": 1700000000}\n'
-    )
-    assert (rows[0]["user_id"], rows[0]["item_id"]) == ("12", "12345678901234567")
+from pipelines.raw.files import RawError, RawStore, is_below
+from pipelines.raw.pieces import Ingest, read_file
+from tests.raw import read
+from tests.shop import real_data
 
 
 def test_each_bad_csv_row_is_rejected_alone(tmp_path: Path) -> None:
@@ -191,25 +139,6 @@ def test_buckets_are_read_like_folders(tmp_path: Path) -> None:
     assert read_file(ingest, store, "interactions/2026-01-01.csv")[0].num_rows == 1
 
 
-def test_a_new_column_reads_cached_files_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.raw import pieces
-
-    (tmp_path / "items").mkdir()
-    (tmp_path / "items" / "a.csv").write_text("item_id\n1\n")
-    reader = Ingest("items", str(tmp_path), tmp_path / "cache", Source(path="items"), "UTC")
-    store = RawStore(str(tmp_path))
-    before = reader.folder_of(store, "items/a.csv")
-    assert reader.folder_of(store, "items/a.csv") == before
-    monkeypatch.setitem(pieces.RAW_COLUMNS, "items", pieces.RAW_COLUMNS["items"] | {"colour": pa.string()})
-    assert reader.folder_of(store, "items/a.csv") != before, "a lake of an older version has pieces without it"
-
-
-def test_dates_in_file_names() -> None:
-    assert file_day("interactions/2026-01-31/part-2026-02-01.csv") == date(2026, 2, 1)
-    assert file_day("interactions/2026-13-01.csv") is None
-    assert file_day("items/x120260101.csv") is None
-
-
 def test_hostile_tables_never_stop_the_reader(tmp_path: Path) -> None:
     for kind, limit in (("csv", 150), ("json", 150), ("parquet", 60)):
         files = sorted(
@@ -222,3 +151,47 @@ def test_hostile_tables_never_stop_the_reader(tmp_path: Path) -> None:
             assert all(r["reason"] and r["detail"] for r in rejects), path.name
             if kind != "parquet":
                 assert len(rows) + len(rejects) <= path.read_bytes().count(b"\n") + 1
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed", "expected"),
+    [
+        ("file:///a/allowed/x.jpg", "file:///a/allowed/", True),
+        ("file:///a/allowed/x.jpg", "file:///a/allowed", True),
+        ("file:///a/allowed/../secret.txt", "file:///a/allowed", False),
+        ("file:///a/allowed/%2e%2e/secret.txt", "file:///a/allowed", False),
+        ("file:///a/allowed/%252e%252e/secret.txt", "file:///a/allowed", False),
+        ("file:///a/allowed-not/x.jpg", "file:///a/allowed", False),
+        ("https://cdn.shop.com/p/1.jpg", "https://cdn.shop.com", True),
+        ("https://CDN.shop.com/p/1.jpg", "https://cdn.shop.com/p", True),
+        ("https://cdn.shop.com.evil.org/p/1.jpg", "https://cdn.shop.com", False),
+        ("https://cdn.shop.com@evil.org/p/1.jpg", "https://cdn.shop.com", False),
+        ("https://cdn.shop.com:8080/p/1.jpg", "https://cdn.shop.com", False),
+        ("https://cdn.shop.com/q/1.jpg", "https://cdn.shop.com/p", False),
+        ("http://cdn.shop.com/p/1.jpg", "https://cdn.shop.com", False),
+        ("simplecache::https://cdn.shop.com/1.jpg", "https://cdn.shop.com", False),
+        ("https://cdn.shop.com/1.zip::file:///etc/passwd", "https://cdn.shop.com", False),
+        ("s3://bucket/photos/1.jpg", "s3://bucket/photos/", True),
+        ("s3://bucket/photos-private/1.jpg", "s3://bucket/photos", False),
+        ("s3://bucket/photos\\..\\x", "s3://bucket/photos", False),
+        ("https://cdn.shop.com/a\nb", "https://cdn.shop.com", False),
+        ("https://[broken/1.jpg", "https://[broken", False),
+    ],
+)
+def test_a_uri_leads_only_below_what_is_allowed(uri: str, allowed: str, expected: bool) -> None:
+    assert is_below(uri, allowed) == expected
+
+
+def test_an_allowed_folder_is_read_and_its_neighbours_are_not(tmp_path: Path) -> None:
+    for name in ("allowed/in.txt", "secret.txt", "raw/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "allowed" / "link.txt").symlink_to(tmp_path / "secret.txt")
+    store = RawStore(str(tmp_path / "raw"), [f"file://{tmp_path}/allowed"])
+    fs, path = store.locate(f"file://{tmp_path}/allowed/in.txt")
+    assert fs.cat_file(path) == b"allowed/in.txt"
+    for wrong in (f"{tmp_path}/allowed/../secret.txt", f"{tmp_path}/secret.txt", f"{tmp_path}/allowed/link.txt"):
+        with pytest.raises(RawError, match="uri_not_allowed"):
+            store.locate(f"file://{wrong}")
+    with pytest.raises(RawError, match="uri_not_allowed"):
+        RawStore(str(tmp_path / "raw")).locate(f"file://{tmp_path}/allowed/in.txt")

@@ -1,4 +1,4 @@
-"""Storage: all or nothing, same rows same bytes, damage is an error."""
+"""Partitions: all at once or not at all, the same bytes, damage is an error."""
 
 import json
 import multiprocessing

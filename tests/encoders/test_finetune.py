@@ -1,4 +1,4 @@
-"""Fine-tuning: every method learns, trains what it says, keeps the best epoch, and gives a model folder of its own."""
+"""Fine-tuning: every method learns, the rest stays frozen, no gain keeps the model."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,25 +13,18 @@ from encoders.device import Device, choose_device
 from encoders.errors import EncoderError
 from encoders.finetune import CoConsumption, Labels, content_recall, finetune
 from encoders.settings import FinetuneSettings, ModelChoice
-from pipelines.config import load_config
-from pipelines.lake.storage import Lake
 from tests import tiny
-from tests.conftest import FIRST, write_config
 
 WORDS = ("ocean wave reef tide", "desert dune sand cactus", "city neon tower street", "forest moss fern oak")
+
+
 RNG = np.random.default_rng(0)
+
+
 TEXTS = [" ".join(RNG.permutation(WORDS[i % 4].split())) + f" {i}" for i in range(48)]
+
+
 THEME = np.arange(48) % 4
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("bert")
-    (folder / "x").mkdir()
-    return tiny.sentence_bert(folder / "x")
 
 
 @pytest.fixture(scope="module")
@@ -127,52 +120,3 @@ def test_content_recall_by_hand() -> None:
     assert content_recall(vectors, [np.array([0]), empty], [np.array([1]), np.array([2])], k=1) == 1.0
     assert content_recall(vectors, [np.array([0])], [np.array([2, 1])], k=1) == 1.0
     assert content_recall(vectors, [np.array([0])], [np.array([4])], k=1) == 0.0
-
-
-@pytest.mark.parametrize("task", ["co_consumption", "labels"])
-def test_a_night_trains_when_due_and_reembeds(task: str, tmp_path: Path, shop_raw: Path, model: Path) -> None:
-    from datetime import timedelta
-
-    from pipelines.embed import embed
-    from pipelines.finetune import finetune as train
-    from pipelines.standardize import standardize
-
-    extra = (
-        f'[finetune]\nenabled = true\ntask = "{task}"\nevery_days = 2\nepochs = 1\nexamples = 32\nmethod = "full"\n'
-        "learning_rate = 0.001"
-    )
-    config = load_config(write_config(tmp_path, {"text": str(model)}, extra, raw=shop_raw))
-    lake, days = Lake(config.paths.data / "lake"), [FIRST + timedelta(days=n) for n in range(2, 5)]
-    digests = []
-    for day in days:
-        list(standardize(config, lake, day))
-        (manifest,) = train(config, lake, day)
-        trained = "encoder/model.safetensors" in manifest.files
-        assert (
-            trained or day == days[1] or "best_epoch" in (lake.folder("model_finetuned", day) / "card.json").read_text()
-        )
-        digests.append(list(embed(config, lake, day, "text"))[-1].config_digest)
-    assert "encoder/model.safetensors" not in lake.require("model_finetuned", days[1]).files, "not due"
-    assert digests[0] == digests[1], "a night between goes on with the last result"
-    before = lake.require("model_finetuned", days[0])
-    (again,) = train(config, lake, days[0])
-    assert again.content_digest == before.content_digest, "the same bytes again"
-    plain = config.model_copy(update={"finetune": replace(config.finetune, enabled=False)})
-    assert list(embed(plain, lake, days[0], "text"))[-1].config_digest != digests[0] or not before.files.keys() - {
-        "card.json"
-    }
-
-
-def test_the_asset_is_there_when_enabled(tmp_path: Path, shop_raw: Path, model: Path) -> None:
-    import dagster as dg
-
-    from assets.definitions import build_defs
-
-    extra = "[finetune]\nenabled = true\nepochs = 1\nexamples = 16"
-    job = build_defs(write_config(tmp_path, {"text": str(model)}, extra, raw=shop_raw)).resolve_job_def("nightly")
-    with dg.DagsterInstance.ephemeral() as instance:
-        done = job.execute_in_process(partition_key=FIRST.isoformat(), instance=instance)
-        assert done.success
-        events = done.get_asset_materialization_events()
-        metadata = next(e for e in events if e.asset_key == dg.AssetKey("model_finetuned")).materialization.metadata
-    assert {"card", "plot", "frozen_share", "trained_parameters", "recall_at_20_before"} <= set(metadata)

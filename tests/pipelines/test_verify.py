@@ -1,37 +1,13 @@
-"""Configuration: every problem at once, before any work."""
+"""What the configuration points at is checked before any work."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from pipelines.config import Config, ConfigError, load_config
+from pipelines.config import ConfigError, load_config
 from pipelines.verify import verify
-from tests.conftest import REPO, write_config
-
-MINIMAL = 'start_date = 2026-01-01\n[paths]\nraw = "raw"\ndata = "data"\n'
-
-
-def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    path.write_text(
-        'start_date = "soon"\nnonsense = 1\n[paths]\nraw = "raw"\n[recommend]\nk = 0\nkk = 3\n'
-        '[encoders.smell]\nmodel = "nose"\n[aligner]\ndim = 30\n'
-    )
-    with pytest.raises(ConfigError) as e:
-        load_config(path)
-    text = "\n".join(e.value.problems)
-    for part in (
-        "start_date",
-        "nonsense: unknown key",
-        "paths.data: required",
-        "recommend.k",
-        "recommend.kk: unknown key; known here: ",
-        "smell",
-        "multiple of heads",
-    ):
-        assert part in text
-    assert "filter_seen" in text  # the known keys of the section that has the typo
+from tests.shop import write_config
 
 
 def test_what_it_points_at_is_checked_before_any_work(tmp_path: Path) -> None:
@@ -88,28 +64,3 @@ def test_cuda_is_never_replaced_in_silence(shop: Path) -> None:
     shop.write_text(shop.read_text() + '\n[compute]\ndevice = "cuda"\n')
     with pytest.raises(ConfigError, match="sees no CUDA device"):
         verify(load_config(shop))
-
-
-@pytest.mark.parametrize(("text", "message"), [("start_date = ", "cannot be read as TOML"), (None, "does not exist")])
-def test_unreadable_files(tmp_path: Path, text: str | None, message: str) -> None:
-    path = tmp_path / "c.toml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        load_config(path)
-
-
-def test_paths_start_at_the_file_and_sections_have_their_own_digest(tmp_path: Path) -> None:
-    path = tmp_path / "c.toml"
-    path.write_text(MINIMAL)
-    config = load_config(path)
-    assert config.paths.raw == str(tmp_path / "raw")
-    assert config.paths.data == tmp_path / "data"
-    path.write_text(MINIMAL + "[recommend]\nk = 7\n")
-    other = load_config(path)
-    assert config.digest("items") == other.digest("items")
-    assert config.digest("recommend") != other.digest("recommend")
-
-
-def test_shipped_configuration_loads() -> None:
-    assert isinstance(load_config(REPO / "nightloom.toml"), Config)

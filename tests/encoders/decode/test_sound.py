@@ -1,0 +1,61 @@
+"""Sounds: every format to mono, windows, broken files."""
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+
+from encoders.decode.sound import decode_audio, probe_audio, windows
+from encoders.errors import DecodeError
+from tests.payloads import sound
+
+
+def test_broken_sounds() -> None:
+    for payload, reason in (
+        (b"", "empty_file"),
+        (b"RIFFxxxxWAVE", "undecodable_audio"),
+        (b"text", "undecodable_audio"),
+        (sound(0), "empty_audio"),
+    ):
+        with pytest.raises(DecodeError) as e:
+            decode_audio(payload)
+        assert e.value.reason == reason
+    out = io.BytesIO()
+    soundfile.write(out, np.array([0.0, np.nan, np.inf], np.float32), 8000, format="WAV", subtype="FLOAT")
+    with pytest.raises(DecodeError, match="non_finite_audio"):
+        decode_audio(out.getvalue())
+
+
+@pytest.mark.parametrize("fmt", ["WAV", "FLAC", "OGG", "MP3"])
+def test_sounds_of_every_format_become_mono(fmt: str) -> None:
+    wave, rate, channels, _ = decode_audio(sound(0.5, 22_050, fmt=fmt, channels=2))
+    assert (rate, channels) == (22_050, 2)
+    assert wave.ndim == 1
+    assert abs(len(wave) / rate - 0.5) < 0.06
+    spectrum = np.abs(np.fft.rfft(wave[: rate // 4]))
+    assert abs(np.fft.rfftfreq(rate // 4, 1 / rate)[spectrum.argmax()] - 440) < 5
+
+
+def test_containers_are_read_by_pyav() -> None:
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=44_100, layout="mono")
+        t = np.arange(44_100, dtype=np.float32) / 44_100
+        frame = av.AudioFrame.from_ndarray(
+            np.sin(2 * np.pi * 440 * t)[None].astype(np.float32), format="fltp", layout="mono"
+        )
+        frame.sample_rate = 44_100
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    facts = probe_audio(out.getvalue())
+    assert facts["sample_rate_hz"] == 44_100
+    assert 0.9 < facts["duration_s"] < 1.1
+
+
+def test_windows_cover_everything() -> None:
+    x = np.arange(10)
+    assert windows(x, 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9]]
+    assert windows(x[:2], 4).tolist() == [[0, 1, 0, 0]]

@@ -1,0 +1,57 @@
+"""Sounds: the published network on our spectrograms, real clips."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from scipy.io import wavfile
+
+from encoders.base import unit_rows
+from encoders.carried.weights import CARRIERS
+from encoders.catalogue import load
+from encoders.device import choose_device
+from encoders.settings import ModelChoice
+from tests.payloads import need, vectors
+from tests.shop import real_data
+
+
+def test_musicnn_and_mfcc_tell_animals_apart() -> None:
+    folder = real_data("animal_sounds")
+    import csv
+
+    rows = [
+        r for r in csv.DictReader((folder / "labels.csv").open()) if r["is_duplicate"] in ("0", "False", "false", "")
+    ]
+    rows = [r for r in rows if r["label"] in ("frog", "chicken", "lion")][:60]
+    payloads = [
+        next(p for p in (folder / r["file"], folder / "clips" / r["file"]) if p.exists()).read_bytes() for r in rows
+    ]
+    labels = np.array([r["label"] for r in rows])
+    for name in ("mfcc", "musicnn"):
+        if name in CARRIERS:
+            need(name)
+        v = vectors(load("audio", ModelChoice(name), choose_device("cpu")), payloads)
+        similarity = v @ v.T
+        np.fill_diagonal(similarity, -2)
+        assert (labels[similarity.argmax(1)] == labels).mean() > 0.7, name
+
+
+def test_musicnn_agrees_with_the_original() -> None:
+    """Expected: mean- and max-pooled features of the first three seconds from musicnn 0.1.0 on TensorFlow 2.15.1."""
+    need("musicnn")
+    musicnn = load("audio", ModelChoice("musicnn"), choose_device("cpu"))
+    with np.load(Path(__file__).parent / "expected" / "musicnn_original.npz") as file:
+        expected = {name: file[name] for name in file.files}
+    t = np.arange(5 * 16_000) / 16_000
+    noise = 0.05 * np.random.default_rng(0).standard_normal(len(t))
+    chirp = io.BytesIO()
+    wavfile.write(chirp, 16_000, ((0.5 * np.sin(2 * np.pi * (200 * t + 150 * t**2)) + noise) * 32_767).astype(np.int16))
+    clips = {"chirp.wav": chirp.getvalue()}
+    folder = real_data("animal_sounds") / "clips"
+    if folder.is_dir():
+        clips |= {name: (folder / name).read_bytes() for name in expected if name != "chirp.wav"}
+    for name, payload in clips.items():
+        first = unit_rows(musicnn.encode([musicnn.prepare(payload)[:1]]))[0]
+        reference = unit_rows(expected[name][None])[0]
+        assert first @ reference > 0.999999, name
+        assert np.abs(first - reference).max() < 2e-4, name  # the original rounds the spectrogram to float16

@@ -1,0 +1,69 @@
+"""Reasons worked out by hand."""
+
+import numpy as np
+import pytest
+
+from encoders.space.ragged import Ragged
+from pipelines.learning import reasons
+from pipelines.learning.reasons import Space, explain
+
+A, B, AB = (1.0, 0.0), (0.0, 1.0), (0.6, 0.8)
+#             0  1  2   3  4 (no content)
+CENTRED = np.array([A, B, AB, A, (0, 0)], np.float32)
+
+
+def space(**attention: list[float]) -> Space:
+    text = np.array([A, B, A, B, (0, 0)], np.float32)
+    image = np.array([A, B, AB, A, (0, 0)], np.float32)
+    shares = {m: np.array(v, np.float32) for m, v in attention.items()}
+    return Space(CENTRED, {"text": text, "image": image}, shares)
+
+
+HALF = {"text": [0.5] * 5, "image": [0.5] * 5}
+LIKED = np.array([True, True, True, False, False])
+
+
+def test_the_nearest_history_items_speak_for_an_item() -> None:
+    found = explain(space(**HALF), Ragged.of([[0, 1]]), np.array([True]), LIKED, np.array([[2, 3]]))
+    assert found.code.tolist() == [["similar_to_history"] * 2]
+    assert found.history[0, 0].tolist() == [1, 0, -1], "cosines .8 and .6"
+    assert found.history[0, 1].tolist() == [0, -1, -1], "the cosine to item 1 is 0, below the threshold"
+
+
+def test_attention_times_cosine_picks_the_modality() -> None:
+    """Item 2 and item 0: text cosine 1, image cosine .6."""
+
+    def modality(text: float) -> tuple[str, float]:
+        shares = {"text": [text] * 5, "image": [1 - text] * 5}
+        found = explain(space(**shares), Ragged.of([[0]]), np.array([True]), LIKED, np.array([[2]]))
+        return found.modality[0, 0], pytest.approx(float(found.attention[0, 0]))
+
+    assert modality(0.4) == ("text", 0.4), ".4 x 1 against .6 x .6"
+    assert modality(0.3) == ("image", 0.7), ".3 x 1 against .7 x .6"
+
+
+def test_where_nothing_speaks_an_item_is_new_or_popular() -> None:
+    """Item 3 nobody has liked, item 4 neither and it is like nothing; item 0 is liked."""
+    histories, signal = Ragged.of([[1], [], []]), np.array([True, False, True])
+    found = explain(space(**HALF), histories, signal, LIKED, np.array([[0, 3, 4]] * 3))
+    assert found.code[0].tolist() == ["popular", "new", "new"], "a history that is like none of them"
+    assert found.code[1].tolist() == ["popular", "new", "new"], "no history"
+    assert found.code[2].tolist() == ["similar_to_uploads"] * 3, "uploads alone"
+    assert (found.history == -1).all()
+    assert (found.modality == "").all()
+
+
+def test_only_the_latest_items_are_reasons_and_ties_go_to_the_lower_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reasons, "HISTORY", 2)
+    found = explain(space(**HALF), Ragged.of([[1, 3, 0]]), np.array([True]), LIKED, np.array([[2, -1]]))
+    assert found.history[0, 0].tolist() == [0, 3, -1], "item 1 is too long ago; 0 and 3 are the same vector"
+
+
+def test_blocks_of_users_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    histories, items = Ragged.of([[0], [1, 2], []]), np.array([[2, 3], [0, 3], [1, 4]])
+    signal = np.array([True, True, False])
+    whole = explain(space(**HALF), histories, signal, LIKED, items)
+    monkeypatch.setattr(reasons, "BLOCK_NUMBERS", 1)
+    parts = explain(space(**HALF), histories, signal, LIKED, items)
+    for name in ("code", "history", "modality", "attention"):
+        assert np.array_equal(getattr(whole, name), getattr(parts, name)), name

@@ -1,0 +1,125 @@
+"""The hybrid: segments, facts, places for new items."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from pipelines.recommenders.base import Inputs, Recommender, Validation
+from pipelines.recommenders.blend.hybrid import SURE, Hybrid, place_new
+from pipelines.recommenders.blend.likelihood import log_ratio
+from pipelines.recommenders.graph import WALKS, GraphFilter
+from pipelines.recommenders.ranking import is_warm, top_k
+from pipelines.recommenders.registry import classes
+from tests.worlds import ITEMS, USERS
+
+
+class Fixed(Recommender):
+    """A recommender whose scores are given."""
+
+    signed = True
+
+    def __init__(self, name: str, scores: np.ndarray):
+        self.name, self.scores = name, scores.astype(np.float32)
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        return self.scores[users]
+
+
+def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
+    rng = np.random.default_rng(0)
+    users, items = 200, 60
+    history = (rng.random((users, items)) < 0.1) * (np.arange(users) < 100)[:, None]  # the second half is cold
+    wanted = sparse.csr_matrix((rng.random((users, items)) < 0.08) & ~history.astype(bool), dtype=np.float32)
+    truth = 3 * wanted.toarray() + rng.normal(size=(users, items))
+    noise = rng.normal(size=(2, users, items))
+    right_for_warm = np.where((np.arange(users) < 100)[:, None], truth, noise[0])
+    right_for_cold = np.where((np.arange(users) < 100)[:, None], noise[1], truth)
+    models = [Fixed("a", right_for_warm), Fixed("b", right_for_cold)]
+    past = Inputs(sparse.csr_matrix(history.astype(np.float32)))
+    named = {m.name: m for m in models}
+    mixed = Hybrid(facts=False).given(named)
+    report = mixed.weigh(Validation(0, past, wanted, past.positives, 10))
+    assert report["warm"]["weights"]["a"] > 5 * abs(report["warm"]["weights"]["b"])
+    assert report["cold"]["weights"]["b"] > 3 * abs(report["cold"]["weights"]["a"])
+    assert mixed.channels_of["cold"].all(), "cold users keep what only few of them wake"
+    for segment in ("warm", "cold"):
+        found = report[segment]["ndcg"]
+        assert found["blend"] >= max(found["a"], found["b"]) - 0.02
+    everyone = np.arange(users)
+    evidence = mixed.evidence_of(past, everyone)
+    blended = mixed.blend(evidence, is_warm(past, everyone))
+    again = Hybrid().given(named).restore(mixed.state(), past)
+    assert np.array_equal(again.blend(evidence, is_warm(past, everyone)), blended)
+    assert np.corrcoef(blended[150], right_for_cold[150])[0, 1] > 0.8
+    assert np.corrcoef(blended[50], right_for_warm[50])[0, 1] > 0.8
+
+
+def test_a_segment_with_few_validation_users_keeps_the_weights_it_starts_from() -> None:
+    wanted = sparse.csr_matrix(np.eye(5, 8, dtype=np.float32))
+    models = [Fixed("a", np.ones((5, 8))), Fixed("b", np.ones((5, 8)))]
+    report = (
+        Hybrid(facts=False).given({m.name: m for m in models}).weigh(Validation(0, Inputs(wanted), wanted, None, 3))
+    )
+    assert report["warm"]["weights"] == report["cold"]["weights"] == {"a": 0.5, "b": 0.5}
+    assert "fewer than" in report["warm"]["note"]
+
+
+def test_new_items_get_the_last_places_and_nothing_forbidden() -> None:
+    scores = np.array([[9, 8, 7, 2, 1], [9, 8, 7, 2, 1], [1, 2, 3, 8, 9]], np.float32)
+    new = np.array([False, False, False, True, True])
+    forbidden = sparse.csr_matrix(np.array([[0, 0, 0, 0, 0], [0, 0, 0, 1, 0], [0, 0, 0, 0, 0]]))
+    items, values = place_new(top_k(scores, 3, forbidden), scores, scores, new, 1, forbidden)
+    assert items.tolist() == [[0, 1, 3], [0, 1, 4], [4, 3, 2]], "a list that has new items stays as it is"
+    assert values.tolist() == [[9, 8, 2], [9, 8, 1], [9, 8, 3]]
+    items, values = place_new(
+        top_k(scores[:1], 3), scores[:1], scores[:1], np.array([False, False, True, True, True]), 2, None
+    )
+    assert (items.tolist(), values.tolist()) == ([[0, 2, 3]], [[9, 7, 2]]), "a new item keeps the place that it has"
+    chances = np.array([[0, 0, 0, 0.4, 0.6], [0, 0, 0, 0, 0], [0, 0, 0, 0.5, 0.5]], np.float32)
+    items, values = place_new(top_k(scores, 3), scores, chances, new, 1, None)
+    assert items.tolist() == [[0, 1, 4], [0, 1, 3], [4, 3, 2]], "chances rank new items, scores where there are none"
+    assert values.tolist() == [[9, 8, 1], [9, 8, 2], [9, 8, 3]], "a list has scores of one kind"
+    none = np.zeros(5, bool)
+    assert place_new(top_k(scores, 3), scores, scores, none, 1, None)[0].tolist() == [[0, 1, 2], [0, 1, 2], [4, 3, 2]]
+
+
+def test_a_blend_looks_at_nothing_that_weighs_nothing(inputs: Inputs) -> None:
+    models = [Noise(), classes()["popularity"]().fit(inputs), GraphFilter().fit(inputs)]
+    hybrid = Hybrid(facts=False).given({m.name: m for m in models})
+    warm_weights, level = np.zeros(2 + len(WALKS), np.float32), np.zeros(ITEMS, np.float32)
+    warm_weights[1], warm_weights[2 + WALKS.index("RRR")] = 0.4, 0.8
+    hybrid.channels_of = {"warm": warm_weights, "cold": np.eye(len(warm_weights), dtype=np.float32)[1]}
+    hybrid.prior = {"warm": level, "cold": level + np.float32(2)}
+    users = np.arange(9)
+    evidence = hybrid.evidence_of(inputs, users)
+    unused = evidence | {"noise": [np.full((9, ITEMS), np.nan, np.float32)]}
+    warm = np.arange(9) % 3 > 0
+    found = hybrid.blend(unused, warm)
+    popular, walked = log_ratio(evidence["popularity"][0]), log_ratio(evidence["graph"][WALKS.index("RRR")])
+    assert np.allclose(found[warm], (0.4 * popular + 0.8 * walked)[warm], atol=1e-5)
+    assert np.allclose(found[~warm], popular[~warm] + 2, atol=1e-5)
+    assert np.allclose(hybrid.blend(unused, np.ones(9, bool))[warm], found[warm], atol=1e-6)
+
+
+class Noise(Recommender):
+    """A recommender that knows nothing."""
+
+    name, signed = "noise", True
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        return np.random.default_rng(0).normal(size=inputs.positives.shape).astype(np.float32)[users]
+
+
+@pytest.mark.parametrize("drifts", [True, False])
+def test_facts_take_part_only_where_other_users_show_their_worth(inputs: Inputs, drifts: bool) -> None:
+    """When taste moves to a quarter of the catalogue that its content shows, facts must carry it, and only then."""
+    rng = np.random.default_rng(1)
+    liked_now = np.where(np.arange(ITEMS) % 4 == 2, 0.3, 0.01) if drifts else np.full(ITEMS, 0.08)
+    wanted = sparse.csr_matrix((rng.random((USERS, ITEMS)) < liked_now[None]).astype(np.float32))
+    hybrid = Hybrid().given({"noise": Noise()})
+    report = hybrid.weigh(Validation(0, inputs, wanted, None, 10))["warm"]
+    assert (report["facts"]["ndcg_gain"] > SURE * report["facts"]["standard_error"]) == drifts
+    assert hybrid.prior["warm"].any() == drifts
+    if drifts:
+        assert report["ndcg"]["blend"] > 2 * report["ndcg"]["noise"]
+        assert hybrid.prior["warm"][2::4].mean() > np.delete(hybrid.prior["warm"], np.s_[2::4]).mean() + 1
