@@ -62,7 +62,9 @@ def publish_vectors(
     """Publish ``emb_<modality>`` with these vectors by content sha256."""
     shas = sorted(vectors)
     matrix = np.array([vectors[s] for s in shas], np.float32) if shas else np.zeros((0, 2), np.float32)
-    lake.publish(f"emb_{modality}", day, vector_table(shas, digest, matrix), config_digest=digest, spec={"dim": matrix.shape[1]})
+    lake.publish(
+        f"emb_{modality}", day, vector_table(shas, digest, matrix), config_digest=digest, spec={"dim": matrix.shape[1]}
+    )
 
 
 def config_of(root: Path, modalities: Sequence[str] = ("text", "image"), **sections: Any) -> Config:

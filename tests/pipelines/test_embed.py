@@ -1,5 +1,6 @@
 """The embed stage: a bad payload fails alone, a broken encoder fails the night, nothing is encoded twice."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -21,7 +22,6 @@ from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.night.night import Night
-from pipelines.standardize import text_sha256
 from tests.nights import lake_at, run_job
 from tests.shop import FIRST, LAST, write_config
 
@@ -81,6 +81,10 @@ def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake
     for name in ("std_user_content", "std_media"):
         lake.publish(name, FIRST, TABLES[name].schema({}).empty_table())
     return config, lake
+
+
+def text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encoded(config: Config, lake: Lake) -> Manifest:

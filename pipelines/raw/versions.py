@@ -1,0 +1,213 @@
+"""Which rows of all files are known at the end of a day: the latest version of each item, every upload once.
+
+Belongs here: what rows mean together, as tables. Does not: reading files (``pieces``), media bytes (``media``),
+publishing (``standardize``). Nothing here looks at a row dated after the day.
+"""
+
+from datetime import date
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from encoders.modalities import FILES, KINDS, MODALITIES
+from pipelines.lake.schemas import STRINGS
+from pipelines.lake.tables import RAW_COLUMNS, TABLES
+from pipelines.raw.account import Account
+from pipelines.raw.media import MediaFile
+from pipelines.raw.pieces import Piece
+
+Found = dict[tuple[str, str], MediaFile]  # kind, uri -> what is known of the file
+REFERENCES = pa.schema([("kind", pa.string()), ("uri", pa.string()), ("source", pa.string()), ("position", pa.int64())])
+
+
+def known_rows(kind: str, pieces: list[Piece], day: date, account: Account) -> pa.Table:
+    """Rows of all files of a kind known by the end of ``day``, with ``source`` and ``_when``; rejects are accounted.
+
+    Undated rows count from the date in the file's name (``_when``), those of undated files from the beginning.
+    """
+    fields = [("_position", pa.int64()), ("_day", pa.date32()), *RAW_COLUMNS[kind].items()]
+    schema = pa.schema([*fields, ("source", pa.string()), ("_when", pa.date32())])
+    tables = [schema.empty_table()]
+    for piece in pieces:
+        rows = pq.read_table(piece.rows)
+        named = pa.scalar(piece.file_day or date.min, pa.date32())
+        if piece.file_day and piece.file_day > day:
+            rows = rows.slice(0, 0)
+        past = pc.less_equal(rows["_day"], pa.scalar(day, pa.date32()))
+        rows = rows.filter(pc.or_kleene(pc.is_null(rows["_day"]), past))
+        source = pa.repeat(pa.scalar(piece.source, pa.string()), rows.num_rows)
+        when = pc.coalesce(rows["_day"], named)
+        tables.append(rows.append_column("source", source).append_column("_when", when).cast(schema))
+        account.count_each(kind, pa.chunked_array([source]), "in")
+        account.add_piece_rejects(kind, piece, day, cumulative=True)
+    return pa.concat_tables(tables)
+
+
+# --- items ------------------------------------------------------------------------------------------------------
+
+
+def current_items(rows: pa.Table, account: Account) -> pa.Table:
+    """The latest version of each item in order of item_id: by day, then time, then file and position.
+
+    Args:
+        rows: what ``known_rows`` gives.
+        account: older versions count as superseded.
+    """
+    with duckdb.connect() as con:
+        con.execute("SET threads = 1; SET TimeZone = 'UTC'")
+        con.register("versions", rows)
+        ranked = con.sql(
+            """SELECT *, row_number() OVER (PARTITION BY item_id ORDER BY _when DESC,
+                 coalesce(epoch_us(coalesce(updated_at, created_at)), 0) DESC, source DESC, _position DESC) AS _version
+               FROM versions ORDER BY item_id"""
+        ).to_arrow_table()
+    latest = pc.equal(ranked["_version"], 1)
+    account.count_each("items", ranked.filter(latest)["source"], "out")
+    account.count_each("items", ranked.filter(pc.invert(latest))["source"], "superseded")
+    return ranked.filter(latest).drop_columns("_version").cast(rows.schema)
+
+
+def references_of(items: pa.Table) -> pa.Table:
+    """Media that items refer to (``REFERENCES``)."""
+    parts = [REFERENCES.empty_table()]
+    for kind in FILES:
+        uris = items[kind.raw_column].combine_chunks()
+        owner = pc.list_parent_indices(uris)
+        columns = {"kind": pa.repeat(pa.scalar(kind.name), len(owner)), "uri": uris.flatten()}
+        columns |= {"source": items["source"].take(owner), "position": items["_position"].take(owner)}
+        parts.append(pa.table(columns).cast(REFERENCES))
+    return pa.concat_tables(parts)
+
+
+def item_texts(items: pa.Table) -> pa.Array:
+    """The text of each item that is embedded: title, description, categories, tags; null where it has none."""
+    lists = [pc.binary_join(items[c], ", ") for c in ("categories", "tags")]
+    parts = [_sentence(p) for p in (items["title"], items["description"], *lists)]
+    # not binary_join_element_wise: pyarrow 25 gives no rows where all parts of all rows are null
+    with duckdb.connect() as con:
+        con.execute("SET threads = 1")
+        con.register("parts", pa.table({"n": np.arange(items.num_rows), **{f"p{i}": p for i, p in enumerate(parts)}}))
+        joined = con.sql("SELECT concat_ws('. ', p0, p1, p2, p3) AS t FROM parts ORDER BY n").to_arrow_table()["t"]
+    return _null_where_empty(joined.combine_chunks())
+
+
+def _sentence(text: pa.ChunkedArray) -> pa.Array:
+    """One blank between words, no full stop at the end; null where nothing is left."""
+    text = text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+    words = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(text))
+    return _null_where_empty(pc.utf8_rtrim(pc.binary_join(words, " "), "."))
+
+
+def _null_where_empty(text: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def sha256s(texts: pa.Array) -> pa.Array:
+    """Content address of each text; null where it is null."""
+    with duckdb.connect() as con:
+        con.execute("SET threads = 1")
+        con.register("texts", pa.table({"n": np.arange(len(texts)), "text": texts}))
+        return con.sql("SELECT sha256(text) AS s FROM texts ORDER BY n").to_arrow_table()["s"].combine_chunks()
+
+
+def items_table(items: pa.Table, found: Found) -> pa.Table:
+    """Rows of ``std_items``: current versions with their text and the files that can be used."""
+    texts = item_texts(items)
+    own = {"text": texts, "text_sha256": sha256s(texts)}
+    own |= {k.sha_column: _usable(items[k.raw_column].combine_chunks(), k.name, found) for k in FILES}
+    schema = TABLES["std_items"].schema({})
+    return pa.table(
+        {name: own.get(name, items[name] if name in items.column_names else None) for name in schema.names}
+    ).cast(schema)
+
+
+def _usable(uris: pa.ListArray, kind: str, found: Found) -> pa.ListArray:
+    """Distinct sha256s of the usable files of each item, in the order of its references."""
+    good = {uri: f.sha256 for (k, uri), f in found.items() if k == kind and not f.reason}
+    names, shas = pa.array(good.keys(), pa.string()), pa.array(good.values(), pa.string())
+    at = pc.index_in(uris.flatten(), value_set=names)
+    owner = np.asarray(pc.list_parent_indices(uris))[np.asarray(pc.is_valid(at))]
+    sha = shas.take(at.drop_null())
+    code = np.asarray(pc.dictionary_encode(sha).indices, np.int64) if len(sha) else np.zeros(0, np.int64)
+    _, first = np.unique(owner * (len(names) + 1) + code, return_index=True)
+    first = np.sort(first)
+    bounds = np.searchsorted(owner[first], np.arange(len(uris) + 1))
+    return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), sha.take(pa.array(first)), type=STRINGS)
+
+
+# --- uploads ----------------------------------------------------------------------------------------------------
+
+
+def uploads(rows: pa.Table, account: Account) -> pa.Table:
+    """A row a text, image, sound or video that a user uploaded, in order of file, position and modality.
+
+    Args:
+        rows: what ``known_rows`` gives.
+        account: rows without any content are rejected.
+    """
+    parts = []
+    for order, m in enumerate(MODALITIES):
+        mine = rows.filter(pc.is_valid(rows[m]))
+        columns = {c: mine[c] for c in ("user_id", "item_id", "created_at", "source", "_position")}
+        none = pa.nulls(mine.num_rows, pa.string())
+        content = {"text": none, "uri": mine[m]} if KINDS[m].is_file else {"text": mine[m], "uri": none}
+        what = {
+            "modality": pa.repeat(pa.scalar(m), mine.num_rows),
+            "_order": pa.repeat(pa.scalar(order), mine.num_rows),
+        }
+        parts.append(pa.table(columns | content | what))
+    empty = rows
+    for m in MODALITIES:
+        empty = empty.filter(pc.is_null(empty[m]))
+    for r in empty.select(["source", "_position"]).to_pylist():
+        detail = f"{', '.join(MODALITIES)} are all empty"
+        account.reject("ingest", r["source"], r["_position"], "no_content", detail)
+        account.count("user_content", r["source"], quarantined=1)
+    order_by = [(c, "ascending") for c in ("source", "_position", "_order")]
+    return pa.concat_tables(parts).sort_by(order_by).drop_columns("_order")
+
+
+def uploaded_references(pieces: pa.Table) -> pa.Table:
+    """Media that uploads refer to (``REFERENCES``)."""
+    files = pieces.filter(pc.is_valid(pieces["uri"]))
+    columns = {
+        "kind": files["modality"],
+        "uri": files["uri"],
+        "source": files["source"],
+        "position": files["_position"],
+    }
+    return pa.table(columns).cast(REFERENCES)
+
+
+def uploads_table(pieces: pa.Table, found: Found, account: Account) -> pa.Table:
+    """Rows of ``std_user_content``: each usable piece of a user once.
+
+    A raw row is out if any of its pieces is, superseded if all that can be used are there already, and quarantined if
+    none can be used.
+    """
+    names = [f"{m} {uri}" for m, uri in found]
+    known = pa.array([f.sha256 if not f.reason else None for f in found.values()], pa.string())
+    named = pc.binary_join_element_wise(pieces["modality"], pieces["uri"], " ")
+    of_file = known.take(pc.index_in(named, value_set=pa.array(names, pa.string())))
+    sha = pc.coalesce(of_file, sha256s(pieces["text"].combine_chunks()))
+    table = pieces.append_column("content_sha256", sha).append_column("_n", pa.array(np.arange(len(pieces))))
+    usable = table.filter(pc.is_valid(table["content_sha256"]))
+    first = usable.group_by(["user_id", "content_sha256", "created_at"]).aggregate([("_n", "min")])["_n_min"]
+    kept = table.take(first.sort())
+    _account_uploads(table, usable, kept, account)
+    schema = TABLES["std_user_content"].schema({})
+    return kept.select(schema.names).cast(schema)
+
+
+def _account_uploads(table: pa.Table, usable: pa.Table, kept: pa.Table, account: Account) -> None:
+    row = ["source", "_position"]
+    every, good, out = (t.group_by(row).aggregate([]) for t in (table, usable, kept))
+    account.count_each("user_content", out["source"], "out")
+    account.count_each("user_content", good.join(out, row, join_type="left anti")["source"], "superseded")
+    for r in every.join(good, row, join_type="left anti").to_pylist():
+        detail = "every file of the row was rejected, see stage media"
+        account.reject("ingest", r["source"], r["_position"], "no_usable_content", detail)
+        account.count("user_content", r["source"], quarantined=1)

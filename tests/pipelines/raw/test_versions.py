@@ -1,0 +1,195 @@
+"""Which version of an item is known, which upload counts: by hand."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw.account import Account
+from pipelines.raw.media import MediaFile
+from pipelines.raw.pieces import REJECTS, Piece
+from pipelines.raw.versions import (
+    Found,
+    current_items,
+    item_texts,
+    items_table,
+    known_rows,
+    references_of,
+    sha256s,
+    uploaded_references,
+    uploads,
+    uploads_table,
+)
+from tests.lakes import at
+
+D = date(2026, 3, 10)
+
+
+def piece(
+    root: Path,
+    kind: str,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    named: date | None = None,
+    rejects: Sequence[Mapping[str, Any]] = (),
+) -> Piece:
+    """A piece of a raw file: rows are numbered from 1, ``_day`` is that of ``updated_at`` or ``created_at``."""
+    folder = root / name.replace("/", "_")
+    folder.mkdir(parents=True)
+    full = []
+    for n, r in enumerate(rows, 1):
+        when = r.get("updated_at") or r.get("created_at")
+        lists = {c: [] for c, t in RAW_COLUMNS[kind].items() if pa.types.is_list(t)}
+        full.append(lists | {"_position": n, "_day": when.date() if when else None} | dict(r))
+    schema = pa.schema([("_position", pa.int64()), ("_day", pa.date32()), *RAW_COLUMNS[kind].items()])
+    pq.write_table(pa.Table.from_pylist(full, schema=schema), folder / "rows.parquet")
+    pq.write_table(pa.Table.from_pylist(list(rejects), schema=REJECTS), folder / "rejects.parquet")
+    return Piece(name, folder, named)
+
+
+def items_of(root: Path, *pieces: Piece, day: date = D) -> tuple[dict[str, str], Account]:
+    account = Account()
+    rows = current_items(known_rows("items", list(pieces), day, account), account)
+    return dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True)), account
+
+
+def titled(item: str, title: str, **when: Any) -> dict[str, Any]:
+    return {"item_id": item, "title": title, **when}
+
+
+def test_the_latest_version_that_is_not_after_the_day_wins(tmp_path: Path) -> None:
+    one = piece(
+        tmp_path,
+        "items",
+        "a.jsonl",
+        [
+            titled("x", "old", created_at=at(1)),
+            titled("x", "new", updated_at=at(9), created_at=at(1)),
+            titled("x", "future", updated_at=at(11)),
+            titled("y", "undated"),
+        ],
+    )
+    found, account = items_of(tmp_path, one)
+    assert found == {"x": "new", "y": "undated"}
+    assert account.files["a.jsonl"] == {
+        "source": "a.jsonl", "kind": "items", "rows_in": 3, "rows_out": 2, "rows_superseded": 1, "rows_quarantined": 0,
+    }  # fmt: skip
+    assert items_of(tmp_path, one, day=date(2026, 3, 8))[0] == {"x": "old", "y": "undated"}
+    assert items_of(tmp_path, one, day=date(2026, 3, 12))[0]["x"] == "future"
+
+
+def test_within_a_day_the_later_time_wins_then_the_later_file_then_the_later_row(tmp_path: Path) -> None:
+    first = piece(tmp_path, "items", "a.jsonl", [titled("x", "morning", updated_at=at(9, 8)), titled("y", "first")])
+    second = piece(tmp_path, "items", "b.jsonl", [titled("x", "night", updated_at=at(9, 7)), titled("y", "second")])
+    third = piece(tmp_path, "items", "c.jsonl", [titled("z", "one"), titled("z", "two")])
+    assert items_of(tmp_path, second, first, third)[0] == {"x": "morning", "y": "second", "z": "two"}
+
+
+def test_undated_rows_count_from_the_date_in_the_files_name(tmp_path: Path) -> None:
+    base = piece(tmp_path, "items", "base.jsonl", [titled("x", "dated", updated_at=at(7)), titled("y", "base")])
+    change = piece(
+        tmp_path, "items", "2026-03-08.jsonl", [titled("x", "change"), titled("y", "change")], date(2026, 3, 8)
+    )
+    later = piece(tmp_path, "items", "2026-03-11.jsonl", [titled("x", "later")], date(2026, 3, 11))
+    assert items_of(tmp_path, base, change, later)[0] == {"x": "change", "y": "change"}
+    assert items_of(tmp_path, base, change, later, day=date(2026, 3, 7))[0] == {"x": "dated", "y": "base"}
+
+
+def test_rejects_of_a_file_count_up_to_the_day(tmp_path: Path) -> None:
+    rejects = [
+        {"position": 5, "reason": "bad_number", "detail": "", "day": date(2026, 3, 9)},
+        {"position": 6, "reason": "bad_number", "detail": "", "day": date(2026, 3, 11)},
+        {"position": 0, "reason": "bad_header", "detail": "", "day": None},
+    ]
+    _, account = items_of(tmp_path, piece(tmp_path, "items", "a.csv", [titled("x", "x")], rejects=rejects))
+    assert [(r["position"], r["reason"]) for r in account.rejects] == [(5, "bad_number"), (0, "bad_header")]
+    assert (account.files["a.csv"]["rows_in"], account.files["a.csv"]["rows_quarantined"]) == (2, 1), "a file is no row"
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        (("Blue wave", "A print.", ["ocean", "art"], ["new"]), "Blue wave. A print. ocean, art. new"),
+        (("  Blue \n wave. ", None, [], []), "Blue wave"),
+        ((None, None, ["ocean"], []), "ocean"),
+        ((None, None, [], []), None),
+        (("...", " ", [], []), None),
+        (("Café\u00a0\u3000noir..", None, [], []), "Café noir"),
+    ],
+)
+def test_text_of_an_item(parts: tuple[Any, ...], expected: str | None) -> None:
+    names = ("title", "description", "categories", "tags")
+    types = [pa.string(), pa.string(), pa.list_(pa.string()), pa.list_(pa.string())]
+    row = pa.Table.from_pylist([dict(zip(names, parts, strict=True))], pa.schema(list(zip(names, types, strict=True))))
+    assert item_texts(row).to_pylist() == [expected]
+
+
+def test_content_addresses_are_sha256_of_utf8() -> None:
+    texts = ["a", None, "größer 限定", ""]
+    expected = [None if t is None else hashlib.sha256(t.encode()).hexdigest() for t in texts]
+    assert sha256s(pa.array(texts, pa.string())).to_pylist() == expected
+
+
+def media(kind: str, uri: str, sha: str, reason: str = "") -> tuple[tuple[str, str], MediaFile]:
+    return (kind, uri), MediaFile(uri, kind, "", sha, 1, "{}", reason, "")
+
+
+def test_an_item_has_its_usable_files_once_in_the_order_of_its_references(tmp_path: Path) -> None:
+    rows = [
+        {"item_id": "x", "images": ["b.jpg", "a.jpg", "copy-of-b.jpg", "torn.jpg"], "audios": ["s.wav"]},
+        {"item_id": "y", "title": "words", "images": ["torn.jpg"]},
+    ]
+    account = Account()
+    items = current_items(known_rows("items", [piece(tmp_path, "items", "a.jsonl", rows)], D, account), account)
+    refs = references_of(items).to_pylist()
+    assert [(r["kind"], r["uri"], r["position"]) for r in refs if r["kind"] != "video"] == [
+        ("image", "b.jpg", 1), ("image", "a.jpg", 1), ("image", "copy-of-b.jpg", 1), ("image", "torn.jpg", 1),
+        ("image", "torn.jpg", 2), ("audio", "s.wav", 1),
+    ]  # fmt: skip
+    found: Found = dict(
+        [
+            media("image", "a.jpg", "A"),
+            media("image", "b.jpg", "B"),
+            media("image", "copy-of-b.jpg", "B"),
+            media("image", "torn.jpg", "T", "undecodable_image"),
+            media("audio", "s.wav", "S"),
+        ]
+    )
+    table = items_table(items, found).to_pylist()
+    assert [r["image_sha256s"] for r in table] == [["B", "A"], []]
+    assert [r["audio_sha256s"] for r in table] == [["S"], []]
+    assert [r["text"] for r in table] == [None, "words"]
+    assert table[0]["text_sha256"] is None
+    assert table[1]["text_sha256"] == hashlib.sha256(b"words").hexdigest()
+
+
+def test_an_upload_counts_once_and_every_row_has_a_fate(tmp_path: Path) -> None:
+    rows = [
+        {"user_id": "u", "created_at": at(1), "text": "sea", "image": "a.jpg"},  # 1: both new
+        {"user_id": "u", "created_at": at(1), "text": "sea"},  # 2: there already
+        {"user_id": "u", "created_at": at(2), "text": "sea"},  # 3: at another time
+        {"user_id": "v", "created_at": at(1), "image": "torn.jpg"},  # 4: cannot be used
+        {"user_id": "v", "created_at": at(1), "image": "torn.jpg", "text": "sky"},  # 5: its text can
+        {"user_id": "v", "created_at": at(1)},  # 6: nothing
+    ]
+    account = Account()
+    pieces = uploads(
+        known_rows("user_content", [piece(tmp_path, "user_content", "u.jsonl", rows)], D, account), account
+    )
+    assert uploaded_references(pieces)["uri"].to_pylist() == ["a.jpg", "torn.jpg", "torn.jpg"]
+    found = dict([media("image", "a.jpg", "A"), media("image", "torn.jpg", "T", "undecodable_image")])
+    table = uploads_table(pieces, found, account).to_pylist()
+    sea, sky = (hashlib.sha256(t).hexdigest() for t in (b"sea", b"sky"))
+    assert [(r["user_id"], r["content_sha256"], r["modality"], r["created_at"].day) for r in table] == [
+        ("u", sea, "text", 1), ("u", "A", "image", 1), ("u", sea, "text", 2), ("v", sky, "text", 1),
+    ]  # fmt: skip
+    assert {k: v for k, v in account.files["u.jsonl"].items() if k.startswith("rows")} == {
+        "rows_in": 6, "rows_out": 3, "rows_superseded": 1, "rows_quarantined": 2,
+    }  # fmt: skip
+    assert {(r["position"], r["reason"]) for r in account.rejects} == {(4, "no_usable_content"), (6, "no_content")}

@@ -1,0 +1,103 @@
+"""The std tables of a night from real files: days, zones, duplicates, late events, accounts."""
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Config, Paths, Source
+from pipelines.lake.storage import Lake
+from pipelines.standardize import standardize
+from tests.lakes import at
+from tests.shop import write_jsonl
+
+HEAD = "user_id,item_id,event,value,event_at\n"
+
+
+def config_at(root: Path, timezone: str = "UTC") -> Config:
+    (root / "raw" / "interactions").mkdir(parents=True, exist_ok=True)
+    write_jsonl(root / "raw" / "items" / "a.jsonl", [{"item_id": "x", "title": "X"}])
+    paths = Paths(raw=str(root / "raw"), data=root / "data")
+    sources = {n: Source(path=n) for n in ("interactions", "items", "user_content")}
+    return Config(paths=paths, start_date=date(2026, 3, 9), timezone=timezone, **sources)
+
+
+def made(config: Config, day: date = date(2026, 3, 10)) -> Lake:
+    lake = Lake(config.paths.data / "lake")
+    list(standardize(config, lake, day))
+    return lake
+
+
+def log(root: Path, name: str, *lines: str) -> None:
+    path = root / "raw" / "interactions" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(HEAD + "".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("timezone", "days"),
+    [("UTC", [9, 10]), ("Asia/Tokyo", [10, 10]), ("America/New_York", [9, 9])],
+)
+def test_an_event_belongs_to_the_local_day(tmp_path: Path, timezone: str, days: list[int]) -> None:
+    """16:00 of the ninth and 02:00 of the tenth, UTC."""
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-09T16:00:00Z", "v,x,view,,2026-03-10T02:00:00Z")
+    lake = made(config_at(tmp_path, timezone))
+    found = {
+        u: d.day for d in lake.days("std_interactions") for u in lake.read("std_interactions", d)["user_id"].to_pylist()
+    }
+    assert found == dict(zip("uv", days, strict=True))
+
+
+def test_times_without_a_zone_are_local(tmp_path: Path) -> None:
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-10T08:30:00")
+    table = made(config_at(tmp_path, "Asia/Tokyo")).read("std_interactions", date(2026, 3, 9 + 1))
+    assert table["event_at"].to_pylist() == [at(9, 23, 30)]
+
+
+def test_the_first_of_equal_events_stays_and_the_others_are_duplicates(tmp_path: Path) -> None:
+    same = "2026-03-10T01:00:00Z"
+    log(tmp_path, "b.csv", f"u,x,view,2,{same}", f"u,x,click,,{same}")
+    log(tmp_path, "a.csv", f"u,x,view,1,{same}", f"u,x,view,3,{same}")
+    lake = made(config_at(tmp_path))
+    rows = lake.read("std_interactions", date(2026, 3, 10)).to_pylist()
+    assert [(r["event"], r["value"], r["source"]) for r in rows] == [
+        ("click", None, "interactions/b.csv"),
+        ("view", 1.0, "interactions/a.csv"),
+    ]
+    rejects = lake.read("quarantine", date(2026, 3, 10)).to_pylist()
+    assert {(r["source"], r["position"], r["reason"]) for r in rejects} == {
+        ("interactions/a.csv", 3, "duplicate"),
+        ("interactions/b.csv", 2, "duplicate"),
+    }
+    ledger = {r["source"]: r for r in lake.read("ingest_files", date(2026, 3, 10)).to_pylist()}
+    assert [ledger["interactions/b.csv"][f"rows_{n}"] for n in ("in", "out", "quarantined")] == [2, 1, 1]
+
+
+def test_late_events_make_their_own_day_again_and_no_other(tmp_path: Path) -> None:
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-09T01:00:00Z", "u,x,view,,2026-03-10T01:00:00Z")
+    config = config_at(tmp_path)
+    lake = made(config)
+    before = {d: lake.require("std_interactions", d).content_digest for d in lake.days("std_interactions")}
+    log(tmp_path, "late.csv", "v,x,view,,2026-03-09T02:00:00Z")
+    manifests = list(standardize(config, lake, date(2026, 3, 11)))
+    assert [m.partition for m in manifests if m.table == "std_interactions"] == ["2026-03-09", "2026-03-11"]
+    assert lake.read("std_interactions", date(2026, 3, 9))["user_id"].to_pylist() == ["u", "v"]
+    assert lake.require("std_interactions", date(2026, 3, 10)).content_digest == before[date(2026, 3, 10)]
+
+
+def test_what_happened_before_the_first_day_is_counted_on_it(tmp_path: Path) -> None:
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-08T23:59:59Z", "u,x,view,,2026-03-09T00:00:00Z")
+    config = config_at(tmp_path)
+    lake = made(config, date(2026, 3, 9))
+    rejects = lake.read("quarantine", date(2026, 3, 9)).to_pylist()
+    assert [(r["position"], r["reason"]) for r in rejects] == [(2, "before_start_date")]
+    assert lake.days("std_interactions") == [date(2026, 3, 9)]
+    made(config)
+    assert lake.read("quarantine", date(2026, 3, 10)).num_rows == 0
+
+
+def test_events_after_the_day_wait_for_their_night(tmp_path: Path) -> None:
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-10T23:59:59Z", "u,x,view,,2026-03-11T00:00:00Z")
+    lake = made(config_at(tmp_path))
+    assert lake.days("std_interactions") == [date(2026, 3, 9), date(2026, 3, 10)]
+    assert lake.read("std_interactions", date(2026, 3, 10)).num_rows == 1
