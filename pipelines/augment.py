@@ -26,7 +26,7 @@ from pipelines.lake.storage import Lake, Manifest, scratch
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import view_digest
 from pipelines.night.night import Night
-from pipelines.raw.files import RawError, RawPlace, RawStore
+from pipelines.raw.places import RawError, RawPlace, RawStore
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from pipelines.engine import blocks as encoding
 from pipelines.engine.chosen import Chosen, choice_of, unload
 from pipelines.lake.storage import Lake, Manifest, scratch
 from pipelines.night.night import Night
-from pipelines.raw.files import RawPlace
+from pipelines.raw.places import RawPlace
 
 log = logging.getLogger(__name__)
 

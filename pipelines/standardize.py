@@ -20,9 +20,9 @@ from pipelines.config import Config, digest_of
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.raw.account import Account
-from pipelines.raw.files import RawStore
 from pipelines.raw.media import MediaFile, MediaIndex
 from pipelines.raw.pieces import Piece, for_kind
+from pipelines.raw.places import RawStore
 from pipelines.raw.versions import (
     Found,
     current_items,

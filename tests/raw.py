@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pipelines.config import Source
-from pipelines.raw.files import RawStore
 from pipelines.raw.pieces import Ingest, read_file
+from pipelines.raw.places import RawStore
 
 COLUMNS = {"user_id": "uid", "event_at": "timestamp"}
 

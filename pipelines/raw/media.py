@@ -20,7 +20,7 @@ from encoders.modalities import KINDS
 from pipelines.config import Compute
 from pipelines.engine import beam as runtime
 from pipelines.lake.storage import scratch, write_parquet
-from pipelines.raw.files import RawError, RawStore
+from pipelines.raw.places import RawError, RawStore
 
 log = logging.getLogger(__name__)
 

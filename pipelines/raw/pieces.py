@@ -26,7 +26,8 @@ from pipelines.engine import beam as runtime
 from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
 from pipelines.lake.storage import fsync_tree, scratch, write_parquet
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
-from pipelines.raw.files import Batch, RawError, RawStore, Reject, read_rows
+from pipelines.raw.files import Batch, Reject, read_rows
+from pipelines.raw.places import RawError, RawStore
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from pipelines.config import Compute, Config, Source
-from pipelines.raw.files import RawStore
 from pipelines.raw.pieces import Ingest, file_day
+from pipelines.raw.places import RawStore
 from tests.raw import read
 
 
