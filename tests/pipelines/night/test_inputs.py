@@ -1,0 +1,84 @@
+"""What recommenders learn from, as of a night and before its last days."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import sparse
+
+from encoders.space.ragged import Ragged
+from pipelines.lake.tables import TABLES
+from pipelines.night.events import Dataset
+from pipelines.night.inputs import load_inputs, load_inputs_from, load_sparse, relevant_after, save_inputs, save_sparse
+from pipelines.recommenders.base import Inputs
+from tests.lakes import DAY, at, event, night_of, publish_vectors, tiny_lake
+
+
+def test_relevant_is_what_users_came_to_like_late_and_had_not_seen() -> None:
+    #  user, item, weight, age
+    rows = [(0, 0, 1, 9.0), (0, 0, 1, 1.0), (0, 1, 1, 1.0), (0, 2, -1, 1.0), (1, 2, 5, 3.0), (1, 1, 1, 2.999)]
+    user, item, weight, age = (np.array(c) for c in zip(*rows, strict=True))
+    data = Dataset(np.array(["a", "b"]), np.array(list("xyz")), user, item, weight, age, 30.0)
+    seen = data.before(3.0).seen()
+    assert seen.toarray().tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert relevant_after(data, 3.0, seen).toarray().tolist() == [[0, 1, 0], [0, 1, 0]]
+    assert relevant_after(data, 3.0, None).toarray().tolist() == [[1, 1, 0], [0, 1, 0]]
+
+
+def unit_rows(*rows: tuple[float, float]) -> list[list[float]]:
+    return [list(r) for r in rows]
+
+
+def test_rows_of_inputs_are_those_of_users_and_items(tmp_path: Path) -> None:
+    items = [{"item_id": "a", "text_sha256": "t1", "text": "x"}, {"item_id": "b"}]
+    upload = {"user_id": "z", "content_sha256": "t2", "modality": "text", "text": "y", "created_at": at(1)}
+    lake = tiny_lake(tmp_path, [event("u", "b", at(10, 0)), event("u", "a", at(10, 1), "skip")], items, [upload])
+    publish_vectors(lake, "text", {"t1": [0.6, 0.8], "t2": [0, 1]})
+    publish_vectors(lake, "image", {})
+    features = [{"item_id": i, "vector": v} for i, v in (("a", [1.0, 0.0]), ("b", [0.0, 1.0]))]
+    users = [{"user_id": u, "vector": v} for u, v in (("u", [0.6, 0.8]), ("z", [0.0, 1.0]))]
+    for table, rows in (("feat_items", features), ("feat_users", users)):
+        vectors = pa.array([r.pop("vector") for r in rows], pa.list_(pa.float32(), 2))
+        lake.publish(table, DAY, with_vectors(table, rows, vectors))
+    data, inputs = load_inputs(night_of(lake), "cpu")
+    assert data.users.tolist() == ["*", "u", "z"]
+    assert inputs.positives.toarray()[:, 0].tolist() == [0, 0, 0], "a skip is no positive feedback"
+    assert inputs.positives[1, 1] == pytest.approx(0.5 ** (1 / 30))
+    assert inputs.content["text"].tolist() == [pytest.approx([0.6, 0.8]), [0, 0]], "zero where there is no content"
+    assert inputs.uploads["text"].tolist() == unit_rows((0, 0), (0, 0), (0, 1))
+    assert inputs.fused.tolist() == unit_rows((1, 0), (0, 1))
+    assert inputs.user_vectors.tolist() == [[0, 0], pytest.approx([0.6, 0.8]), [0, 1]]
+    assert inputs.has_signal.tolist() == [False, True, True]
+    assert [h.tolist() for h in inputs.histories] == [[], [1], []]
+    assert (inputs.device, inputs.validation) == ("cpu", None)
+
+
+def with_vectors(table: str, rows: list[dict[str, Any]], vectors: pa.Array) -> pa.Table:
+    """Rows of a table with a vector each; other columns that they leave out are empty, zero or False."""
+    columns: dict[str, Any] = {"vector": vectors}
+    for c in (c for c in TABLES[table].columns if c.name not in columns):
+        fill = None if c.nullable else False if c.type == pa.bool_() else "" if c.type == pa.string() else 0
+        columns[c.name] = pa.array([r.get(c.name, fill) for r in rows], None if c.name in rows[0] else c.type)
+    return pa.table(columns)
+
+
+def test_what_workers_read_back_is_what_was_written(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    positives = sparse.random(7, 5, 0.4, "csr", np.float32, rng)
+    content = {"text": rng.normal(size=(5, 3)).astype(np.float32)}
+    uploads = {"text": rng.normal(size=(7, 3)).astype(np.float32)}
+    fused, users = content["text"] * 2, uploads["text"] * 2
+    inputs = Inputs(positives, content, uploads, fused, users, np.arange(7) > 2, histories=Ragged.of([[1, 2], [], [4]]))
+    save_inputs(inputs, tmp_path / "night")
+    read = load_inputs_from(tmp_path / "night", "cpu")
+    assert (read.positives != positives).nnz == 0
+    for name in ("fused", "user_vectors", "has_signal"):
+        assert np.array_equal(getattr(read, name), getattr(inputs, name)), name
+    assert np.array_equal(read.content["text"], content["text"])
+    assert np.array_equal(read.uploads["text"], uploads["text"])
+    assert [h.tolist() for h in read.histories] == [[1, 2], [], [4]]
+    assert isinstance(read.fused, np.memmap), "pages are read when they are used"
+    save_sparse(positives.T.tocsr(), tmp_path / "night", "other")
+    assert (load_sparse(tmp_path / "night", "other") != positives.T).nnz == 0
