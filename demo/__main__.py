@@ -51,7 +51,7 @@ def report(lake: Lake, day: date) -> None:
     print("tables")
     for name in TABLES:
         days = lake.days(name)
-        rows = sum(m.rows for d in days if (m := lake.manifest(name, d)))
+        rows = sum(lake.rows(name, d) for d in days)
         print(f"  {str(lake.root / name):60s} {len(days):3d} partitions {rows:8d} rows")
     print(f"\nmetrics: lists of each night judged by the next day, mean of {NIGHTS - 1} days (slice all)")
     heads = ("recall@10", "ndcg@10", "map@10", "hit@10", "recall@20", "coverage", "novelty")

@@ -172,6 +172,10 @@ class Lake:
             )
         return manifest
 
+    def rows(self, table: str, day: date) -> int:
+        """Rows of a published partition, of all steps that have written one."""
+        return sum(self.require(table, day, step).rows for step in self.steps(table, day) or [""])
+
     def paths(self, table: str, day: date) -> list[Path]:
         """Parquet parts of a partition.
 
@@ -179,7 +183,7 @@ class Lake:
             StorageError: the partition is missing.
         """
         found = []
-        for step in (self.steps(table, day) or [""]) if _by_step(table) else [""]:
+        for step in self.steps(table, day) or [""]:
             folder, files = self.folder(table, day, step), self.require(table, day, step).files
             found += [folder / name for name in sorted(files) if name.endswith(".parquet")]
         return found

@@ -148,4 +148,5 @@ def problems_of(name: str, pinned: Mapping[str, Any]) -> list[str]:
 
 
 def _parameters(name: str) -> list[inspect.Parameter]:
-    return list(inspect.signature(RECOMMENDERS[name].load()).parameters.values())
+    every = inspect.signature(RECOMMENDERS[name].load()).parameters.values()
+    return [p for p in every if p.kind is p.POSITIONAL_OR_KEYWORD]  # a protocol's own __init__ takes anything

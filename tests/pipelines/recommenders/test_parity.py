@@ -1,5 +1,7 @@
 """Recommenders agree with public implementations."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -8,14 +10,13 @@ from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.linear import ALS, Ease
 from pipelines.recommenders.neighbours import ItemCF
 from pipelines.recommenders.ranking import top_k
-from tests.shop import REPO
 
 K = 10
 
 
 @pytest.fixture(scope="module")
 def liked() -> sparse.csr_matrix:
-    stored = np.load(REPO / "tests" / "expected" / "ease_cornac.npz")
+    stored = np.load(Path(__file__).parent / "expected" / "ease_cornac.npz")
     shape = tuple(stored["shape"])
     return sparse.csr_matrix(np.unpackbits(stored["liked"])[: shape[0] * shape[1]].reshape(shape), dtype=np.float32)
 
@@ -28,7 +29,7 @@ def ranked(model: Recommender, liked: sparse.csr_matrix) -> np.ndarray:
 
 def test_ease_ranks_as_in_cornac(liked: sparse.csr_matrix) -> None:
     """Expected lists are those of EASE(lamb=50) in Cornac 3.0.1, which is not worth its 31 MB in every set-up."""
-    expected = np.load(REPO / "tests" / "expected" / "ease_cornac.npz")
+    expected = np.load(Path(__file__).parent / "expected" / "ease_cornac.npz")
     assert np.array_equal(ranked(Ease(ridge=float(expected["ridge"])), liked), expected["items"])
 
 

@@ -1,0 +1,111 @@
+"""Assets derive from the lists: a recommender is a class and a row, a table is its schema and its stage."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pytest
+
+from assets import steps
+from assets.definitions import build_defs
+from assets.steps import Step
+from pipelines.config import load_config
+from pipelines.lake.schemas import Column, Table
+from pipelines.lake.tables import TABLES, models
+from pipelines.recommenders.registry import RECOMMENDERS, Entry
+from tests import toy
+from tests.nights import lake_at, run_job
+from tests.shop import FIRST, write_config
+
+
+def graph_of(config: Path) -> Any:
+    return build_defs(config).resolve_asset_graph()
+
+
+def keys(config: Path) -> set[str]:
+    return {k.to_user_string() for k in graph_of(config).get_all_asset_keys()}
+
+
+def parents(config: Path, name: str) -> set[str]:
+    return {k.to_user_string() for k in graph_of(config).get(dg.AssetKey(name)).parent_keys}
+
+
+@pytest.fixture
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = (Column("name", pa.string(), "what is counted"), Column("n", pa.int64(), "how many"))
+    table = Table("item_counts", "Counts.", ("name",), columns, stage="toy", group="data", parents=("std_items",))
+    monkeypatch.setitem(RECOMMENDERS, "alphabet", Entry("alphabet", "By name.", "tests.toy:Alphabet"))
+    monkeypatch.setitem(TABLES, "item_counts", table)
+    own = steps.steps
+    monkeypatch.setattr(steps, "steps", lambda config: [*own(config), Step("toy", toy.count, ("item_counts",))])
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_recommender_and_a_table_are_a_row_each(shop: Path) -> None:
+    shop.write_text(
+        shop.read_text().replace("k = 20", 'k = 20\nmodels = ["popularity", "alphabet"]\nserve = "alphabet"')
+    )
+    assert {"model_alphabet", "item_counts"} <= keys(shop)
+    assert parents(shop, "item_counts") == {"std_items"}
+    assert parents(shop, "reco_candidates") == {"model_popularity", "model_alphabet"}
+    assert "alphabet" in RECOMMENDERS
+    assert load_config(shop).recommend.serve == "alphabet"
+    result = run_job(shop, FIRST)
+    assert result.success
+    lake = lake_at(shop)
+    assert lake.read("item_counts", FIRST)["n"].to_pylist() == [lake.require("std_items", FIRST).rows]
+    first = lake.read("std_items", FIRST, ["item_id"])["item_id"][0].as_py()
+    assert first in lake.read("recommendations", FIRST)["item_id"].to_pylist()
+    checks = {(c.asset_key.to_user_string(), c.check_name) for c in result.get_asset_check_evaluations()}
+    assert ("item_counts", "keys_unique") in checks
+
+
+def test_every_table_and_model_has_a_step_a_group_and_parents(tmp_path: Path) -> None:
+    path = write_config(tmp_path, {m: "mfcc" for m in ("audio",)}, "search_days = 7\n[augment]\nviews = 1\n")
+    config = load_config(path)
+    every = replace_all(config)
+    made = [n for s in steps.steps(every) for n in s.makes]
+    assert sorted(made) == sorted({**TABLES, **models()})
+    assert len(set(made)) == len(made)
+    assert all(p.group and p.parents and p.stage for p in {**TABLES, **models()}.values())
+
+
+def replace_all(config):  # type: ignore[no-untyped-def]
+    """The configuration with everything on that is off by default, and all modalities."""
+    from encoders.modalities import KINDS
+    from encoders.settings import ModelChoice
+
+    encoders = {k.name: ModelChoice(k.default_encoder) for k in KINDS.values()}
+    return config.model_copy(update={"finetune": replace(config.finetune, enabled=True), "encoders": encoders})
+
+
+def test_what_is_off_is_no_parent(shop: Path) -> None:
+    assert parents(shop, "emb_text") == {"std_items", "std_user_content"}
+    assert parents(shop, "emb_image") == {"std_items", "std_media"}
+    assert parents(shop, "model_aligner") == {"emb_text", "emb_image", "emb_audio", "std_interactions"}
+    assert parents(shop, "model_ease") == {"feat_items", "feat_users"}
+    assert parents(shop, "quarantine") == {"std_interactions", "std_items", "std_user_content", "std_media"}
+    shop.write_text(shop.read_text() + "\n[finetune]\nenabled = true\n[augment]\nviews = 1\n")
+    assert parents(shop, "emb_text") == {"std_items", "std_user_content", "model_finetuned"}
+    assert "aug_views" in parents(shop, "model_aligner")
+
+
+def test_lists_are_judged_a_day_later(shop: Path) -> None:
+    made = [a for a in build_defs(shop).assets or [] if isinstance(a, dg.AssetsDefinition)]
+    spec = next(s for a in made for s in a.specs if s.key == dg.AssetKey("eval_offline"))
+    mapping = {d.asset_key.to_user_string(): d.partition_mapping for d in spec.deps}
+    assert mapping["std_interactions"] is None
+    assert (mapping["reco_candidates"].start_offset, mapping["reco_candidates"].end_offset) == (-1, -1)  # type: ignore[union-attr]
+
+
+def test_device_steps_take_turns(shop: Path) -> None:
+    on_device = {s.name for s in steps.steps(load_config(shop)) if s.on_device}
+    assert on_device == {"embed_text", "embed_image", "embed_audio", "align", "fuse"}
+    pools = {
+        a.op.pool
+        for a in build_defs(shop).assets or []
+        if isinstance(a, dg.AssetsDefinition) and a.op.name in on_device
+    }
+    assert pools == {"device"}
