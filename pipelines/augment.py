@@ -21,8 +21,9 @@ from encoders.modalities import Modality
 from pipelines.config import Config, digest_of
 from pipelines.engine import blocks as encoding
 from pipelines.engine.chosen import choice_of, unload
+from pipelines.lake.folders import scratch
 from pipelines.lake.schemas import OPTIONAL_VECTOR
-from pipelines.lake.storage import Lake, Manifest, scratch
+from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import view_digest
 from pipelines.night.night import Night

@@ -18,7 +18,8 @@ from encoders.modalities import Modality
 from pipelines.config import Config
 from pipelines.engine import blocks as encoding
 from pipelines.engine.chosen import Chosen, choice_of, unload
-from pipelines.lake.storage import Lake, Manifest, scratch
+from pipelines.lake.folders import scratch
+from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.night import Night
 from pipelines.raw.places import RawPlace
 

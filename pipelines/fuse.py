@@ -26,8 +26,9 @@ from encoders.space.ragged import Ragged
 from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.cards import load_card
+from pipelines.lake.folders import scratch
 from pipelines.lake.schemas import optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
-from pipelines.lake.storage import Lake, Manifest, scratch, write_parquet
+from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.night.night import Night
 
 log = logging.getLogger(__name__)

@@ -24,8 +24,9 @@ from encoders.modalities import MODALITIES
 from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.cards import load_recommenders
+from pipelines.lake.folders import scratch
 from pipelines.lake.schemas import vectors_to_numpy
-from pipelines.lake.storage import Lake, Manifest, scratch, write_parquet
+from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.learning.reasons import Space, explain
 from pipelines.night.inputs import arrays_of, load_inputs, load_inputs_from, load_sparse, save_inputs, save_sparse
 from pipelines.night.night import Night

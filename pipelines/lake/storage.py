@@ -5,18 +5,13 @@ partition holds safetensors and a card. Parts are written to a hidden staging fo
 one rename. Belongs here: layout, publish, read, manifest. Does not: what the columns mean (``schemas``).
 """
 
-import ctypes
-import ctypes.util
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cache
@@ -26,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.lake.folders import fsync, fsync_tree, locked, scratch, swap_in
 from pipelines.lake.schemas import Key, SchemaError, Table
 from pipelines.lake.tables import TABLES
 
@@ -79,48 +75,6 @@ def code_digest() -> str:
     for path in sorted(p for package in ("encoders", "pipelines") for p in (root / package).rglob("*.py")):
         sha.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
     return sha.hexdigest()[:16]
-
-
-def _lock_folder(parent: Path) -> Path:
-    folder = parent.with_name(f".{parent.name}-locks")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def locked(parent: Path, name: str) -> Iterator[None]:
-    """Hold a lock on something in ``parent``; a crash releases it. The lock file lies beside ``parent``, not in it."""
-    with (_lock_folder(parent) / name).open("w") as f:
-        fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def scratch(parent: Path, name: str) -> Iterator[Path]:
-    """A hidden folder in ``parent`` that is removed at the end, or by the next call after a crash.
-
-    Args:
-        parent: made when missing.
-        name: says what it is for; the folder is ``.<name>-<random>``.
-    """
-    parent.mkdir(parents=True, exist_ok=True)
-    locks = _lock_folder(parent)
-    for stale in parent.glob(f".{name}-*"):
-        with (locks / stale.name).open("a") as f:
-            try:
-                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # its owner is alive
-                continue
-            shutil.rmtree(stale, ignore_errors=True)
-            (locks / stale.name).unlink(missing_ok=True)
-    folder = parent / f".{name}-{uuid.uuid4().hex}"
-    with locked(parent, folder.name):
-        folder.mkdir()
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            (locks / folder.name).unlink(missing_ok=True)
 
 
 class Lake:
@@ -265,7 +219,7 @@ class Lake:
                 if (day_folder / MANIFEST).is_file():  # of a version in which one step wrote for all
                     day_folder.rename(staging / "old")
                 day_folder.mkdir(parents=True, exist_ok=True)
-                _swap(made, day_folder / made.name)
+                swap_in(made, day_folder / made.name)
         return manifest
 
     def publish_files(self, table: str, day: date, files: Mapping[str, bytes], **provenance: Any) -> Manifest:
@@ -287,13 +241,13 @@ class Lake:
             if len(days) == 1:
                 name = f"date={days[0].isoformat()}"
                 (self.root / table).mkdir(exist_ok=True)
-                _swap(staging / name, self.root / table / name)
+                swap_in(staging / name, self.root / table / name)
                 return
             for folder in (self.root / table).glob("date=*"):  # untouched days join the new table folder as hard links
                 if not (staging / folder.name).exists():
                     shutil.copytree(folder, staging / folder.name, copy_function=os.link)
-            _fsync(staging)
-            _swap(staging, self.root / table)
+            fsync(staging)
+            swap_in(staging, self.root / table)
 
 
 def _by_step(table: str) -> bool:
@@ -357,45 +311,3 @@ def _write_manifest(folder: Path, table: str, day: date, rows: int, provenance: 
     manifest = Manifest(table, day.isoformat(), rows, files, content, code_digest=code_digest(), **provenance)
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1, sort_keys=True) + "\n")
     return manifest
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def fsync_tree(folder: Path) -> None:
-    """Make a folder's files survive a power loss before it is renamed to where readers look."""
-    for path in folder.rglob("*"):
-        _fsync(path)
-    _fsync(folder)
-
-
-def _swap(new: Path, target: Path) -> None:
-    """Put ``new`` where ``target`` is. An old target ends up at ``new``, to be removed with the staging folder."""
-    try:
-        new.rename(target)  # succeeds when target is missing or an empty folder
-    except OSError as e:
-        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        _exchange(new, target)
-    _fsync(target.parent)
-
-
-def _exchange(a: Path, b: Path) -> None:
-    """Exchange two folders atomically (renameat2 with RENAME_EXCHANGE); two renames where the system has none."""
-    libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
-    if hasattr(libc, "renameat2"):
-        at_fdcwd, rename_exchange = -100, 2
-        if libc.renameat2(at_fdcwd, os.fsencode(a), at_fdcwd, os.fsencode(b), rename_exchange) == 0:
-            return
-        code = ctypes.get_errno()
-        if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
-            raise OSError(code, os.strerror(code), str(b))
-    aside = a.with_name(a.name + ".old")
-    b.rename(aside)
-    a.rename(b)
-    aside.rename(a)

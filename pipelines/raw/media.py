@@ -19,7 +19,8 @@ from encoders.errors import DecodeError
 from encoders.modalities import KINDS
 from pipelines.config import Compute
 from pipelines.engine import beam as runtime
-from pipelines.lake.storage import scratch, write_parquet
+from pipelines.lake.folders import scratch
+from pipelines.lake.storage import write_parquet
 from pipelines.raw.places import RawError, RawStore
 
 log = logging.getLogger(__name__)

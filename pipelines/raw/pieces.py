@@ -23,8 +23,9 @@ import pyarrow.compute as pc
 
 from pipelines.config import Config, Source, digest_of
 from pipelines.engine import beam as runtime
+from pipelines.lake.folders import fsync_tree, scratch
 from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
-from pipelines.lake.storage import fsync_tree, scratch, write_parquet
+from pipelines.lake.storage import write_parquet
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.files import Batch, Reject, read_rows
 from pipelines.raw.places import RawError, RawStore

@@ -25,6 +25,8 @@ from pipelines.recommenders.registry import classes
 from tests.nights import lake_at, run_job
 from tests.shop import DAYS, FIRST, LAST, REPO, parquet_bytes, real_data, write_config, write_jsonl
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, shop_raw: Path, tiny_models: dict[str, Path]) -> Path:
@@ -365,6 +367,7 @@ def test_other_engines_read_the_tables(finished: Path) -> None:
     assert {"user_id", "rank", "item_id", "score", "model", "reason_code", "date"} <= set(frame.columns)
 
 
+@pytest.mark.data
 def test_real_users_items_and_posters(tmp_path: Path, tiny_models: dict[str, Path], day: Callable[[int], date]) -> None:
     raw = real_data("ml100k_posters")
     config = tmp_path / "nightloom.toml"

@@ -42,6 +42,7 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "steps", lambda config: [*own(config), Step("toy", toy.count, ("item_counts",))])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("toys")
 def test_a_recommender_and_a_table_are_a_row_each(shop: Path) -> None:
     shop.write_text(

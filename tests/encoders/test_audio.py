@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from scipy.io import wavfile
 
 from encoders.base import unit_rows
@@ -16,6 +17,8 @@ from tests.payloads import need, vectors
 from tests.shop import real_data
 
 
+@pytest.mark.data
+@pytest.mark.slow
 def test_musicnn_and_mfcc_tell_animals_apart() -> None:
     folder = real_data("animal_sounds")
     import csv
@@ -50,6 +53,7 @@ def test_musicnn_agrees_with_the_original() -> None:
     agrees(musicnn, expected, {"chirp.wav": chirp.getvalue()})
 
 
+@pytest.mark.data
 def test_musicnn_agrees_with_the_original_on_real_clips() -> None:
     need("musicnn")
     folder = real_data("animal_sounds") / "clips"

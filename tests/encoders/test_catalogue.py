@@ -31,6 +31,7 @@ def case(request: pytest.FixtureRequest, tiny_models: dict[str, Path]) -> tuple[
     return tuned(modality, ModelChoice(model), payloads), payloads
 
 
+@pytest.mark.slow
 def test_vectors_are_unit_and_do_not_depend_on_neighbours(case: tuple[Encoder, list[bytes]]) -> None:
     encoder, payloads = case
     together = vectors(encoder, payloads)
@@ -102,6 +103,7 @@ CASES: list[tuple[Modality, Callable[[Path], Path], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("modality", "build", "options"), CASES, ids=["-".join([m, b.__name__, *map(str, o)]) for m, b, o in CASES]
 )
@@ -166,6 +168,7 @@ def test_sequences_for_the_aligners_rnn(modality: Modality, name: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_networks_and_inputs_go_where_they_should(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Device code without a device: on ``meta`` every tensor that is left on the CPU by mistake is an error."""
     import torch

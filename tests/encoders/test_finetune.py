@@ -15,6 +15,8 @@ from encoders.finetune import CoConsumption, Labels, content_recall, finetune
 from encoders.settings import FinetuneSettings, ModelChoice
 from tests import tiny
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("ocean wave reef tide", "desert dune sand cactus", "city neon tower street", "forest moss fern oak")
 
 

@@ -10,6 +10,7 @@ from tests.payloads import need
 from tests.shop import real_data
 
 
+@pytest.mark.data
 def test_lite0_class_scores_are_those_of_the_published_network() -> None:
     """The published classifier on our features must know a zebra crossing of stripes from noise: finite, calibrated."""
     need("efficientnet-lite0")

@@ -43,6 +43,7 @@ def test_batches_grow_only_while_the_last_one_has_the_same_bits() -> None:
     assert tuning.batch <= 2
 
 
+@pytest.mark.slow
 def test_bfloat16_where_it_is_as_good_and_pays(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from encoders import tuning
 

@@ -13,6 +13,7 @@ from tests import tiny
 from tests.payloads import VIDEOS, check_contract, need, tuned
 
 
+@pytest.mark.slow
 def test_videos_through_image_and_audio_encoders(made: Any) -> None:
     choice = ModelChoice("frames", image=str(made(tiny.dinov2)), audio="mfcc", frames=3)
     encoder = tuned("video", choice, VIDEOS)

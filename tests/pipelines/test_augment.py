@@ -9,6 +9,8 @@ from pipelines.config import Augment, load_config
 from pipelines.lake.storage import Lake
 from tests.shop import FIRST, parquet_bytes, write_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def night(tmp_path: Path, shop_raw: Path, tiny_models: dict[str, Path]) -> tuple[Path, Lake]:

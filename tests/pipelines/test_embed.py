@@ -157,6 +157,7 @@ def quarantined(lake: Lake, stage: str) -> Counter[str]:
     return Counter(r["reason"] for r in lake.read("quarantine", LAST).to_pylist() if r["stage"] == stage)
 
 
+@pytest.mark.slow
 def test_clips_become_vectors_and_torn_ones_are_quarantined(project: Path, shop_raw: Path) -> None:
     lake, catalogue = lake_at(project), rows_of(shop_raw)
     clips = [r["item_id"] for r in catalogue if "clip" in r and r["clip"] != "media/torn.mp4"]
@@ -173,6 +174,7 @@ def test_clips_become_vectors_and_torn_ones_are_quarantined(project: Path, shop_
     assert all(r["attention_video"] > 0 for r in features if r["item_id"] in clips)
 
 
+@pytest.mark.slow
 def test_given_vectors_enter_unchanged_and_holes_are_quarantined(project: Path, shop_raw: Path) -> None:
     lake, ids = lake_at(project), [r["item_id"] for r in rows_of(shop_raw)]
     given = np.load(project.parent / "pictures.npy")
@@ -189,6 +191,7 @@ def test_given_vectors_enter_unchanged_and_holes_are_quarantined(project: Path, 
     assert np.abs(best - 1).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_new_file_of_vectors_is_a_new_encoder(project: Path) -> None:
     lake = lake_at(project)
     before = {t: lake.require(t, LAST) for t in ("emb_image", "emb_video")}

@@ -9,6 +9,8 @@ from pipelines.config import load_config
 from pipelines.lake.storage import Lake
 from tests.shop import FIRST, write_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("task", ["co_consumption", "labels"])
 def test_a_night_trains_when_due_and_reembeds(task: str, tmp_path: Path, shop_raw: Path, model: Path) -> None:

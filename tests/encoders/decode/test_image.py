@@ -39,6 +39,7 @@ def test_broken_pictures(payload: bytes, reason: str) -> None:
     assert e.value.reason == reason
 
 
+@pytest.mark.data
 def test_hostile_media_are_decoded_or_refused() -> None:
     folder = real_data("hostile")
     for kind, decode in (("images", decode_image), ("audio", decode_audio)):

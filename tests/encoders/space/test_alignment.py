@@ -20,6 +20,7 @@ def test_training_is_reproducible_to_the_byte(world, trained) -> None:  # type: 
     assert train_aligner(world[0], world[1], SETTINGS) == trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FUSERS)
 def test_every_kind_of_alignment_keeps_the_contract(world, kind: str) -> None:  # type: ignore[no-untyped-def]
     features, histories, group = world
@@ -108,6 +109,7 @@ def test_the_interaction_loss_is_shared_out_by_modality_dropout(world) -> None: 
     assert loss(one_each, 1.0) == pytest.approx(loss(one_each, 0.0), rel=1e-5), "an item's only modality stays"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gone", ["text", "image"])
 def test_a_modality_alone_is_trained_as_well_as_beside_others(gone: str) -> None:
     """Each modality tells half of what the groups are; alone it must still tell its half."""

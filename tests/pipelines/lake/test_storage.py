@@ -13,8 +13,9 @@ import pyarrow as pa
 import pytest
 
 from pipelines.lake import storage
+from pipelines.lake.folders import scratch
 from pipelines.lake.schemas import SchemaError, optional_vectors_to_arrow, vectors_to_arrow, vectors_to_numpy
-from pipelines.lake.storage import Lake, StorageError, scratch
+from pipelines.lake.storage import Lake, StorageError
 from pipelines.lake.tables import TABLES
 
 D = date(2026, 1, 2)

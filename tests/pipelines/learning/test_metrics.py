@@ -23,6 +23,7 @@ def test_metrics_against_ir_definitions() -> None:
 RANX = {"recall": "recall", "ndcg": "ndcg", "mrr": "mrr", "hit_rate": "hit_rate", "map": "map"}
 
 
+@pytest.mark.slow
 def test_metrics_agree_with_ranx() -> None:
     from ranx import Qrels, Run, evaluate
 

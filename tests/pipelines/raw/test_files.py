@@ -109,6 +109,8 @@ def test_whole_files_are_refused_with_a_reason(tmp_path: Path, name: str, conten
     assert [(r["position"], r["reason"]) for r in rejects] == [(0, reason)]
 
 
+@pytest.mark.data
+@pytest.mark.slow
 def test_hostile_tables_never_stop_the_reader(tmp_path: Path) -> None:
     for kind, limit in (("csv", 150), ("json", 150), ("parquet", 60)):
         files = sorted(
