@@ -28,8 +28,8 @@ def _config(folder: Path) -> Config:
         paths=Paths(raw=str(folder / "raw"), data=folder / "data", allowed_uris=()),
         start_date=DAY,
         encoders={"text": ModelChoice(model="minilm"), "image": ModelChoice(model="efficientnet-lite0")},
-        interactions=Source(path="interactions"),  # type: ignore[call-arg]
-        compute=Compute(device="cpu"),  # type: ignore[call-arg]
+        interactions=Source(path="interactions"),
+        compute=Compute(device="cpu"),
     )
 
 

@@ -8,7 +8,7 @@ with it and by one that was trained without it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -20,20 +20,20 @@ from scipy import sparse
 from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from encoders.device import single_threaded
-from encoders.settings import AlignerSettings
+from encoders.settings import AlignerSettings, FusionKind
 from encoders.space.alignment import load_aligner, train_aligner
 from encoders.space.closed_form import MAPS
 from encoders.space.features import Features, Uploads
 from encoders.space.fusion import FusionModel, fuse_items, fuse_users
 from encoders.space.ragged import Ragged
-from pipelines.config import Aligner, load_config
+from pipelines.config import load_config
 from pipelines.learning.metrics import hits_of, ndcg
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.content import Multimodal
 from pipelines.recommenders.ranking import top_k
 
-KINDS = get_args(Aligner.model_fields["kind"].annotation)
+KINDS = get_args(FusionKind)
 HELD_OUT = 5  # one in so many of a history, the latest
 K = 20
 
@@ -86,7 +86,7 @@ def _matrix(histories: list[np.ndarray], items: int) -> sparse.csr_matrix:
     )
 
 
-def figures(comparison: Comparison, settings: AlignerSettings, kinds: list[str]) -> Iterator[Figure]:
+def figures(comparison: Comparison, settings: AlignerSettings, kinds: Sequence[FusionKind]) -> Iterator[Figure]:
     """All figures of each kind."""
     names = sorted(comparison.features)
     base: dict[str, float] = {}

@@ -129,22 +129,27 @@ def _manifest(folder: Path, modality: str, day: date = DAY) -> Any:
     return Lake(folder / "data" / "lake").require(f"emb_{modality}", day)
 
 
+def _first_step(folder: Path, modality: str) -> None:
+    _shop(folder, modality, MAKE[modality](20))
+    _step(folder, modality)()
+
+
 def _warm(folder: Path, modality: str) -> tuple[float, float]:
     """Import and measure everything on a small catalogue; CPU-seconds of imports with load and measurement, of load."""
     small = folder / "small"
-    first = cpu_seconds(lambda: (_shop(small, modality, MAKE[modality](20)), _step(small, modality)()))
+    first = cpu_seconds(lambda: _first_step(small, modality))
     from pipelines.config import load_config
     from pipelines.engine import chosen as night
 
     config = load_config(small / "nightloom.toml")
-    choice = config.encoders[modality]  # type: ignore[index]
+    choice = config.encoders[modality]
     cache = folder / "data" / "cache" / "encoders"
     cache.mkdir(parents=True)
     for path in (small / "data" / "cache" / "encoders").iterdir():
         (cache / path.name).write_bytes(path.read_bytes())
-    chosen = night.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])  # type: ignore[arg-type]
+    chosen = night.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])
     night.unload()
-    load = cpu_seconds(lambda: night.loaded(modality, choice, chosen.device))  # type: ignore[arg-type]
+    load = cpu_seconds(lambda: night.loaded(modality, choice, chosen.device))
     night.unload()
     return first, load
 
@@ -254,10 +259,10 @@ def bench_modality(modality: str, folder: Path) -> Iterator[Figure]:
     manifest = _manifest(folder, modality)
     assert manifest.counters["encoded"] == ITEMS, manifest.counters
     config = load_config(folder / "nightloom.toml")
-    choice = config.encoders[modality]  # type: ignore[index]
-    chosen = night.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])  # type: ignore[arg-type]
+    choice = config.encoders[modality]
+    chosen = night.choose(modality, choice, config.compute, folder / "data" / "cache", lambda: [])
     assert isinstance(chosen.spec, EncoderSpec)
-    fast = night.loaded(modality, choice, chosen.device)  # type: ignore[arg-type]
+    fast = night.loaded(modality, choice, chosen.device)
     decode, same, together, plain = _bare(modality, payloads, fast)
     step = cpu - load
     how = f"{chosen.device.dtype}, batch {chosen.device.batch}"
@@ -330,7 +335,7 @@ def bench_memory(folder: Path) -> Iterator[Figure]:
             f"folder = Path({str(folder / str(n))!r}); b._step(folder, 'text')(); print(peak_mb())"
         )
         _shop(folder / str(n), "text", _texts(n))
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
         peaks[n] = float(done.stdout.split()[-1])
     yield Figure("peak_memory_20k", peaks[MANY], "MB", "2,000 items", peaks[MANY] / peaks[ITEMS], 1.1, "lower")
 

@@ -11,7 +11,7 @@ Everything is trained on early days, chosen on later ones, and measured on the l
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,8 @@ EPOCHS, EXAMPLES = 3, 1024
 
 def _with(config: Config, section: str, **values: Any) -> Config:
     """The configuration with some settings of a section changed."""
-    old = getattr(config, section)
-    new = replace(old, **values) if is_dataclass(old) else old.model_copy(update=values)
+    old: Any = getattr(config, section)
+    new = old.model_copy(update=values) if hasattr(old, "model_copy") else replace(old, **values)
     return config.model_copy(update={section: new})
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import duckdb
 
-from assets.cli import run_nights
 from assets.resources import lake_of
+from assets.runs import run_nights
 from demo.shop import Size, generate
 from pipelines.config import ConfigError, config_path, load_config
 from pipelines.lake.schemas import EVERYONE
@@ -77,7 +77,7 @@ def _metrics(lake: Lake) -> list[tuple[Any, ...]]:
     ]
     columns = ", ".join(f"avg(value) FILTER (metric = '{m}' AND k = {k})" for m, k in wanted)
     source = f"{lake.root}/eval_offline/*/*.parquet"
-    query = f"SELECT model, {columns} FROM '{source}' WHERE slice = 'all' GROUP BY model ORDER BY 3"
+    query = f"SELECT model, {columns} FROM '{source}' WHERE slice = 'all' GROUP BY model ORDER BY 3"  # noqa: S608, all names are ours
     with duckdb.connect() as con:
         return con.execute(query).fetchall()
 

@@ -268,8 +268,8 @@ class _Trainer:
 
     def _classified(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Logits (b, classes) and labels (b,) of item rows."""
-        assert isinstance(self.task, Labels)
-        assert self.head is not None
+        if not isinstance(self.task, Labels) or self.head is None:
+            raise TypeError("only a task with labels has classes")
         target = torch.from_numpy(self.task.label[rows]).to(self.encoder.device.name)
         return self.head(self._pooled(rows.tolist())), target
 

@@ -12,6 +12,8 @@ from pydantic.dataclasses import dataclass
 VECTOR_FILES = (".npy", ".parquet")
 STRICT = ConfigDict(extra="forbid")
 
+FusionKind = Literal["transformer", "attention", "gated", "mlp", "cca", "procrustes", "ridge"]
+
 
 @dataclass(frozen=True, config=STRICT)
 class ModelChoice:
@@ -41,9 +43,7 @@ class ModelChoice:
 class AlignerSettings:
     """The shared space and its training."""
 
-    kind: Literal["transformer", "attention", "gated", "mlp", "cca", "procrustes", "ridge"] = Field(
-        default="gated", description="the last three are found in closed form, without training"
-    )
+    kind: FusionKind = Field(default="gated", description="the last three are found in closed form, without training")
     dim: int = Field(default=128, ge=8, le=1024, description="length of fused vectors")
     layers: int = Field(default=1, ge=1, le=8)
     heads: int = Field(default=4, ge=1, le=16)

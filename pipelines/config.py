@@ -242,7 +242,7 @@ def load_config(path: ConfigFile) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as e:
-        raise ConfigError(str(path), [_explain(x, raw) for x in e.errors()]) from e
+        raise ConfigError(str(path), [_explain(x) for x in e.errors()]) from e
     return _absolute(config, path.resolve().parent)
 
 
@@ -254,7 +254,7 @@ def _fields(section: Any) -> dict[str, Any]:
     return found
 
 
-def _explain(error: Any, raw: dict[str, Any]) -> str:
+def _explain(error: Any) -> str:
     where = ".".join(str(x) for x in error["loc"]) or "file"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         section: Any = Config

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,7 +54,7 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     The table is empty when night D-1 made no lists or nobody did anything that can be judged.
     """
     yesterday, r = day - timedelta(days=1), config.recommend
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     inputs = {}
     if lake.manifest("reco_candidates", yesterday) is None:
         log.warning("eval_offline %s: no lists of %s to judge; run that night first", day, yesterday)
@@ -123,7 +124,7 @@ def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndar
     return lists[:-1], lists[np.where(has, own, everyone if has_everyone else len(users))]
 
 
-def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> list[dict[str, object]]:
+def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> list[dict[str, Any]]:
     """Rows of ``eval_offline`` for one recommender.
 
     Slices: ``user_warm``/``user_cold`` by whether the user had events before; ``item_warm``/``item_cold`` judge only
@@ -136,7 +137,7 @@ def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> 
         k: length of the lists; a cutoff beyond it is left out, unless it is the shortest.
     """
     every, lists = lists_of(table, judgement)
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for cutoff in CUTOFFS:
         if cutoff > k and cutoff != min(CUTOFFS):
             continue

@@ -75,7 +75,7 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
 def _interactions(
     config: Config, lake: Lake, day: date, pieces: list[Piece], account: Account, provenance: dict[str, Any]
 ) -> dict[date, Manifest]:
-    events = _read_events(pieces, config.start_date, day)
+    events = _read_events(pieces, day)
     inputs = _slice_digests(events)
     stale = []
     for n in range((day - config.start_date).days + 1):
@@ -93,8 +93,8 @@ def _interactions(
     return made
 
 
-def _read_events(pieces: list[Piece], start: date, day: date) -> pa.Table:
-    """Events up to ``day`` of all files, with their source; earlier than ``start`` too, to be rejected."""
+def _read_events(pieces: list[Piece], day: date) -> pa.Table:
+    """Events up to ``day`` of all files, with their source; those before the first night too, to be rejected."""
     tables = []
     for piece in pieces:
         rows = pq.read_table(piece.rows, filters=[("_day", "<=", day)])

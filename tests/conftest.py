@@ -15,7 +15,7 @@ from encoders.space.features import Features
 from pipelines.recommenders.base import Inputs
 from tests import tiny
 from tests.shop import DAYS, FIRST, unit, write_config
-from tests.worlds import GROUPS, ITEMS, SETTINGS, USERS, N
+from tests.worlds import GROUPS, ITEMS, SETTINGS, USERS, N, Trained, World
 
 os.environ.setdefault("DAGSTER_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -125,7 +125,7 @@ def inputs() -> Inputs:
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[dict[str, Features], list[np.ndarray], np.ndarray]:
+def world() -> World:
     """Items of four groups; both modalities say the group in their own way; users stay within a group."""
     rng = np.random.default_rng(0)
     group = np.arange(N) % GROUPS
@@ -139,7 +139,7 @@ def world() -> tuple[dict[str, Features], list[np.ndarray], np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def trained(world):  # type: ignore[no-untyped-def]
+def trained(world: World) -> Trained:
     features, histories, _ = world
     return train_aligner(features, histories, SETTINGS)
 

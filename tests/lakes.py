@@ -23,7 +23,7 @@ def at(day: int, hour: int = 12, minute: int = 0) -> datetime:
     return datetime(2026, 3, day, hour, minute, tzinfo=UTC)
 
 
-def rows_of(table: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+def rows_of(table: str, rows: Sequence[Any]) -> pa.Table:
     """Rows of a table; what they leave out is null, an empty list, or the empty text."""
     contract = TABLES[table]
     empty = {c.name: None if c.nullable else [] if pa.types.is_list(c.type) else "" for c in contract.columns}
@@ -37,10 +37,10 @@ def event(user: str, item: str, when: datetime, name: str = "view", value: float
 
 def tiny_lake(
     root: Path,
-    events: Sequence[Mapping[str, Any]] = (),
-    items: Sequence[Mapping[str, Any]] = (),
-    uploads: Sequence[Mapping[str, Any]] = (),
-    media: Sequence[Mapping[str, Any]] = (),
+    events: Sequence[Any] = (),
+    items: Sequence[Any] = (),
+    uploads: Sequence[Any] = (),
+    media: Sequence[Any] = (),
     day: date = DAY,
 ) -> Lake:
     """A lake with the std tables of a day; events go to the partitions of their UTC days."""

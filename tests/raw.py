@@ -15,7 +15,7 @@ def read(
     path = tmp_path / "raw" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    settings = Source(path=kind, columns=source.pop("columns", COLUMNS), **source)  # type: ignore[arg-type]
+    settings = Source(path=kind, columns=source.pop("columns", COLUMNS), **source)
     ingest = Ingest(kind, str(tmp_path / "raw"), tmp_path / "cache", settings, "UTC")
     rows, rejects = read_file(ingest, RawStore(str(tmp_path / "raw")), name)
     return rows.to_pylist(), rejects.to_pylist()

@@ -167,4 +167,5 @@ def test_schedule_asks_for_yesterday() -> None:
             instance, scheduled_execution_time=when, repository_def=defs.get_repository_def()
         )
         requests = schedule.evaluate_tick(context).run_requests
+    assert requests is not None
     assert [r.partition_key for r in requests] == ["2026-03-05"]

@@ -1,14 +1,18 @@
-"""A recommender of nine lines and a stage that writes a table of its own, to see what adding one takes."""
+"""A recommender of nine lines and a stage that writes a table of its own, to see what adding one takes.
+
+And a recommender that is told its scores.
+"""
 
 from collections.abc import Iterator
 from datetime import date
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.config import Config
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.recommenders.base import Arrays, Inputs, Recommender
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 
 
 class Alphabet(Recommender):
@@ -26,6 +30,28 @@ class Alphabet(Recommender):
         return {}
 
     def restore(self, state: Arrays, inputs: Inputs) -> "Alphabet":
+        return self
+
+
+class Fixed(Recommender):
+    """Scores that are given, a row a user."""
+
+    signed = True
+    grid: ClassVar[tuple[Hyperparameters, ...]] = ()
+
+    def __init__(self, name: str, scores: Any):
+        self.name, self.scores = name, np.array(scores, np.float32)
+
+    def fit(self, inputs: Inputs) -> Self:
+        return self
+
+    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
+        return self.scores[users]
+
+    def state(self) -> Arrays:
+        return {"scores": self.scores}
+
+    def restore(self, state: Arrays, inputs: Inputs) -> Self:
         return self
 
 

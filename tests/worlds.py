@@ -1,9 +1,12 @@
 """Small worlds whose right answers are known by construction."""
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
 from encoders.settings import AlignerSettings
+from encoders.space.features import Features
 from pipelines.recommenders.blend.likelihood import Choices, Weights
 from pipelines.recommenders.ranking import PASS_USERS
 
@@ -23,6 +26,8 @@ def weights(channels: int, covariates: int = 0, value: float = 0.0) -> Weights:
     return Weights(np.full(channels, value), np.full(covariates, value))
 
 
+World = tuple[dict[str, Features], list[np.ndarray], np.ndarray]  # features, histories, group of each item
+Trained = tuple[bytes, dict[str, Any]]  # weights and their card
 N, GROUPS = 120, 4
 
 

@@ -42,7 +42,7 @@ def decode_video(data: bytes, frames: int) -> "tuple[list[Image.Image], float]":
             _check_size(stream.codec_context.width, stream.codec_context.height)
             stream.thread_type = "NONE"  # one stream of work a thread: pictures decode the same everywhere
             times = _times(container)
-            duration = min(_duration(container, times), MAX_SECONDS)
+            duration = min(_duration(times), MAX_SECONDS)
             return _pick(container, [(i + 0.5) * duration / frames for i in range(frames)]), round(duration, 3)
     except DecodeError:
         raise
@@ -69,7 +69,7 @@ def _times(container: Any) -> list[float]:
     return sorted(t - min(found) for t in found)
 
 
-def _duration(container: Any, times: list[float]) -> float:
+def _duration(times: list[float]) -> float:
     """Seconds to the end of the last picture; the header is not believed."""
     step = (times[-1] / (len(times) - 1)) if len(times) > 1 else 0.04
     return max(times[-1] + step, 1e-3)

@@ -6,7 +6,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.cli import end_orphans, main
+from assets.cli import main
+from assets.runs import end_orphans
 from tests.shop import FIRST, LAST
 
 

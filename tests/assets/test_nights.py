@@ -362,7 +362,8 @@ def test_other_engines_read_the_tables(finished: Path) -> None:
     glob = f"{lake.root}/feat_items/*/*.parquet"
     assert len(pd.read_parquet(lake.root / "feat_items")) == rows
     assert pl.read_parquet(glob).height == rows
-    assert duckdb.sql(f"SELECT count(*), count(DISTINCT date) FROM '{glob}'").fetchall() == [(rows, 3)]
+    with duckdb.connect() as con:
+        assert con.execute(f"SELECT count(*), count(DISTINCT date) FROM '{glob}'").fetchall() == [(rows, 3)]
     frame = pd.read_parquet(lake.root / "recommendations")
     assert {"user_id", "rank", "item_id", "score", "model", "reason_code", "date"} <= set(frame.columns)
 

@@ -11,7 +11,7 @@ import pytest
 from assets import steps
 from assets.definitions import build_defs
 from assets.steps import Step
-from pipelines.config import load_config
+from pipelines.config import Config, load_config
 from pipelines.lake.schemas import Column, Table
 from pipelines.lake.tables import TABLES, models
 from pipelines.recommenders.registry import RECOMMENDERS, Entry
@@ -70,10 +70,11 @@ def test_every_table_and_model_has_a_step_a_group_and_parents(tmp_path: Path) ->
     made = [n for s in steps.steps(every) for n in s.makes]
     assert sorted(made) == sorted({**TABLES, **models()})
     assert len(set(made)) == len(made)
-    assert all(p.group and p.parents and p.stage for p in {**TABLES, **models()}.values())
+    assert all(t.group and t.parents and t.stage for t in TABLES.values())
+    assert all(m.group and m.parents and m.stage for m in models().values())
 
 
-def replace_all(config):  # type: ignore[no-untyped-def]
+def replace_all(config: Config) -> Config:
     """The configuration with everything on that is off by default, and all modalities."""
     from encoders.modalities import KINDS
     from encoders.settings import ModelChoice

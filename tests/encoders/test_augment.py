@@ -98,4 +98,4 @@ def test_texts_lose_words_only() -> None:
 
 def test_unknown_ops_are_configuration_errors() -> None:
     with pytest.raises(ValueError, match="unknown augmentation image: 'swirl'"):
-        Augment(image=("swirl",))  # type: ignore[call-arg]
+        Augment(image=("swirl",))

@@ -39,7 +39,7 @@ def test_convolutions_of_any_signature_go_row_by_row() -> None:
             seen.append(len(x))
             return super()._conv_forward(x, weight, bias)
 
-        def forward(self, x: Any, mask: Any = None) -> Any:  # type: ignore[override]
+        def forward(self, x: Any, mask: Any = None) -> Any:
             return super().forward(x), mask
 
     layer = row_stable(nn.utils.parametrizations.weight_norm(Masked(2, 3, 3)))
@@ -64,7 +64,8 @@ class Gpu:
     """Stands in for a device that holds no more than ``room`` rows."""
 
     def __init__(self, room: int):
-        self.room, self.seen = room, []
+        self.room = room
+        self.seen: list[int] = []
 
     def __call__(self, rows: Any) -> Any:
         import torch

@@ -123,7 +123,7 @@ def test_architectures(
 def test_towers_of_one_checkpoint_share_a_space(made: Any) -> None:
     for build, other in ((tiny.clip, "image"), (tiny.siglip, "image"), (tiny.clap, "audio")):
         choice = ModelChoice(str(made(build)))
-        one, two = load("text", choice, Device()).spec, load(other, choice, Device()).spec  # type: ignore[arg-type]
+        one, two = load("text", choice, Device()).spec, load(other, choice, Device()).spec
         assert one.dim == two.dim
         assert one.files == two.files
         assert one.space == two.space == "shared"

@@ -1,6 +1,6 @@
 """What is measured once a machine: precision and batch size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def test_batches_grow_only_while_the_last_one_has_the_same_bits() -> None:
         def rows(self, bucket: int) -> int:
             return self.batches.rows()
 
-        def encode(self, prepared: list[bytes]) -> np.ndarray:
+        def encode(self, prepared: Sequence[bytes]) -> np.ndarray:
             return np.full((len(prepared), 2), 2.0 if len(prepared) == 3 else 1.0, np.float32)
 
     tuning = tune(Odd, "cpu", "float32", [b"a", b"b"])
@@ -85,24 +85,24 @@ class Fake:
     def rows(self, bucket: int) -> int:
         return self.batches.rows()
 
-    def encode(self, prepared: list[int]) -> np.ndarray:
+    def encode(self, prepared: Sequence[int]) -> np.ndarray:
         return np.array([[self.vector(prepared, i)] for i in range(len(prepared))], np.float32)
 
-    def vector(self, batch: list[int], row: int) -> float:
+    def vector(self, batch: Sequence[int], row: int) -> float:
         return float(batch[row])
 
 
 class MindsNeighbours(Fake):
     """Other bits where the rows of a batch differ: one input repeated does not show it."""
 
-    def vector(self, batch: list[int], row: int) -> float:
+    def vector(self, batch: Sequence[int], row: int) -> float:
         return float(batch[row]) + (1e-6 if len(set(batch)) > 1 and row else 0.0)
 
 
 class MindsOddBatches(Fake):
     """Other bits in the last row of a batch of five or more, if their number is odd."""
 
-    def vector(self, batch: list[int], row: int) -> float:
+    def vector(self, batch: Sequence[int], row: int) -> float:
         return float(batch[row]) + (1e-6 if len(batch) % 2 and len(batch) > 3 and row == len(batch) - 1 else 0.0)
 
 

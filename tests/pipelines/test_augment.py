@@ -43,7 +43,7 @@ def test_views_are_made_once_and_change_the_aligner_alone(night: tuple[Path, Lak
     by_view = rows.group_by(["modality", "view"]).aggregate([("content_sha256", "count")])
     assert by_view.num_rows == 6
     (with_views,) = align(config, lake, day)
-    plain = config.model_copy(update={"augment": Augment()})  # type: ignore[call-arg]
+    plain = config.model_copy(update={"augment": Augment()})
     (without,) = align(plain, lake, day)
     assert without.content_digest != with_views.content_digest
     kinds = {e.modality: e for e in examples(config, lake, day)}

@@ -14,6 +14,7 @@ import pytest
 from encoders.base import EncoderSpec
 from encoders.device import Device
 from encoders.settings import ModelChoice
+from encoders.tuning import Tuning
 from pipelines.config import Config, Paths
 from pipelines.embed import embed
 from pipelines.engine import chosen
@@ -50,7 +51,7 @@ class Awkward:
     def encode(self, prepared: Sequence[str]) -> np.ndarray:
         if self.broken or any("poison" in p for p in prepared):
             raise RuntimeError("device error")
-        out = np.tile(np.float32([1, 0, 0, 0]), (len(prepared), 1))
+        out = np.tile(np.array([1, 0, 0, 0], np.float32), (len(prepared), 1))
         out[[i for i, p in enumerate(prepared) if "nan" in p]] = np.nan
         return out
 
@@ -59,7 +60,7 @@ class Awkward:
 def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Config, Lake]:
     monkeypatch.setattr(chosen, "load", lambda *args, **kwargs: Awkward())
     monkeypatch.setattr(chosen, "files_of", lambda *a: [])
-    monkeypatch.setattr(chosen, "tune", lambda *a: chosen.Tuning())
+    monkeypatch.setattr(chosen, "tune", lambda *a: Tuning())
     config = Config(
         paths=Paths(raw=str(tmp_path), data=tmp_path / "data"),
         start_date=FIRST,

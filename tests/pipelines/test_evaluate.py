@@ -33,9 +33,15 @@ def test_slices_of_the_evaluation() -> None:
 
 
 def judged_by(before: list[dict[str, Any]], later: list[dict[str, Any]], filter_seen: bool = True) -> Judgement:
-    tables = [rows_of("std_interactions", e).select(COLUMNS) for e in (before, later)]
+    events = rows_of("std_interactions", before), rows_of("std_interactions", later)
     catalogue = pa.chunked_array([["a", "b", "c"]])
-    return judge(catalogue, *tables, Feedback({"view": 1.0, "skip": -1.0}), filter_seen)
+    return judge(
+        catalogue,
+        events[0].select(COLUMNS),
+        events[1].select(COLUMNS),
+        Feedback({"view": 1.0, "skip": -1.0}),
+        filter_seen,
+    )
 
 
 BEFORE = [event("u", "a", at(9)), event("u", "a", at(9, 13)), event("v", "gone", at(9)), event("w", "a", at(9), "skip")]

@@ -10,24 +10,13 @@ from scipy import sparse
 
 from encoders.space.ragged import Ragged
 from pipelines.learning.reasons import Space
-from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.transfer import Transfer
 from pipelines.score import Loaded, candidates, recommendation_id, scored, served
+from tests.toy import Fixed
 
 DAY = date(2026, 3, 10)
-
-
-class Fixed(Recommender):
-    """A recommender whose scores are given."""
-
-    signed = True
-
-    def __init__(self, name: str, scores: list[list[float]]):
-        self.name, self.scores = name, np.array(scores, np.float32)
-
-    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
-        return self.scores[users]
 
 
 @pytest.fixture

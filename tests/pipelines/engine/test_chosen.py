@@ -24,7 +24,7 @@ def choice(made: Any) -> ModelChoice:
 def chosen_in(folder: Path, choice: ModelChoice, payloads: list[bytes] | None = None) -> Chosen:
     unload()
     sample = TEXTS[:9] if payloads is None else payloads
-    return choose("text", choice, Compute(device="cpu", precision="float32"), folder, lambda: sample)  # type: ignore[call-arg]
+    return choose("text", choice, Compute(device="cpu", precision="float32"), folder, lambda: sample)
 
 
 def test_what_was_measured_is_remembered_and_a_lost_cache_gives_the_same_identity(

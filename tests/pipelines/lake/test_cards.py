@@ -8,7 +8,7 @@ from scipy import sparse
 
 from pipelines.lake.cards import chosen_settings, load_arrays, load_recommenders, made_from, model_files
 from pipelines.lake.storage import Lake, StorageError
-from pipelines.recommenders.base import Inputs
+from pipelines.recommenders.base import Arrays, Inputs
 from pipelines.recommenders.neighbours import Popularity, UserCF
 from tests.lakes import DAY, at, event, publish_vectors, tiny_lake
 
@@ -64,5 +64,5 @@ def test_settings_are_those_of_the_latest_search_up_to_the_night(lake: Lake) -> 
 
 
 def test_the_same_model_has_the_same_bytes() -> None:
-    state = {"b": np.eye(2, dtype=np.float32)[::-1], "a": np.arange(3)}
+    state: Arrays = {"b": np.eye(2, dtype=np.float32)[::-1], "a": np.arange(3)}
     assert model_files(state, {"x": 1, "y": 2}) == model_files(dict(reversed(state.items())), {"y": 2, "x": 1})

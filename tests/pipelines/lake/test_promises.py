@@ -41,7 +41,7 @@ def lake(tmp_path: Path) -> Lake:
     return tiny_lake(tmp_path, EVENTS, ITEMS)
 
 
-SHORT = {"k": 2, "new_items": 1}
+SHORT: dict[str, Any] = {"k": 2, "new_items": 1}
 WORD = ("recommendations", "lists_keep_their_word")
 
 

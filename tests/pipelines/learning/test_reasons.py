@@ -1,5 +1,7 @@
 """Reasons worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -33,7 +35,7 @@ def test_the_nearest_history_items_speak_for_an_item() -> None:
 def test_attention_times_cosine_picks_the_modality() -> None:
     """Item 2 and item 0: text cosine 1, image cosine .6."""
 
-    def modality(text: float) -> tuple[str, float]:
+    def modality(text: float) -> tuple[str, Any]:
         shares = {"text": [text] * 5, "image": [1 - text] * 5}
         found = explain(space(**shares), Ragged.of([[0]]), np.array([True]), LIKED, np.array([[2]]))
         return found.modality[0, 0], pytest.approx(float(found.attention[0, 0]))

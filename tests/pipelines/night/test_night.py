@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipelines.lake import storage
 from pipelines.lake.storage import StorageError
 from pipelines.lake.tables import TABLES
 from pipelines.night import night as module
@@ -27,13 +27,13 @@ ITEMS = [
 def opened(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each Parquet part of a lake is opened to be read, by ``table/date=...``."""
     found: Counter[str] = Counter()
-    real = storage.pq.ParquetFile
+    real = pq.ParquetFile
 
     def counted(path: Path, **options: object) -> object:
         found["/".join(Path(path).parent.parts[-2:])] += 1
         return real(path, **options)
 
-    monkeypatch.setattr(storage.pq, "ParquetFile", counted)
+    monkeypatch.setattr(pq, "ParquetFile", counted)
     forget()
     return found
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipelines.config import Compute, Config, Source
+from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw.pieces import Ingest, file_day
 from pipelines.raw.places import RawStore
 from tests.raw import read
@@ -52,15 +53,13 @@ def test_ids_stay_what_they_are(tmp_path: Path) -> None:
 
 
 def test_a_new_column_reads_cached_files_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.raw import pieces
-
     (tmp_path / "items").mkdir()
     (tmp_path / "items" / "a.csv").write_text("item_id\n1\n")
     reader = Ingest("items", str(tmp_path), tmp_path / "cache", Source(path="items"), "UTC")
     store = RawStore(str(tmp_path))
     before = reader.folder_of(store, "items/a.csv")
     assert reader.folder_of(store, "items/a.csv") == before
-    monkeypatch.setitem(pieces.RAW_COLUMNS, "items", pieces.RAW_COLUMNS["items"] | {"colour": pa.string()})
+    monkeypatch.setitem(RAW_COLUMNS, "items", RAW_COLUMNS["items"] | {"colour": pa.string()})
     assert reader.folder_of(store, "items/a.csv") != before, "a lake of an older version has pieces without it"
 
 
@@ -75,7 +74,7 @@ def test_pieces_of_files_that_are_gone_or_have_changed_are_not_kept(tmp_path: Pa
     raw.mkdir(parents=True)
     for name in ("a.csv", "b.csv"):
         (raw / name).write_text(f"{head}u-{name},i,view,2026-03-01\n")
-    ingest = Ingest("interactions", str(tmp_path / "raw"), tmp_path / "cache", Source(path="interactions"), "UTC")  # type: ignore[call-arg]
+    ingest = Ingest("interactions", str(tmp_path / "raw"), tmp_path / "cache", Source(path="interactions"), "UTC")
     store, config = RawStore(str(tmp_path / "raw")), Config.model_construct(compute=Compute())  # type: ignore[call-arg]
 
     def kept() -> set[str]:

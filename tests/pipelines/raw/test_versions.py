@@ -45,7 +45,7 @@ def piece(
     full = []
     for n, r in enumerate(rows, 1):
         when = r.get("updated_at") or r.get("created_at")
-        lists = {c: [] for c, t in RAW_COLUMNS[kind].items() if pa.types.is_list(t)}
+        lists: dict[str, Any] = {c: [] for c, t in RAW_COLUMNS[kind].items() if pa.types.is_list(t)}
         full.append(lists | {"_position": n, "_day": when.date() if when else None} | dict(r))
     schema = pa.schema([("_position", pa.int64()), ("_day", pa.date32()), *RAW_COLUMNS[kind].items()])
     pq.write_table(pa.Table.from_pylist(full, schema=schema), folder / "rows.parquet")

@@ -26,6 +26,7 @@ def test_lightgcn_gradient_is_that_of_the_softmax(inputs: Inputs) -> None:
     loss = (logit.logsumexp(1) - (goal * logit).sum(1) / length) * weight / weight.sum()
     loss.sum().backward()
     found = model._slope(units.detach().float(), USERS, liked[batch], batch)
+    assert units.grad is not None
     assert torch.allclose(found.double(), units.grad, atol=1e-5)
 
 

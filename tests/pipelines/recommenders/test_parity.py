@@ -8,7 +8,7 @@ from scipy import sparse
 
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.linear import ALS, Ease
-from pipelines.recommenders.neighbours import ItemCF
+from pipelines.recommenders.neighbours import ItemCF, Similarity
 from pipelines.recommenders.ranking import top_k
 
 K = 10
@@ -43,7 +43,7 @@ def test_ease_leaves_the_least_liked_items_out(liked: sparse.csr_matrix) -> None
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "bm25"])
-def test_item_cf_ranks_as_in_implicit(liked: sparse.csr_matrix, similarity: str) -> None:
+def test_item_cf_ranks_as_in_implicit(liked: sparse.csr_matrix, similarity: Similarity) -> None:
     from implicit.nearest_neighbours import BM25Recommender, CosineRecommender
 
     theirs = {"cosine": CosineRecommender, "bm25": BM25Recommender}[similarity](K=liked.shape[1])

@@ -46,7 +46,8 @@ def test_standard_scores_of_flat_rows_are_zero() -> None:
 
 def test_a_weighted_sum_does_not_mind_the_order_in_memory() -> None:
     rng = np.random.default_rng(0)
-    parts = [np.array(rng.normal(size=(6, 9)), np.float32, order=o) for o in "CFFC"]
+    draws = [rng.normal(size=(6, 9)).astype(np.float32) for _ in range(4)]
+    parts = [draws[0], np.asfortranarray(draws[1]), np.asfortranarray(draws[2]), draws[3]]
     weights = np.array([1.0, -2.0, 0.5, 3.0])
     kept = [p.copy() for p in parts]
     expected = sum(w * p for w, p in zip(weights, parts, strict=True))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pipelines.recommenders.base import Hyperparameters
 from pipelines.recommenders.registry import (
     RECOMMENDERS,
     blend_of,
@@ -30,7 +31,8 @@ def test_unknown_names_are_told_what_is_known() -> None:
 
 
 def test_what_is_pinned_goes_before_what_was_chosen() -> None:
-    chosen, pinned = {"ease": {"ridge": 1.0, "items": 5}, "als": {"alpha": 2.0}}, {"ease": {"ridge": 9.0}}
+    chosen: dict[str, Hyperparameters] = {"ease": {"ridge": 1.0, "items": 5}, "als": {"alpha": 2.0}}
+    pinned: dict[str, Hyperparameters] = {"ease": {"ridge": 9.0}}
     assert merged(["ease", "user_cf"], chosen, pinned) == {"ease": {"ridge": 9.0, "items": 5}, "user_cf": {}}
     first, second = unfitted(["user_cf", "hybrid", "ease"], {"ease": {"ridge": 9.0}})
     assert (first.name, second.name, second.ridge) == ("user_cf", "ease", 9.0)  # type: ignore[attr-defined]

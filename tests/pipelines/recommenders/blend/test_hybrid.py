@@ -4,25 +4,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pipelines.recommenders.base import Inputs, Recommender, Validation
+from pipelines.recommenders.base import Inputs, Validation
 from pipelines.recommenders.blend.hybrid import SURE, Hybrid, place_new
 from pipelines.recommenders.blend.likelihood import log_ratio
 from pipelines.recommenders.graph import WALKS, GraphFilter
 from pipelines.recommenders.ranking import is_warm, top_k
 from pipelines.recommenders.registry import classes
+from tests.toy import Fixed
 from tests.worlds import ITEMS, USERS
-
-
-class Fixed(Recommender):
-    """A recommender whose scores are given."""
-
-    signed = True
-
-    def __init__(self, name: str, scores: np.ndarray):
-        self.name, self.scores = name, scores.astype(np.float32)
-
-    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
-        return self.scores[users]
 
 
 def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
@@ -84,7 +73,7 @@ def test_new_items_get_the_last_places_and_nothing_forbidden() -> None:
 
 
 def test_a_blend_looks_at_nothing_that_weighs_nothing(inputs: Inputs) -> None:
-    models = [Noise(), classes()["popularity"]().fit(inputs), GraphFilter().fit(inputs)]
+    models = [noise(), classes()["popularity"]().fit(inputs), GraphFilter().fit(inputs)]
     hybrid = Hybrid(facts=False).given({m.name: m for m in models})
     warm_weights, level = np.zeros(2 + len(WALKS), np.float32), np.zeros(ITEMS, np.float32)
     warm_weights[1], warm_weights[2 + WALKS.index("RRR")] = 0.4, 0.8
@@ -101,13 +90,9 @@ def test_a_blend_looks_at_nothing_that_weighs_nothing(inputs: Inputs) -> None:
     assert np.allclose(hybrid.blend(unused, np.ones(9, bool))[warm], found[warm], atol=1e-6)
 
 
-class Noise(Recommender):
+def noise() -> Fixed:
     """A recommender that knows nothing."""
-
-    name, signed = "noise", True
-
-    def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
-        return np.random.default_rng(0).normal(size=inputs.positives.shape).astype(np.float32)[users]
+    return Fixed("noise", np.random.default_rng(0).normal(size=(USERS, ITEMS)))
 
 
 @pytest.mark.parametrize("drifts", [True, False])
@@ -116,7 +101,7 @@ def test_facts_take_part_only_where_other_users_show_their_worth(inputs: Inputs,
     rng = np.random.default_rng(1)
     liked_now = np.where(np.arange(ITEMS) % 4 == 2, 0.3, 0.01) if drifts else np.full(ITEMS, 0.08)
     wanted = sparse.csr_matrix((rng.random((USERS, ITEMS)) < liked_now[None]).astype(np.float32))
-    hybrid = Hybrid().given({"noise": Noise()})
+    hybrid = Hybrid().given({"noise": noise()})
     report = hybrid.weigh(Validation(0, inputs, wanted, None, 10))["warm"]
     assert (report["facts"]["ndcg_gain"] > SURE * report["facts"]["standard_error"]) == drifts
     assert hybrid.prior["warm"].any() == drifts

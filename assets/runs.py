@@ -1,0 +1,178 @@
+"""Nights run from a terminal: the schedule's Dagster job in this process, its progress, and what a crash left open.
+
+Belongs here: running the job on the instance that the UI shows, ending orphaned runs. Does not: the command line.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from pipelines.config import Config
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+PID_TAG, START_TAG = "nightloom/pid", "nightloom/process_started"
+LOGGERS = ("encoders", "pipelines", "assets")
+
+
+def run_nights(config: Config, path: Path, days: list[date], verbose: bool = False) -> int:
+    """Run the nightly job for each day in order; stop at the first night that fails.
+
+    Returns:
+        Exit code of the command.
+    """
+    outside = [d for d in days if d < config.start_date or (config.end_date and d > config.end_date)]
+    if outside:
+        print(
+            f"no partition {outside[0]}: the configuration has {config.start_date} to {config.end_date or 'now'}",
+            file=sys.stderr,
+        )
+        return 2
+    import dagster as dg
+
+    from assets.definitions import build_defs
+    from assets.resources import dagster_home
+    from assets.schedules import NIGHTLY
+
+    os.environ["DAGSTER_HOME"] = str(dagster_home(config))
+    with dg.DagsterInstance.get() as instance, _progress(len(days), verbose) as bar:
+        end_orphans(instance)
+        job = build_defs(path, hooks=frozenset({_step_hook(bar)})).resolve_job_def(NIGHTLY)
+        bar.total = len(days) * len(job.graph.nodes)
+        for day in days:
+            bar.set_description_str(f"night {day}")
+            result = job.execute_in_process(
+                partition_key=day.isoformat(),
+                instance=instance,
+                raise_on_error=False,
+                tags=_process_tags(os.getpid()),
+                run_config={"loggers": {"console": {"config": {"log_level": "INFO" if verbose else "CRITICAL"}}}},
+            )
+            if not result.success:
+                bar.close()
+                print(f"night {day} failed\n{_why(result)}", file=sys.stderr)
+                return 1
+    return 0
+
+
+@contextmanager
+def _progress(nights: int, verbose: bool) -> Iterator[Any]:
+    """A bar over the steps of all nights; what the stages log appears behind it."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
+    for noisy in ("apache_beam", "root", "transformers", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("TQDM_DISABLE", "0")
+    bar = tqdm(total=nights, unit="step", disable=verbose, dynamic_ncols=True, mininterval=0.2)
+    handler = _BarHandler(bar)
+    for name in LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO)
+        if not verbose:
+            logging.getLogger(name).addHandler(handler)
+            logging.getLogger(name).propagate = False
+    try:
+        yield bar
+    finally:
+        bar.close()
+        for name in LOGGERS:
+            logging.getLogger(name).removeHandler(handler)
+            logging.getLogger(name).propagate = True
+
+
+class _BarHandler(logging.Handler):
+    """Shows the latest message behind the bar, warnings above it."""
+
+    def __init__(self, bar: Any):
+        super().__init__()
+        self.bar = bar
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self.bar.write(f"warning: {record.getMessage()}", file=sys.stderr)
+        else:
+            self.bar.set_postfix_str(record.getMessage()[:70], refresh=True)
+
+
+def _step_hook(bar: Any) -> "dg.HookDefinition":
+    import dagster as dg
+
+    @dg.success_hook(name="progress")
+    def progress(_: dg.HookContext) -> None:
+        bar.update(1)
+
+    return progress
+
+
+def _why(result: Any) -> str:
+    """Messages of the failed steps and checks, innermost cause last."""
+    lines = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            error, seen = event.step_failure_data.error, []
+            while error is not None:
+                seen.append(error.message.strip())
+                error = error.cause
+            lines.append(f"  step {event.step_key}: " + "\n    caused by: ".join(dict.fromkeys(seen)))
+        elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
+            check = event.asset_check_evaluation_data
+            problems = check.metadata.get("problems")
+            found = problems.value if problems else "failed"
+            lines.append(f"  check {check.check_name} of {check.asset_key.to_user_string()}: {found}")
+    return "\n".join(lines) or "  no step reported why; see the run in the UI"
+
+
+def _process_tags(pid: int) -> dict[str, str]:
+    return {PID_TAG: str(pid), START_TAG: _process_start(pid)}
+
+
+def _process_start(pid: int) -> str:
+    """Start time of a process, so that a reused number is not taken for the old one; empty when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return stat[stat.rindex(")") + 2 :].split()[19]
+
+
+def end_orphans(instance: "dg.DagsterInstance", everything: bool = False) -> int:
+    """Fail runs that a crash left open, so that they do not block the queue for ever.
+
+    Args:
+        instance: where runs are recorded.
+        everything: also runs of the UI's daemon; only when no Dagster process is alive.
+
+    Returns:
+        Number of runs that were ended.
+    """
+    import dagster as dg
+
+    statuses = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.CANCELING]
+    ended = 0
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=statuses)):
+        pid = run.tags.get(PID_TAG)
+        dead = _process_start(int(pid)) != run.tags.get(START_TAG) if pid else everything
+        if dead:
+            instance.report_run_failed(
+                run, "the process that ran it is gone; nothing of it is half-published, run the night again"
+            )
+            ended += 1
+    _free_pools(instance)
+    return ended
+
+
+def _free_pools(instance: "dg.DagsterInstance") -> None:
+    """Give back pool slots that finished runs still hold; a run killed inside a step would keep the device for ever."""
+    storage = instance.event_log_storage
+    for pool in storage.get_concurrency_keys():
+        info = storage.get_concurrency_info(pool)
+        for run_id in {*info.active_run_ids, *info.pending_run_ids}:
+            run = instance.get_run_by_id(run_id)
+            if run is None or run.is_finished:
+                storage.free_concurrency_slots_for_run(run_id)
