@@ -1,11 +1,12 @@
-# make demo | test | lint | bench | ui | clean. Each sets up .venv first when it is missing or out of date.
+# make demo | test | test-fast | mutants | lint | bench | ui | clean. Each sets up .venv first when it is missing or out
+# of date.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export DAGSTER_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint bench ui setup clean
+.PHONY: demo test test-fast mutants lint bench ui setup clean
 
 setup: $(VENV)/.ready
 
@@ -20,7 +21,13 @@ demo: setup
 	$(BIN)/python -m demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=90
+
+test-fast: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+mutants: setup
+	$(BIN)/python -m tests.mutants
 
 lint: setup
 	$(BIN)/ruff check .
@@ -34,4 +41,4 @@ ui: setup
 	$(BIN)/nightloom ui
 
 clean:
-	rm -rf $(VENV) data build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) data build *.egg-info .coverage .pytest_cache .mypy_cache .ruff_cache
