@@ -15,6 +15,7 @@ from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
 from pipelines.lake.cards import SETTINGS, load_card, model_files
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.learning.statistics import surely_best
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Hyperparameters, Recommender, Validation
@@ -103,16 +104,8 @@ def search_one(
     models = [kind(**s).fit(validation.past) for s in trials]
     values = _judge(models, validation, users)
     tried = [s | {"ndcg": round(float(v.mean()), 5)} for s, v in zip(trials, values, strict=True)]
-    best = better(values)
+    best = surely_best(values, CERTAINTY)
     return trials[best], tried, models[best]
-
-
-def better(values: list[np.ndarray]) -> int:
-    """Which setting to use, by the metric of each user under each; the first one unless another is surely better."""
-    gains = [v - values[0] for v in values]
-    errors = [g.std() / max(len(g), 1) ** 0.5 for g in gains]
-    sure = [i for i, (g, e) in enumerate(zip(gains, errors, strict=True)) if g.mean() > CERTAINTY * e]
-    return max(sure, key=lambda i: gains[i].mean(), default=0)
 
 
 def _judge(models: list[Recommender], validation: Validation, users: np.ndarray) -> list[np.ndarray]:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from scipy.io import wavfile
 
+from encoders.audio import _mean_of_share
 from encoders.base import unit_rows
 from encoders.carried.weights import CARRIERS
 from encoders.catalogue import load
 from encoders.device import choose_device
 from encoders.settings import ModelChoice
+from tests import tiny
 from tests.payloads import need, vectors
 from tests.shop import real_data
 
@@ -71,3 +73,31 @@ def agrees(musicnn: Any, expected: dict[str, np.ndarray], clips: dict[str, bytes
         reference = unit_rows(expected[name][None])[0]
         assert first @ reference > 0.999999, name
         assert np.abs(first - reference).max() < 2e-4, name  # the original rounds the spectrogram to float16
+
+
+def test_frames_of_padding_do_not_count() -> None:
+    import torch
+
+    hidden = torch.arange(1.0, 5.0)[None, :, None].repeat(4, 1, 2)
+    found = _mean_of_share(hidden, torch.tensor([0.5, 0.6, 1.0, 0.0]))
+    assert found[:, 0].tolist() == [1.5, 2.0, 2.5, 1.0], "part of a frame is a frame, and there is always one"
+
+
+def test_whisper_is_averaged_over_the_frames_that_hold_sound(made: Any) -> None:
+    """A tiny one with a window of two seconds, 100 frames; half a second of sound fills 25 of them."""
+    import torch
+    from transformers import WhisperFeatureExtractor, WhisperModel
+
+    folder = made(tiny.whisper)
+    wave = np.sin(2 * np.pi * 440 * np.arange(8_000) / 16_000).astype(np.float32)
+    out = io.BytesIO()
+    wavfile.write(out, 16_000, wave)
+    found = vectors(load("audio", ModelChoice(str(folder)), choose_device("cpu")), [out.getvalue()])
+    inputs = WhisperFeatureExtractor.from_pretrained(folder)(wave, sampling_rate=16_000, return_tensors="pt")
+    with torch.inference_mode():
+        hidden = WhisperModel.from_pretrained(folder).eval().get_encoder()(inputs.input_features).last_hidden_state
+    expected = hidden[0, :25].mean(0).numpy()
+    assert hidden.shape[1] == 100
+    assert np.allclose(found[0], expected / np.linalg.norm(expected), atol=1e-5)
+    whole = hidden[0].mean(0).numpy()
+    assert not np.allclose(found[0], whole / np.linalg.norm(whole), atol=1e-3)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from scipy import sparse
 
+from pipelines.learning.statistics import mean_and_error
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender, Validation
 from pipelines.recommenders.blend.facts import ItemFacts
 from pipelines.recommenders.blend.likelihood import Choices, Weights, channel, combined, fit, fit_sparse
@@ -185,9 +186,7 @@ def _fit_segment(
     report: dict[str, Any] = {}
     used = covariates.shape[1]
     if used:
-        gain = _gain(choices, covariates, start, k)
-        error = float(gain.std() / len(gain) ** 0.5)
-        mean = float(gain.mean())
+        mean, error = mean_and_error(_gain(choices, covariates, start, k))
         report["facts"] = {"number": used, "ndcg_gain": round(mean, 5), "standard_error": round(error, 5)}
         used = used if mean > SURE * error else 0
     every, start = covariates.shape[1], start.cut(used)

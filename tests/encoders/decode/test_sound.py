@@ -59,3 +59,28 @@ def test_windows_cover_everything() -> None:
     x = np.arange(10)
     assert windows(x, 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [6, 7, 8, 9]]
     assert windows(x[:2], 4).tolist() == [[0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("codec", "layout", "samples"),
+    [
+        ("pcm_u8", "u8", np.array([128, 192, 64, 0], np.uint8)),
+        ("pcm_s16le", "s16", np.array([0, 2**14, -(2**14), -(2**15)], np.int16)),
+        ("pcm_s32le", "s32", np.array([0, 2**30, -(2**30), -(2**31)], np.int32)),
+    ],
+)
+def test_integers_become_shares_of_full_scale(codec: str, layout: str, samples: np.ndarray) -> None:
+    """Half of the range is 0.5 and its end -1, whatever the width; eight bits have their zero at 128."""
+    import av
+
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        stream = container.add_stream(codec, rate=8_000, layout="stereo")
+        both = np.repeat(np.tile(samples, 200), 2)[None]
+        frame = av.AudioFrame.from_ndarray(both, format=layout, layout="stereo")
+        frame.sample_rate = 8_000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    wave, rate, channels, _ = decode_audio(out.getvalue())
+    assert (rate, channels, len(wave)) == (8_000, 2, 800)
+    assert wave[:4].tolist() == [0, 0.5, -0.5, -1]

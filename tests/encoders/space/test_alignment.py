@@ -144,3 +144,28 @@ def test_training_starts_from_ridge_regression(world: World, kind: FusionKind) -
         assert np.allclose(first.aligned[m][f.present], ridge.aligned[m][f.present], atol=1e-4)
     alone = features["text"].present ^ features["image"].present
     assert (first.vector[alone] * ridge.vector[alone]).sum(1).min() > 0.9, "a fuser adds next to nothing at first"
+
+
+def test_correction_takes_the_log_of_how_often_an_item_is_drawn_off_its_logit() -> None:
+    """Two users, two items, cosines 1 and 0, temperature 1; item 0 is drawn three times as often as item 1."""
+    units, log_q = torch.eye(2), torch.log(torch.tensor([0.75, 0.25]))
+    e = np.e
+    users = -np.log((e / 0.75) / (e / 0.75 + 1 / 0.25)) / 2 - np.log((e / 0.25) / (e / 0.25 + 1 / 0.75)) / 2
+    items = -np.log(e / (e + 1))
+    found = info_nce(units, units, torch.tensor(1.0), log_q)
+    assert float(found) == pytest.approx((users + items) / 2)
+
+
+def test_pairs_that_are_no_negatives_do_not_count() -> None:
+    vectors, same = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), torch.zeros(3, 3, dtype=torch.bool)
+    same[0, 1] = same[1, 0] = True
+    e2 = np.exp(2.0)
+    expected = (2 * np.log((e2 + 1) / e2) + np.log((e2 + 2) / e2)) / 3
+    assert float(info_nce(vectors, vectors, torch.tensor(0.5), None, same)) == pytest.approx(expected)
+
+
+def test_how_often_items_are_drawn_is_counted_from_what_comes_after_the_first() -> None:
+    """Item 0 is never a next item, item 1 twice, item 2 once; each counts once more."""
+    batches = _Batches([np.array([0, 1, 2]), np.array([0, 1]), np.array([2])], 3, SETTINGS, np.arange(3))
+    assert np.exp(batches.log_q).tolist() == pytest.approx([1 / 6, 3 / 6, 2 / 6])
+    assert batches.pairs.tolist() == [[0, 1], [0, 2], [1, 1]]
