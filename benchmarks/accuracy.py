@@ -30,6 +30,7 @@ from encoders.device import single_threaded
 from pipelines.learning.metrics import hits_of, ndcg, recall
 from pipelines.recommenders.base import Inputs, Recommender, Validation
 from pipelines.recommenders.blend.hybrid import SEGMENTS, Hybrid
+from pipelines.recommenders.matrices import unit_or_zero
 from pipelines.recommenders.ranking import blocks_of, is_warm, top_k
 from pipelines.recommenders.registry import classes
 from pipelines.search import judges, search_one
@@ -77,15 +78,9 @@ def load_split(folder: Path) -> Split:
     for graph in graphs.values():
         graph.resize(items, items)
     train = matrix("train")
-    content = {m: _unit(v) for m, v in padded.items()}
+    content = {m: unit_or_zero(v) for m, v in padded.items()}
     inputs = Inputs(train, content, graphs={m: g.astype(np.float32) for m, g in graphs.items()})
     return Split(inputs, {part: matrix(part) for part in ("validation", "test")})
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows of length 1; an item without content keeps its zeros, unlike in ``encoders.base.unit_rows``."""
-    norm = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norm > 0, norm, 1)
 
 
 def judged(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix) -> dict[str, np.ndarray]:

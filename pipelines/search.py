@@ -13,7 +13,7 @@ import numpy as np
 
 from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
-from pipelines.lake.cards import SETTINGS, load_card, model_files
+from pipelines.lake.cards import SETTINGS, files_of_model, load_card
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.learning.statistics import surely_best
 from pipelines.night.inputs import load_inputs, load_validation
@@ -50,7 +50,7 @@ def search(
             data, inputs = load_inputs(night, choose_device(config.compute.device).name)
             validation = load_validation(night, data, inputs, config.aligner.history, r.filter_seen, r.k)
             card = {"searched_on": day.isoformat()} | search_all(r.models, r.settings, validation, progress)
-    yield lake.publish_files(SETTINGS, day, model_files({}, card), config_digest=digest)
+    yield lake.publish_files(SETTINGS, day, files_of_model({}, card), config_digest=digest)
 
 
 def search_all(
@@ -110,7 +110,7 @@ def search_one(
 
 def _judge(models: list[Recommender], validation: Validation, users: np.ndarray) -> list[np.ndarray]:
     """NDCG@K of each user by each of the models of a kind."""
-    found: list[list[np.ndarray]] = [[] for _ in models]
+    judged: list[list[np.ndarray]] = [[] for _ in models]
     for block in blocks_of(users, validation.relevant.shape[1]):
         forbidden = validation.seen[block] if validation.seen is not None else None
         evidence = models[0].evidence(validation.past, block)
@@ -118,7 +118,7 @@ def _judge(models: list[Recommender], validation: Validation, users: np.ndarray)
             if i and not model.combines:
                 evidence = model.evidence(validation.past, block)
             scores = model.combine(evidence)
-            found[i].append(
+            judged[i].append(
                 ndcg_of(scores, validation.relevant[block], forbidden, validation.k, validation.past.device)
             )
-    return [np.concatenate(values) for values in found]
+    return [np.concatenate(values) for values in judged]

@@ -13,7 +13,7 @@ from typing import Any
 
 from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
-from pipelines.lake.cards import chosen_settings, made_from, model_files
+from pipelines.lake.cards import chosen_settings, files_of_model, made_from
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.night import Night
@@ -50,7 +50,7 @@ def train(config: Config, lake: Lake, day: date, progress: Callable[[str], None]
         yield lake.publish_files(
             f"model_{model.name}",
             day,
-            model_files(model.state(), card),
+            files_of_model(model.state(), card),
             counters=counters,
             config_digest=config.digest("recommend"),
             inputs=made_from(lake, day),

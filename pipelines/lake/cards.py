@@ -18,7 +18,7 @@ from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recomme
 from pipelines.recommenders.registry import RECOMMENDERS, blend_of, singles
 
 
-def model_files(state: Arrays, card: Mapping[str, Any]) -> dict[str, bytes]:
+def files_of_model(state: Arrays, card: Mapping[str, Any]) -> dict[str, bytes]:
     """Files of a ``model_<name>`` partition."""
     arrays = {k: np.ascontiguousarray(v) for k, v in sorted(state.items())}
     return {

@@ -61,14 +61,14 @@ def needed(items: pa.Table, uploads: pa.Table, media: pa.Table, modality: Modali
         return _distinct(pa.table({"content_sha256": address, "text": items["item_id"], "uri": none}))
     kind = KINDS[modality]
     if kind.is_file:
-        mine = media.filter(pc.equal(media["kind"], modality))
-        mine = mine.filter(pc.is_in(mine["sha256"], pc.unique(pc.list_flatten(items[kind.sha_column]))))
-        none = pa.nulls(mine.num_rows, pa.string())
-        rows = pa.table({"content_sha256": mine["sha256"], "text": none, "uri": mine["uri"]})
+        files = media.filter(pc.equal(media["kind"], modality))
+        files = files.filter(pc.is_in(files["sha256"], pc.unique(pc.list_flatten(items[kind.sha_column]))))
+        none = pa.nulls(files.num_rows, pa.string())
+        rows = pa.table({"content_sha256": files["sha256"], "text": none, "uri": files["uri"]})
     else:
-        mine = items.filter(pc.is_valid(items[kind.sha_column]))
-        none = pa.nulls(mine.num_rows, pa.string())
-        rows = pa.table({"content_sha256": mine[kind.sha_column], "text": mine["text"], "uri": none})
+        told = items.filter(pc.is_valid(items[kind.sha_column]))
+        none = pa.nulls(told.num_rows, pa.string())
+        rows = pa.table({"content_sha256": told[kind.sha_column], "text": told["text"], "uri": none})
     own = uploads.filter(pc.equal(uploads["modality"], modality)).select(["content_sha256", "text", "uri"])
     return _distinct(pa.concat_tables([rows, own.cast(rows.schema)]))
 

@@ -114,8 +114,8 @@ def load_inputs_from(folder: Path, device: str) -> Inputs:
     """What ``save_inputs`` wrote; pages are read when they are used."""
 
     def array(name: str) -> np.ndarray:
-        found: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r")
-        return found
+        matrix: np.ndarray = np.load(folder / f"{name}.npy", mmap_mode="r")
+        return matrix
 
     return Inputs(
         positives=load_sparse(folder, "positives"),

@@ -111,8 +111,8 @@ class Night:
             if known is None or known[0] != state:
                 _READ.pop(key, None)  # before the next is read, so that both are never held
                 known = _READ[key] = (state, read())
-            found: Read = known[1]
-            return found
+            answer: Read = known[1]
+            return answer
 
     # --- tables of the day ----------------------------------------------------------------------------------------
 
@@ -201,11 +201,11 @@ class Night:
         earlier = pc.is_in(content["content_sha256"], value_set=known)
         todo, copied = content.filter(pc.invert(earlier)), [empty]
         for part in self.lake.scan(table, [d for d in self.lake.days(table) if d >= self.day]):
-            mine = part.filter(pc.equal(part[empty.column_names[1]], digest))
-            mine = mine.filter(pc.is_in(mine["content_sha256"], todo["content_sha256"]))
-            todo = todo.filter(pc.invert(pc.is_in(todo["content_sha256"], mine["content_sha256"])))
-            if mine.num_rows:
-                copied.append(mine.cast(empty.schema))
+            later = part.filter(pc.equal(part[empty.column_names[1]], digest))
+            later = later.filter(pc.is_in(later["content_sha256"], todo["content_sha256"]))
+            todo = todo.filter(pc.invert(pc.is_in(todo["content_sha256"], later["content_sha256"])))
+            if later.num_rows:
+                copied.append(later.cast(empty.schema))
         return Reuse(todo, content.num_rows - todo.num_rows - sum(p.num_rows for p in copied), pa.concat_tables(copied))
 
     def vectors(self, modality: Modality) -> Vectors:
@@ -221,19 +221,19 @@ class Night:
         own = self.lake.require(table, self.day)
         parts, none = [], None
         for part in self.lake.scan(table, self.lake.days(table, self.day)):
-            mine = part.filter(pc.equal(part["encoder_digest"], own.config_digest))
+            current = part.filter(pc.equal(part["encoder_digest"], own.config_digest))
             none = part.slice(0, 0)
-            if mine.num_rows:
-                parts.append(mine)
-        found = pa.concat_tables(parts or [none])
+            if current.num_rows:
+                parts.append(current)
+        vectors = pa.concat_tables(parts or [none])
         sequence = own.spec.get("sequence")
-        keys, matrix = found["content_sha256"].combine_chunks(), vectors_to_numpy(found["vector"])
+        keys, matrix = vectors["content_sha256"].combine_chunks(), vectors_to_numpy(vectors["vector"])
         return Vectors(keys, matrix, own.config_digest, tuple(sequence) if sequence else None)
 
     def features(self) -> dict[Modality, Features]:
         """Vectors of the catalogue in each modality; one that no item has is no part of the space."""
-        found = {m: self._features(m) for m in self.modalities}
-        return {m: f for m, f in found.items() if f.present.any()}
+        features = {m: self._features(m) for m in self.modalities}
+        return {m: f for m, f in features.items() if f.present.any()}
 
     def _features(self, modality: Modality) -> Features:
         made_from = [self._partitions(f"emb_{modality}"), self.lake.require("std_items", self.day).content_digest]

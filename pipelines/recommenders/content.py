@@ -6,7 +6,7 @@ import numpy as np
 
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.item_graphs import centred, neighbours_of
-from pipelines.recommenders.matrices import pack, unit_rows, unpack
+from pipelines.recommenders.matrices import pack, unit_or_empty, unpack
 
 
 class Content(Recommender):
@@ -28,7 +28,7 @@ class Content(Recommender):
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items); a user's uploads count like items of the history."""
-        history = unit_rows(inputs.positives[users])
+        history = unit_or_empty(inputs.positives[users])
         total = np.zeros((len(users), history.shape[1]), np.float32)
         for m, vectors in self.parts.items():
             profile = history @ vectors
@@ -80,7 +80,7 @@ class Multimodal(Recommender):
         """(users, items)."""
         known = inputs.has_signal[users][:, None]
         direct = np.where(known, (inputs.user_vectors[users] - self.mean) @ self.items.T, 0)
-        spread = unit_rows(inputs.positives[users]) @ self.graph
+        spread = unit_or_empty(inputs.positives[users]) @ self.graph
         return (direct + np.asarray(spread.todense())).astype(np.float32)
 
     def state(self) -> Arrays:

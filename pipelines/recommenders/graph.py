@@ -45,8 +45,8 @@ class Walker:
             start: where each of n begins (n, items).
             walks: steps, R over interactions or C over content; each is an earlier one and a step.
         """
-        found = [self._walked(start[a : a + PASS_USERS], walks) for a in range(0, start.shape[0], PASS_USERS)]
-        blocks = zip(*found, strict=True) if found else [[torch.empty(start.shape[::-1])]] * len(walks)
+        passes = [self._walked(start[a : a + PASS_USERS], walks) for a in range(0, start.shape[0], PASS_USERS)]
+        blocks = zip(*passes, strict=True) if passes else [[torch.empty(start.shape[::-1])]] * len(walks)
         return [(torch.cat(b, 1) if len(b) > 1 else b[0]).cpu().numpy().T for b in map(list, blocks)]
 
     def _walked(self, start: sparse.csr_matrix, walks: Sequence[str]) -> list[torch.Tensor]:
@@ -104,9 +104,9 @@ class GraphFilter(Recommender):
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """(users, items)."""
-        whole = [(walk, found) for walk, found in zip(WALKS, evidence, strict=True) if len(walk) == 3]
-        weights = np.array([self.content ** walk.count("C") for walk, _ in whole])
-        total = weighted_sum((found for _, found in whole), weights)
+        longest = [(walk, reached) for walk, reached in zip(WALKS, evidence, strict=True) if len(walk) == 3]
+        weights = np.array([self.content ** walk.count("C") for walk, _ in longest])
+        total = weighted_sum((reached for _, reached in longest), weights)
         total *= ((1 + self.damped) ** self.popularity).astype(np.float32)
         return total
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import optimize, sparse
 
 from pipelines.recommenders.base import Inputs
-from pipelines.recommenders.matrices import scaled
+from pipelines.recommenders.matrices import scaled, unit_or_zero
 
 GRAPH_NEIGHBOURS = 10
 TILE_ROWS, TILE_COLUMNS = 1024, 4096  # items of one tile of similarities
@@ -22,8 +22,7 @@ def centred(matrix: np.ndarray) -> np.ndarray:
     if not there.any():
         return matrix
     out = np.where(there[:, None], matrix - matrix[there].mean(0), 0).astype(np.float32)
-    norm = np.linalg.norm(out, axis=1, keepdims=True)
-    return out / np.where(norm < 1e-9, 1, norm)
+    return unit_or_zero(out)
 
 
 def nearest_graph(vectors: np.ndarray, k: int) -> sparse.csr_matrix:
@@ -45,12 +44,12 @@ def nearest_graph(vectors: np.ndarray, k: int) -> sparse.csr_matrix:
 
 def _nearest(vectors: np.ndarray, rows: slice, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column and cosine of the k largest positive cosines of each of some rows to all others."""
-    mine, size = vectors[rows], rows.stop - rows.start
+    queries, size = vectors[rows], rows.stop - rows.start
     rows_held, columns_held = np.zeros(0, np.int64), np.zeros(0, np.int64)
     cosines_held = np.zeros(0, np.float32)
     threshold = np.zeros(size, np.float32)  # the k-th largest so far; what only equals it comes later and loses
     for start in range(0, len(vectors), TILE_COLUMNS):
-        tile = mine @ vectors[start : start + TILE_COLUMNS].T
+        tile = queries @ vectors[start : start + TILE_COLUMNS].T
         inside = np.arange(max(rows.start, start), min(rows.stop, start + tile.shape[1]))
         tile[inside - rows.start, inside - start] = 0
         passing = tile > threshold[:, None]
@@ -79,8 +78,8 @@ def neighbours_of(inputs: Inputs, name: str, vectors: np.ndarray) -> sparse.csr_
 def content_graphs(inputs: Inputs) -> dict[str, sparse.csr_matrix]:
     """Modality -> graph of items alike in it: the given one, else of nearest neighbours; in order of name."""
     missing = sorted(inputs.content.keys() - inputs.graphs.keys())
-    found = inputs.graphs | {m: neighbours_of(inputs, m, inputs.content[m]) for m in missing}
-    return dict(sorted(found.items()))
+    graphs = inputs.graphs | {m: neighbours_of(inputs, m, inputs.content[m]) for m in missing}
+    return dict(sorted(graphs.items()))
 
 
 def normalized(graph: sparse.csr_matrix) -> sparse.csr_matrix:

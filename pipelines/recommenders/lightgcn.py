@@ -72,8 +72,8 @@ class LightGCN(Recommender):
             slope -= (slope * units).sum(1, keepdim=True) * units  # through the normalization
             vectors.grad = self._spread(around, slope / spread.norm(dim=1, keepdim=True).clamp(min=1e-12))
             optimizer.step()
-        found: np.ndarray = F.normalize(self._spread(around, vectors), dim=1).cpu().numpy()
-        return found[:users], found[users:]
+        embeddings: np.ndarray = F.normalize(self._spread(around, vectors), dim=1).cpu().numpy()
+        return embeddings[:users], embeddings[users:]
 
     def _start(self, links: sparse.csr_matrix, graph: sparse.csr_matrix) -> np.ndarray:
         """Singular vectors (users + items, dim), about unit rows."""
@@ -97,13 +97,13 @@ class LightGCN(Recommender):
         weight /= weight.sum() * self.temperature
         for a in range(0, len(batch), BLOCK):
             rows = slice(a, a + BLOCK)
-            mine = torch.from_numpy(batch[rows]).to(units.device)
+            users_of_block = torch.from_numpy(batch[rows]).to(units.device)
             goal = torch.from_numpy(scaled(liked[rows], 1.0, 0.0).toarray()).to(units.device)
             votes = torch.from_numpy(weight[rows, None]).to(units.device)
-            own = units[mine]
+            own = units[users_of_block]
             likely = ((own @ items.T - 1) / self.temperature).exp_()  # cosines are at most 1
             miss = likely.mul_(votes / likely.sum(1, keepdim=True)).sub_(goal.mul_(votes))
-            slope[mine] += miss @ items
+            slope[users_of_block] += miss @ items
             slope[users:] += miss.T @ own
         return slope
 

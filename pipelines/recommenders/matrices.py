@@ -70,9 +70,9 @@ def right_directions(matrix: np.ndarray | sparse.csr_matrix, k: int) -> np.ndarr
     for _ in range(POWER_STEPS):
         basis = np.linalg.qr(matrix.T @ (matrix @ basis))[0]
     _, _, small = np.linalg.svd(matrix @ basis, full_matrices=False)
-    found = np.asarray((basis @ small.T)[:, :k], np.float32)
-    signs = np.sign(found[np.abs(found).argmax(0), np.arange(found.shape[1])])
-    return found * np.where(signs == 0, 1, signs)
+    vectors = np.asarray((basis @ small.T)[:, :k], np.float32)
+    signs = np.sign(vectors[np.abs(vectors).argmax(0), np.arange(vectors.shape[1])])
+    return vectors * np.where(signs == 0, 1, signs)
 
 
 def pack(name: str, matrix: sparse.csr_matrix) -> Arrays:
@@ -92,7 +92,13 @@ def unpack(name: str, state: Arrays) -> sparse.csr_matrix:
     return sparse.csr_matrix(parts, shape=tuple(state[f"{name}.shape"]))
 
 
-def unit_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+def unit_or_zero(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to L2 norm 1, float32; zero rows stay zero."""
+    norm = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(norm < 1e-9, 1, norm)).astype(np.float32)
+
+
+def unit_or_empty(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
     """Rows scaled to L2 norm 1; empty rows stay empty."""
     norm = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
     return sparse.diags_array(1 / np.maximum(norm, 1e-12)).tocsr().dot(matrix).tocsr().astype(np.float32)

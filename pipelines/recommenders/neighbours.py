@@ -8,7 +8,7 @@ from pydantic import Field
 from scipy import sparse
 
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
-from pipelines.recommenders.matrices import keep_largest, pack, scaled, unit_rows, unpack, without_self
+from pipelines.recommenders.matrices import keep_largest, pack, scaled, unit_or_empty, unpack, without_self
 
 Similarity = Literal["shrunk", "cosine", "bm25", "rp3beta"]
 BM25_K1, BM25_B = 1.2, 0.75
@@ -60,7 +60,7 @@ class UserCF(Recommender):
         """Normalize everyone's profile; popular items count less in it."""
         degree = np.asarray((inputs.positives > 0).sum(0), np.float64).ravel()
         idf = np.log1p(inputs.positives.shape[0] / np.maximum(degree, 1)).astype(np.float32)
-        self.profiles = unit_rows((inputs.positives @ sparse.diags_array(idf)).tocsr())
+        self.profiles = unit_or_empty((inputs.positives @ sparse.diags_array(idf)).tocsr())
         self.turned = self.profiles.T.tocsr()
         return self
 
@@ -107,7 +107,7 @@ class ItemCF(Recommender):
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""
-        return np.asarray((unit_rows(inputs.positives[users]) @ self.similarity).todense(), np.float32)
+        return np.asarray((unit_or_empty(inputs.positives[users]) @ self.similarity).todense(), np.float32)
 
     def state(self) -> Arrays:
         """Arrays to store."""
@@ -120,7 +120,7 @@ class ItemCF(Recommender):
 
 
 def _cosine(positives: sparse.csr_matrix) -> sparse.csr_matrix:
-    columns = unit_rows(positives.T.tocsr())
+    columns = unit_or_empty(positives.T.tocsr())
     return columns @ columns.T
 
 

@@ -16,8 +16,8 @@ SEGMENT = 64  # items of a row that are looked at together
 MIN_USERS = 10  # validation users below which nothing is fitted on them
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
 BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
-MOST_SCORES = 4_000_000  # as many at most, where whole passes of a walk or whole files are worth more than caches
-PASS_USERS = 64  # users of one pass of a walk; they fill whole lines of the processor's cache
+MOST_SCORES = 4_000_000  # as many at most, where full passes of a walk or full files are worth more than caches
+PASS_USERS = 64  # users of one pass of a walk; they fill entire lines of the processor's cache
 
 
 def top_k(
@@ -38,10 +38,10 @@ def top_k(
     k = min(k, width)
     if k == 0:
         return np.zeros((users, 0), np.int64), np.zeros((users, 0), np.float32)
-    allowed = np.empty((users, -(-width // SEGMENT) * SEGMENT), np.float32)  # whole segments
+    allowed = np.empty((users, -(-width // SEGMENT) * SEGMENT), np.float32)  # padded to full segments
     allowed[:, :width], allowed[:, width:] = scores, -np.inf
     forbid(allowed, forbidden)
-    values, items = (found.cpu().numpy() for found in _largest(torch.from_numpy(allowed).to(device), k + 1))
+    values, items = (part.cpu().numpy() for part in _largest(torch.from_numpy(allowed).to(device), k + 1))
     tied = np.flatnonzero((values[:, k - 1 : k] <= values[:, k:]).any(1))
     values, items = values[:, :k], items[:, :k]
     for row in tied:  # torch breaks ties at the end as it likes
@@ -57,7 +57,7 @@ def top_k(
 def _largest(scores: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     """The ``k`` largest of each row and their columns, or all; sought in the ``k`` segments with the largest maxima.
 
-    Rows are of whole segments.
+    Rows are padded to full segments.
     """
     segments = scores.view(len(scores), scores.shape[1] // SEGMENT, SEGMENT)
     if segments.shape[1] <= 2 * k:
@@ -85,16 +85,16 @@ def weighted_sum(parts: Iterable[np.ndarray], weights: np.ndarray) -> np.ndarray
     first, *others = sums.values()
     for other in others:
         first += other
-    found: np.ndarray = first.numpy()
-    return found
+    total: np.ndarray = first.numpy()
+    return total
 
 
 def standard_scores(scores: np.ndarray) -> np.ndarray:
     """Each row to mean 0 and standard deviation 1; rows without any difference to 0."""
-    found = torch.from_numpy(scores)
-    found = found - found.mean(1, keepdim=True)
-    deviation = torch.linalg.vector_norm(found, dim=1, keepdim=True) / found.shape[1] ** 0.5
-    return found.mul_(torch.where(deviation < 1e-9, 0, 1 / deviation)).numpy()
+    rows = torch.from_numpy(scores)
+    rows = rows - rows.mean(1, keepdim=True)
+    deviation = torch.linalg.vector_norm(rows, dim=1, keepdim=True) / rows.shape[1] ** 0.5
+    return rows.mul_(torch.where(deviation < 1e-9, 0, 1 / deviation)).numpy()
 
 
 def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def some_users(users: np.ndarray, items: int) -> np.ndarray:
 
 
 def blocks_of(users: np.ndarray, items: int) -> list[np.ndarray]:
-    """Users in blocks whose scores stay small, of whole passes of a walk where there is room for one."""
+    """Users in blocks whose scores stay small, of full passes of a walk where there is room for one."""
     passes, most = BLOCK_SCORES // max(items, 1) // PASS_USERS, MOST_SCORES // max(items, 1)
     size = max(min(max(passes, 1) * PASS_USERS, most), 1)
     return [users[a : a + size] for a in range(0, len(users), size)]

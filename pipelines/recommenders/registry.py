@@ -36,8 +36,8 @@ class Entry:
     def load(self) -> "type[Recommender]":
         """The class."""
         module, _, name = self.home.partition(":")
-        found: type[Recommender] = getattr(importlib.import_module(module), name)
-        return found
+        recommender: type[Recommender] = getattr(importlib.import_module(module), name)
+        return recommender
 
 
 _HERE = "pipelines.recommenders"

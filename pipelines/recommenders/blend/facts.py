@@ -23,8 +23,8 @@ class ItemFacts:
 
     Log popularity among users of like activity (1, 2, 3-4, 5-8, ... items) and among the items' neighbours; leading
     directions of the interactions of all but the most active users (randomized SVD,
-    https://arxiv.org/abs/0909.4061) and of each modality. Directions are found once, in ``fit``; later inputs are
-    projected on them.
+    https://arxiv.org/abs/0909.4061) and of each modality. Directions are computed in ``fit_transform``; later inputs
+    are projected on them.
     """
 
     def fit_transform(self, inputs: Inputs) -> np.ndarray:
@@ -73,6 +73,6 @@ def _stratum(activity: np.ndarray) -> np.ndarray:
 
 def _contents(inputs: Inputs) -> dict[str, np.ndarray | sparse.csr_matrix]:
     """What each modality says of items, one row an item: its vector, or its similarity to all others."""
-    found: dict[str, np.ndarray | sparse.csr_matrix] = {m: centred(v) for m, v in inputs.content.items()}
-    found |= {m: normalized(g) for m, g in inputs.graphs.items() if m not in found}
-    return dict(sorted(found.items()))
+    contents: dict[str, np.ndarray | sparse.csr_matrix] = {m: centred(v) for m, v in inputs.content.items()}
+    contents |= {m: normalized(g) for m, g in inputs.graphs.items() if m not in contents}
+    return dict(sorted(contents.items()))

@@ -16,7 +16,7 @@ from pipelines.recommenders.blend.likelihood import Choices, Weights, channel, c
 from pipelines.recommenders.graph import Walker
 from pipelines.recommenders.item_graphs import centred
 from pipelines.recommenders.lightgcn import LightGCN
-from pipelines.recommenders.matrices import pack, scaled, unit_rows, unpack
+from pipelines.recommenders.matrices import pack, scaled, unit_or_empty, unit_or_zero, unpack
 from pipelines.recommenders.ranking import MIN_USERS, blocks_of, some_users, top_k
 
 HIDDEN = 5  # one liked item in so many is hidden to learn from
@@ -134,10 +134,10 @@ class _Sources:
         known = np.flatnonzero(np.diff(inputs.positives.tocsc().indptr))
         parts = {m: centred(v) for m, v in sorted(inputs.content.items())}
         given = {m: g.tocsr() for m, g in sorted(inputs.graphs.items()) if m not in parts}
-        whole = weighted_content(parts, known, self.links)
-        self.near = [kernel(whole, known, targets, s) for s in (BROAD, NARROW)] if parts else []
+        joined = weighted_content(parts, known, self.links)
+        self.near = [kernel(joined, known, targets, s) for s in (BROAD, NARROW)] if parts else []
         self.near += [kernel(v, known, targets, BROAD) for v in parts.values()]
-        shown = np.isin(np.arange(len(whole)), known).astype(np.float32)
+        shown = np.isin(np.arange(len(joined)), known).astype(np.float32)
         self.near += [scaled((g[targets] @ sparse.diags_array(shown)).tocsr(), 1.0, 0.0) for g in given.values()]
         self.users, self.carried = network.users, [n @ network.items for n in self.near]
         self.vectors, self.alike = list(parts.values()), [g[:, targets].tocsr() for g in given.values()]
@@ -148,14 +148,14 @@ class _Sources:
 
         For each kernel walks of one step and of two and LightGCN, then cosines of each modality.
         """
-        history, own = unit_rows(inputs.positives[users]), self.users[users]
-        found, walks = [], self._walked(users, inputs.device)
+        history, own = unit_or_empty(inputs.positives[users]), self.users[users]
+        channels, walks = [], self._walked(users, inputs.device)
         for k, carried in enumerate(self.carried):
-            mine = slice(k * len(self.targets), (k + 1) * len(self.targets))
-            found += [channel(np.ascontiguousarray(walk[:, mine]), signed=False) for walk in walks]
-            found.append(channel(own @ carried.T, signed=True))
-        found += [channel((history @ v) @ v[self.targets].T, signed=True) for v in self.vectors]
-        return [*found, *(channel((history @ g).toarray(), signed=True) for g in self.alike)]
+            of_kernel = slice(k * len(self.targets), (k + 1) * len(self.targets))
+            channels += [channel(np.ascontiguousarray(walk[:, of_kernel]), signed=False) for walk in walks]
+            channels.append(channel(own @ carried.T, signed=True))
+        channels += [channel((history @ v) @ v[self.targets].T, signed=True) for v in self.vectors]
+        return [*channels, *(channel((history @ g).toarray(), signed=True) for g in self.alike)]
 
     def _walked(self, users: np.ndarray, device: str) -> list[np.ndarray]:
         """Walks of one step and of two, carried by each kernel: (users, kernels x targets)."""
@@ -219,11 +219,9 @@ def weighted_content(parts: dict[str, np.ndarray], known: np.ndarray, links: spa
     )
     degree = np.asarray(seen.multiply(seen).sum(0)).ravel()
     together = [((seen @ p).astype(np.float64) ** 2).sum() - degree @ o for p, o in zip(rows, own, strict=True)]
-    found = np.maximum(np.linalg.lstsq(gram, np.array(together), rcond=None)[0], 0)
-    weights = found / found.sum() if found.any() else np.full(len(rows), 1 / len(rows))
-    whole = np.hstack([np.float32(w**0.5) * p for w, p in zip(weights, parts.values(), strict=True)])
-    length = np.linalg.norm(whole, axis=1, keepdims=True)
-    return (whole / np.where(length > 0, length, 1)).astype(np.float32)
+    fitted = np.maximum(np.linalg.lstsq(gram, np.array(together), rcond=None)[0], 0)
+    weights = fitted / fitted.sum() if fitted.any() else np.full(len(rows), 1 / len(rows))
+    return unit_or_zero(np.hstack([np.float32(w**0.5) * p for w, p in zip(weights, parts.values(), strict=True)]))
 
 
 def kernel(vectors: np.ndarray, known: np.ndarray, targets: np.ndarray, sharpness: float) -> sparse.csr_matrix:
@@ -237,6 +235,6 @@ def kernel(vectors: np.ndarray, known: np.ndarray, targets: np.ndarray, sharpnes
         columns[a : a + BLOCK] = known[nearest]
         values[a : a + BLOCK] = np.exp(sharpness * (cosine - 1)) * there[rows, None]
     row = np.repeat(np.arange(len(targets)), k)
-    found = sparse.csr_matrix((values.ravel(), (row, columns.ravel())), shape=(len(targets), len(vectors)))
-    found.eliminate_zeros()
-    return scaled(found, 1.0, 0.0)
+    weights = sparse.csr_matrix((values.ravel(), (row, columns.ravel())), shape=(len(targets), len(vectors)))
+    weights.eliminate_zeros()
+    return scaled(weights, 1.0, 0.0)

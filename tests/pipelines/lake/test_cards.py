@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from pipelines.lake.cards import chosen_settings, load_arrays, load_recommenders, made_from, model_files
+from pipelines.lake.cards import chosen_settings, files_of_model, load_arrays, load_recommenders, made_from
 from pipelines.lake.storage import Lake, StorageError
 from pipelines.recommenders.base import Arrays, Inputs
 from pipelines.recommenders.neighbours import Popularity, UserCF
@@ -19,7 +19,7 @@ INPUTS = Inputs(sparse.csr_matrix(np.array([[1, 0, 2], [0, 3, 0]], np.float32)))
 def lake(tmp_path: Path) -> Lake:
     lake = tiny_lake(tmp_path, [event("u", "a", at(9))], [{"item_id": i} for i in "abc"])
     for model, settings in ((Popularity(), {}), (UserCF(7), {"neighbours": 7})):
-        files = model_files(model.fit(INPUTS).state(), {"settings": settings})
+        files = files_of_model(model.fit(INPUTS).state(), {"settings": settings})
         lake.publish_files(f"model_{model.name}", DAY, files, inputs=made_from(lake, DAY))
     return lake
 
@@ -40,7 +40,7 @@ def test_a_model_of_other_tables_is_refused(lake: Lake) -> None:
 
 def test_vectors_that_were_made_again_are_other_tables(lake: Lake) -> None:
     publish_vectors(lake, "text", {"t1": [1, 0]})
-    files = model_files(Popularity().fit(INPUTS).state(), {"settings": {}})
+    files = files_of_model(Popularity().fit(INPUTS).state(), {"settings": {}})
     lake.publish_files("model_popularity", DAY, files, inputs=made_from(lake, DAY))
     load_recommenders(lake, DAY, ["popularity"], INPUTS)
     publish_vectors(lake, "text", {"t1": [0, 1]})
@@ -59,10 +59,10 @@ def test_settings_are_those_of_the_latest_search_up_to_the_night(lake: Lake) -> 
     assert chosen_settings(lake, DAY) == {}
     for day, ridge in ((8, 1.0), (9, 2.0), (11, 3.0)):
         card = {"settings": {"ease": {"ridge": ridge}}}
-        lake.publish_files("model_settings", DAY.replace(day=day), model_files({}, card))
+        lake.publish_files("model_settings", DAY.replace(day=day), files_of_model({}, card))
     assert chosen_settings(lake, DAY) == {"ease": {"ridge": 2.0}}
 
 
 def test_the_same_model_has_the_same_bytes() -> None:
     state: Arrays = {"b": np.eye(2, dtype=np.float32)[::-1], "a": np.arange(3)}
-    assert model_files(state, {"x": 1, "y": 2}) == model_files(dict(reversed(state.items())), {"y": 2, "x": 1})
+    assert files_of_model(state, {"x": 1, "y": 2}) == files_of_model(dict(reversed(state.items())), {"y": 2, "x": 1})

@@ -27,7 +27,7 @@ def test_relevant_is_what_users_came_to_like_late_and_had_not_seen() -> None:
     assert relevant_after(data, 3.0, None).toarray().tolist() == [[1, 1, 0], [0, 1, 0]]
 
 
-def unit_rows(*rows: tuple[float, float]) -> list[list[float]]:
+def unit(*rows: tuple[float, float]) -> list[list[float]]:
     return [list(r) for r in rows]
 
 
@@ -47,8 +47,8 @@ def test_rows_of_inputs_are_those_of_users_and_items(tmp_path: Path) -> None:
     assert inputs.positives.toarray()[:, 0].tolist() == [0, 0, 0], "a skip is no positive feedback"
     assert inputs.positives[1, 1] == pytest.approx(0.5 ** (1 / 30))
     assert inputs.content["text"].tolist() == [pytest.approx([0.6, 0.8]), [0, 0]], "zero where there is no content"
-    assert inputs.uploads["text"].tolist() == unit_rows((0, 0), (0, 0), (0, 1))
-    assert inputs.fused.tolist() == unit_rows((1, 0), (0, 1))
+    assert inputs.uploads["text"].tolist() == unit((0, 0), (0, 0), (0, 1))
+    assert inputs.fused.tolist() == unit((1, 0), (0, 1))
     assert inputs.user_vectors.tolist() == [[0, 0], pytest.approx([0.6, 0.8]), [0, 1]]
     assert inputs.has_signal.tolist() == [False, True, True]
     assert [h.tolist() for h in inputs.histories] == [[], [1], []]
