@@ -1,5 +1,7 @@
 """Who is judged by what."""
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,9 +9,11 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from pipelines.evaluate import Judgement, evaluate_model, judge
+from pipelines.config import Recommend
+from pipelines.evaluate import Judgement, evaluate, evaluate_model, judge
+from pipelines.lake.storage import Lake
 from pipelines.night.events import COLUMNS, Feedback
-from tests.lakes import at, event, rows_of
+from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 
 
 def test_slices_of_the_evaluation() -> None:
@@ -106,3 +110,65 @@ def test_cutoffs_beyond_the_lists_are_left_out() -> None:
 
 def test_a_user_without_any_list_hits_nothing() -> None:
     assert value_of([("u", 1, "b")], 10, 10)["recall", "all"] == (0.5, 2)
+
+
+EVENTS = [
+    event("u", "a", at(8)),  # before the lists
+    event("u", "b", at(10)), event("u", "a", at(10, 13)), event("u", "gone", at(10)), event("v", "c", at(10), "skip"),
+    event("z", "b", at(11)),  # after the night
+]  # fmt: skip
+
+
+def lists_of_yesterday(lake: Lake) -> None:
+    lake.publish("std_items", DAY - timedelta(days=1), rows_of("std_items", [{"item_id": i} for i in "abc"]))
+    rows = [("ease", "*", 1, "a"), ("ease", "u", 1, "c"), ("ease", "u", 2, "b"), ("popularity", "*", 1, "b")]
+    names = ("model", "user_id", "rank", "item_id")
+    table = rows_of("reco_candidates", [dict(zip(names, r, strict=True)) | {"score": 1.0} for r in rows])
+    lake.publish("reco_candidates", DAY - timedelta(days=1), table)
+
+
+def test_the_lists_of_the_night_before_are_judged_by_the_events_of_the_day(tmp_path: Path) -> None:
+    """User u likes b, which is new to u; a was met before, gone is in no catalogue, v likes nothing, z comes later."""
+    lake = tiny_lake(tmp_path, EVENTS, [{"item_id": i} for i in "abcd"])
+    lists_of_yesterday(lake)
+    (manifest,) = evaluate(config_of(tmp_path), lake, DAY)
+    rows = {(r["model"], r["metric"], r["k"], r["slice"]): r for r in lake.read("eval_offline", DAY).to_pylist()}
+    assert manifest.rows == len(rows)
+    assert manifest.inputs.keys() == {"reco_candidates"}
+    values = {model: rows[model, "mrr", 10, "all"] for model in ("ease", "popularity")}
+    assert {m: (r["value"], r["n_users"]) for m, r in values.items()} == {"ease": (0.5, 1), "popularity": (1.0, 1)}
+    assert rows["ease", "mrr", 20, "user_warm"]["value"] == 0.5
+    assert ("ease", "mrr", 20, "user_cold") not in rows, "nobody is cold"
+    assert rows["ease", "coverage", 10, "all"]["value"] == pytest.approx(1.0)
+    assert rows["popularity", "coverage", 10, "all"]["value"] == pytest.approx(1 / 3)
+
+
+def test_seen_items_count_where_lists_may_hold_them(tmp_path: Path) -> None:
+    lake = tiny_lake(tmp_path, EVENTS, [{"item_id": i} for i in "abcd"])
+    lists_of_yesterday(lake)
+    list(evaluate(config_of(tmp_path, recommend=Recommend(filter_seen=False)), lake, DAY))
+    table = lake.read("eval_offline", DAY).to_pylist()
+    (recall,) = (r for r in table if (r["model"], r["metric"], r["k"], r["slice"]) == ("ease", "recall", 10, "all"))
+    assert (recall["value"], recall["n_users"]) == (0.5, 1), "of a and b, b is listed"
+
+
+def test_a_first_night_has_nothing_to_judge(tmp_path: Path) -> None:
+    lake = tiny_lake(tmp_path, EVENTS, [{"item_id": "a"}])
+    (manifest,) = evaluate(config_of(tmp_path), lake, DAY)
+    assert (manifest.rows, manifest.inputs) == (0, {})
+    assert lake.read("eval_offline", DAY).num_rows == 0
+
+
+def test_an_item_that_nobody_met_is_cold_and_users_who_like_none_are_left_out() -> None:
+    """User u comes to like b (met) and c (not), x likes b alone; each slice divides by the users that it has."""
+    found = judged_by(
+        [event("v", "b", at(9))], [event("u", "b", at(10)), event("u", "c", at(10)), event("x", "b", at(10))]
+    )
+    lists = pa.table({"user_id": ["u", "u", "x"], "rank": [1, 2, 1], "item_id": ["b", "a", "c"]})
+    rows = evaluate_model("m", lists, found, 10)
+    value = {(r["metric"], r["slice"]): (r["value"], r["n_users"]) for r in rows if r["k"] == 10}
+    assert value["recall", "all"] == (0.25, 2)
+    assert value["recall", "item_warm"] == (0.5, 2)
+    assert value["recall", "item_cold"] == (0.0, 1)
+    assert value["recall", "user_cold"] == (0.25, 2)
+    assert ("recall", "user_warm") not in value

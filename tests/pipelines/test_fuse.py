@@ -11,9 +11,11 @@ from encoders.space.alignment import card_bytes, load_aligner, train_aligner
 from encoders.space.features import Features, Uploads
 from encoders.space.fusion import fuse_users
 from encoders.space.ragged import Ragged
-from pipelines.fuse import Aligner, ItemShards, Space, UserShards, item_rows, user_rows
+from pipelines.config import Aligner as Settings
+from pipelines.config import Compute
+from pipelines.fuse import Aligner, ItemShards, Space, UserShards, fuse, item_rows, user_rows
 from pipelines.lake.storage import Lake
-from tests.lakes import DAY, at, event, night_of, publish_vectors, tiny_lake
+from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, tiny_lake
 from tests.pipelines.night.test_inputs import with_vectors
 
 DIM = 8
@@ -105,3 +107,34 @@ def test_the_aligner_is_the_nights_own(lake: Lake, aligner: Aligner) -> None:
     state = aligner.model.state_dict()
     assert all(bool((state[k] == v).all()) for k, v in other.state_dict().items())
     assert aligner.device == "cpu"
+
+
+def test_the_stage_publishes_every_row_in_order_however_rows_are_cut(lake: Lake) -> None:
+    made = []
+    for rows in (2, 2048):
+        items, users = fuse(config_of(lake.root, compute=Compute(shard_rows=rows)), lake, DAY)
+        digest = lake.require("model_aligner", DAY).content_digest
+        assert [(m.table, m.rows, m.inputs) for m in (items, users)] == [
+            ("feat_items", 3, {"model_aligner": digest}),
+            ("feat_users", 3, {"model_aligner": digest}),
+        ]
+        made.append([lake.read(table, DAY) for table in ("feat_items", "feat_users")])
+    assert made[0] == made[1]
+    items, users = made[1]
+    night, aligner = night_of(lake), Space(str(lake.root), DAY, "cpu").load()
+    assert items["item_id"].to_pylist() == ["a", "b", "c"]
+    all_items, all_users = (s.of(slice(0, 3)) for s in (ItemShards(night), UserShards(night, 50)))
+    expected = item_rows(aligner, all_items), user_rows(aligner, all_users)
+    assert items["vector"].to_pylist() == expected[0]["vector"].to_pylist()
+    assert users["user_id"].to_pylist() == ["u", "v", "w"]
+    assert (
+        users["vector"].to_pylist() == user_rows(aligner, UserShards(night, 50).of(slice(0, 3)))["vector"].to_pylist()
+    )
+    assert not list((lake.root / "cache").glob("[!.]*")), "shards are removed"
+
+
+def test_the_history_that_describes_a_user_is_configured(lake: Lake) -> None:
+    list(fuse(config_of(lake.root, aligner=Settings(history=1)), lake, DAY))
+    one = lake.read("feat_users", DAY)["vector"][0].as_py()
+    list(fuse(config_of(lake.root), lake, DAY))
+    assert one != lake.read("feat_users", DAY)["vector"][0].as_py()

@@ -1,22 +1,39 @@
 """Lists, ids and what serves: by hand."""
 
 import hashlib
+from dataclasses import replace
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
 from encoders.space.ragged import Ragged
+from pipelines.align import align
+from pipelines.config import Aligner, Compute, Recommend
+from pipelines.fuse import fuse
+from pipelines.lake.storage import Lake
 from pipelines.learning.reasons import Space
-from pipelines.recommenders.base import Inputs
+from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.transfer import Transfer
-from pipelines.score import Loaded, candidates, recommendation_id, scored, served
+from pipelines.score import (
+    Loaded,
+    ScoreBlock,
+    Serving,
+    candidates,
+    recommendation_id,
+    save_night,
+    score,
+    scored,
+    served,
+)
+from pipelines.train import train
+from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, tiny_lake
 from tests.toy import Fixed
-
-DAY = date(2026, 3, 10)
 
 
 @pytest.fixture
@@ -111,3 +128,107 @@ def test_without_transfer_new_items_are_ranked_by_the_hybrids_own_scores(night: 
     *_, (name, scores, chances) = scored([one, hybrid], night.inputs, np.arange(3))
     assert name == "hybrid"
     assert chances is scores
+
+
+def listed(night: Loaded, folder: Path, serving: Serving) -> dict[str, list[tuple[str, str]]]:
+    """User and item of each row of each shard that a block of all users makes, by its name."""
+    block = ScoreBlock(str(folder), DAY, serving, str(folder), "cpu")
+    block.night = night
+    paths = [Path(p) for p in block.process((0, 3, 3))]
+    tables = {p.stem.split("-")[0]: pq.read_table(p) for p in paths}
+    return {n: list(zip(t["user_id"].to_pylist(), t["item_id"].to_pylist(), strict=True)) for n, t in tables.items()}
+
+
+def with_models(night: Loaded, *models: Recommender) -> Loaded:
+    return replace(night, models=list(models))
+
+
+def test_a_block_lists_every_recommender_and_serves_one(night: Loaded, tmp_path: Path) -> None:
+    """Item a is all that anybody likes, and user u has met it."""
+    models = Fixed("one", [[3, 2, 1]] * 3), Fixed("two", [[1, 2, 3]] * 3)
+    serving = Serving(("one", "two"), "two", 2, True, 1)
+    found = listed(with_models(night, *models), tmp_path, serving)
+    two = [("*", "c"), ("*", "b"), ("u", "c"), ("u", "b"), ("z", "c"), ("z", "b")]
+    one = [("*", "a"), ("*", "b"), ("u", "b"), ("u", "c"), ("z", "a"), ("z", "b")]
+    assert found == {"one": one, "two": two, "served": two}, "only a hybrid keeps places for new items"
+    everything = listed(with_models(night, *models), tmp_path, replace(serving, filter_seen=False, serve="one"))
+    assert everything["one"][2:4] == [("u", "a"), ("u", "b")]
+    assert everything["served"] == everything["one"]
+
+
+def test_the_last_places_of_a_hybrid_list_are_for_new_items(night: Loaded, tmp_path: Path) -> None:
+    one = Fixed("one", [[3, 2, 1]] * 3)
+    hybrid = Hybrid(facts=False).given({"one": one})
+    hybrid.channels_of = {s: np.ones(1, np.float32) for s in ("warm", "cold")}
+    hybrid.prior = {s: np.zeros(3, np.float32) for s in ("warm", "cold")}
+    liked = replace(with_models(night, one, hybrid), liked=np.array([True, True, False]))
+    serving = Serving(("one", "hybrid"), "hybrid", 2, False, 1)
+    assert listed(liked, tmp_path, serving)["served"] == [(u, i) for u in "*uz" for i in "ac"], "c is new"
+    assert listed(liked, tmp_path, serving)["one"] == [(u, i) for u in "*uz" for i in "ab"]
+    without = replace(serving, new_items=0)
+    assert listed(liked, tmp_path, without)["served"] == [(u, i) for u in "*uz" for i in "ab"]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Lake:
+    """Features of a night: u likes a and b, v likes a and skips c; c and d are new, and d has no vectors."""
+    events = [event(u, i, at(10)) for u, i in ("ua", "ub", "va")] + [event("v", "c", at(10), "skip")]
+    items = [{"item_id": i, "text_sha256": f"t{i}", "text": i} for i in "abc"] + [{"item_id": "d"}]
+    upload = {"user_id": "w", "content_sha256": "tb", "modality": "text", "text": "b", "created_at": at(10)}
+    lake = tiny_lake(tmp_path, events, items, [upload])
+    publish_vectors(lake, "text", {"ta": [1, 0], "tb": [0.6, 0.8], "tc": [0, 1]})
+    publish_vectors(lake, "image", {})
+    config = config_of(tmp_path, aligner=Aligner(dim=8, heads=2, kind="ridge"))
+    for stage in (align, fuse):
+        list(stage(config, lake, DAY))
+    return lake
+
+
+def test_the_stage_lists_every_recommender_for_every_user(shop: Lake) -> None:
+    made = []
+    for rows in (2, 2048):
+        recommend = Recommend(models=("popularity", "item_cf"), serve="popularity", k=2, event_weights={"skip": -1.0})
+        config = config_of(shop.root, recommend=recommend, compute=Compute(shard_rows=rows))
+        list(train(config, shop, DAY))
+        first, second = score(config, shop, DAY)
+        assert (first.table, second.table) == ("reco_candidates", "recommendations")
+        assert first.inputs.keys() == second.inputs.keys() == {"model_popularity", "model_item_cf"}
+        made.append([shop.read(t, DAY) for t in ("reco_candidates", "recommendations")])
+    assert made[0] == made[1], "however users are cut"
+    lists: dict[tuple[str, str], list[str]] = {}
+    for r in made[1][0].sort_by([("rank", "ascending")]).to_pylist():
+        lists.setdefault((r["model"], r["user_id"]), []).append(r["item_id"])
+    assert lists == {
+        ("popularity", "*"): ["a", "b"], ("popularity", "u"): ["c", "d"],
+        ("popularity", "v"): ["b", "d"], ("popularity", "w"): ["a", "b"],
+        ("item_cf", "*"): ["a", "b"], ("item_cf", "u"): ["c", "d"],
+        ("item_cf", "v"): ["b", "d"], ("item_cf", "w"): ["a", "b"],
+    }  # fmt: skip
+    served = {(r["user_id"], r["item_id"]): r for r in made[1][1].to_pylist()}
+    assert {r["model"] for r in served.values()} == {"popularity"}
+    assert served["v", "b"]["recommendation_id"] == recommendation_id(DAY, "popularity", "v", "b")
+    assert {k: r["reason_code"] for k, r in served.items()} == {
+        ("*", "a"): "popular", ("*", "b"): "popular", ("u", "c"): served["u", "c"]["reason_code"],
+        ("u", "d"): "new", ("v", "b"): served["v", "b"]["reason_code"], ("v", "d"): "new",
+        ("w", "a"): "similar_to_uploads", ("w", "b"): "similar_to_uploads",
+    }  # fmt: skip
+    alike = [r for r in served.values() if r["reason_code"] == "similar_to_history"]
+    assert all((r["reason_modality"], r["reason_attention"]) == ("text", 1.0) for r in alike)
+    assert all(set(r["reason_item_ids"]) <= set("ab") for r in alike)
+
+
+def test_what_workers_read_is_what_the_night_has(shop: Lake, tmp_path: Path) -> None:
+    night, folder = night_of(shop), tmp_path / "shards"
+    assert save_night(night, folder, "cpu") == (4, 4), "users u, v, w and anyone else; four items"
+    recommend = Recommend(models=("popularity",), serve="popularity")
+    list(train(config_of(shop.root, recommend=recommend), shop, DAY))
+    loaded = Loaded.of(shop, DAY, ("popularity",), folder, "cpu")
+    assert (loaded.users.tolist(), loaded.items.tolist()) == (["*", "u", "v", "w"], ["a", "b", "c", "d"])
+    assert loaded.seen.toarray().tolist() == [[0] * 4, [1, 1, 0, 0], [1, 0, 1, 0], [0] * 4]
+    assert loaded.liked.tolist() == [True, True, False, False]
+    table = shop.read("feat_items", DAY)
+    assert loaded.space.aligned["text"][3].tolist() == [0] * 8, "what has no text has no vector"
+    assert loaded.space.aligned["text"][:3].tolist() == table["vector_text"].to_pylist()[:3]
+    assert loaded.space.attention["text"].tolist() == table["attention_text"].to_pylist()
+    assert loaded.space.aligned.keys() == {"text"}
+    assert [m.name for m in loaded.models] == ["popularity"]

@@ -42,6 +42,7 @@ def test_attention_times_cosine_picks_the_modality() -> None:
 
     assert modality(0.4) == ("text", 0.4), ".4 x 1 against .6 x .6"
     assert modality(0.3) == ("image", 0.7), ".3 x 1 against .7 x .6"
+    assert modality(0.36) == ("image", 0.64), ".36 x 1 against .64 x .6; sums would say text"
 
 
 def test_where_nothing_speaks_an_item_is_new_or_popular() -> None:
