@@ -101,7 +101,7 @@ class Reuse:
 def features_of(
     contents: pa.ListArray, keys: pa.Array, matrix: np.ndarray, sequence: tuple[int, int] | None = None
 ) -> Features:
-    """Vectors of items, each the mean of those of its contents that have one.
+    """Vectors of items, each in the direction of the mean of those of its contents that have one.
 
     Args:
         contents: content sha256s of each item.
@@ -113,13 +113,11 @@ def features_of(
     owner = np.repeat(np.arange(len(contents)), np.asarray(pc.list_value_length(contents)))
     owner, row = owner[row >= 0], row[row >= 0]
     count = np.bincount(owner, minlength=len(contents))
-    mean = np.zeros((len(contents), matrix.shape[1]), np.float32)
+    total = np.zeros((len(contents), matrix.shape[1]), np.float32)
     place = Ragged.grouped(owner, row, len(contents)).place
     for n in range(int(count.max(initial=0))):  # the n-th content of every item that has so many
-        mean[owner[place == n]] += matrix[row[place == n]]
-    several = count > 1
-    mean[several] /= count[several, None].astype(np.float32)
-    return Features(unit_rows(mean), count > 0, sequence)
+        total[owner[place == n]] += matrix[row[place == n]]
+    return Features(unit_rows(total), count > 0, sequence)
 
 
 def uploads_of(

@@ -1,5 +1,6 @@
 """The std tables of a night from real files: days, zones, duplicates, late events, accounts."""
 
+import hashlib
 from datetime import date
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import pytest
 
 from pipelines.config import Config, Paths, Source
 from pipelines.lake.storage import Lake
-from pipelines.standardize import standardize
+from pipelines.standardize import SECTIONS, standardize
 from tests.lakes import at
+from tests.payloads import picture
 from tests.shop import write_jsonl
 
 HEAD = "user_id,item_id,event,value,event_at\n"
@@ -101,3 +103,66 @@ def test_events_after_the_day_wait_for_their_night(tmp_path: Path) -> None:
     lake = made(config_at(tmp_path))
     assert lake.days("std_interactions") == [date(2026, 3, 9), date(2026, 3, 10)]
     assert lake.read("std_interactions", date(2026, 3, 10)).num_rows == 1
+
+
+def catalogue_with_media(root: Path) -> None:
+    """Items a to d: a picture, a broken one that b and c share, one that is not there; and an upload of another."""
+    media = root / "raw" / "media"
+    media.mkdir(parents=True)
+    for name, content in (
+        ("ok.png", picture()),
+        ("torn.png", b"torn"),
+        ("up.png", picture(colour="blue")),
+        ("z.png", picture()),
+    ):
+        (media / name).write_bytes(content)
+    rows = [("a", ["ok.png"]), ("b", ["torn.png", "ok.png"]), ("c", ["torn.png"]), ("d", ["gone.png", "z.png"])]
+    items = [{"item_id": i, "title": i, "images": [f"media/{n}" for n in names]} for i, names in rows]
+    write_jsonl(root / "raw" / "items" / "m.jsonl", items)
+    upload = {"user_id": "u", "image": "media/up.png", "created_at": "2026-03-09T00:00:00Z"}
+    write_jsonl(root / "raw" / "user_content" / "u.jsonl", [upload])
+
+
+def test_broken_media_are_reported_once_and_bad_references_where_they_stand(tmp_path: Path) -> None:
+    config = config_at(tmp_path)
+    catalogue_with_media(tmp_path)
+    lake = made(config)
+    rejected = lake.read("quarantine", date(2026, 3, 10)).to_pylist()
+    assert [(r["stage"], r["source"], r["position"], r["reason"]) for r in rejected] == [
+        ("media", "items/m.jsonl", 4, "missing_file"),
+        ("media", "media/torn.png", 0, "undecodable_image"),
+    ]
+    ok, up = (hashlib.sha256(c).hexdigest() for c in (picture(), picture(colour="blue")))
+    media = {r["sha256"]: r for r in lake.read("std_media", date(2026, 3, 10)).to_pylist()}
+    assert media.keys() == {ok, up}
+    assert (media[ok]["uri"], media[ok]["kind"], media[ok]["format"]) == ("media/ok.png", "image", "png"), (
+        "first by name"
+    )
+    assert (media[ok]["width_px"], media[ok]["height_px"], media[ok]["size_bytes"]) == (50, 40, len(picture()))
+    items = {r["item_id"]: r for r in lake.read("std_items", date(2026, 3, 10)).to_pylist()}
+    assert {i: r["image_sha256s"] for i, r in items.items()} == {"a": [ok], "b": [ok], "c": [], "d": [ok], "x": []}
+    (upload,) = lake.read("std_user_content", date(2026, 3, 10)).to_pylist()
+    assert (upload["user_id"], upload["content_sha256"], upload["uri"]) == ("u", up, "media/up.png")
+
+
+def test_each_table_of_the_night_is_made_with_its_rows_accounted_for(tmp_path: Path) -> None:
+    config = config_at(tmp_path)
+    log(
+        tmp_path,
+        "a.csv",
+        "u,x,view,,2026-03-10T16:00:00Z",
+        "u,x,view,,2026-03-10T16:00:00Z",
+        "u,,view,,2026-03-10T16:00:00Z",
+    )
+    lake = Lake(config.paths.data / "lake")
+    manifests = list(standardize(config, lake, date(2026, 3, 10)))
+    tables = ["std_items", "std_user_content", "std_media", "quarantine", "ingest_files"]
+    assert [m.table for m in manifests] == ["std_interactions"] * 2 + tables
+    assert [m.partition for m in manifests[:2]] == ["2026-03-09", "2026-03-10"]
+    assert {m.config_digest for m in manifests} == {config.digest(*SECTIONS)}
+    files = {r["source"]: r for r in lake.read("ingest_files", date(2026, 3, 10)).to_pylist()}
+    rows = ("rows_in", "rows_out", "rows_superseded", "rows_quarantined")
+    assert [files["interactions/a.csv"][c] for c in rows] == [3, 1, 0, 2]
+    assert [files["items/a.jsonl"][c] for c in rows] == [1, 1, 0, 0]
+    reasons = {(r["position"], r["reason"]) for r in lake.read("quarantine", date(2026, 3, 10)).to_pylist()}
+    assert reasons == {(3, "duplicate"), (4, "missing_item_id")}

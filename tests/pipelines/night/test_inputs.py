@@ -8,12 +8,28 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
+from encoders.space.alignment import load_aligner
+from encoders.space.features import Uploads
+from encoders.space.fusion import fuse_users
 from encoders.space.ragged import Ragged
+from pipelines.align import align
+from pipelines.config import Aligner
+from pipelines.fuse import fuse
+from pipelines.lake.cards import load_card
 from pipelines.lake.tables import TABLES
 from pipelines.night.events import Dataset
-from pipelines.night.inputs import load_inputs, load_inputs_from, load_sparse, relevant_after, save_inputs, save_sparse
+from pipelines.night.inputs import (
+    load_inputs,
+    load_inputs_from,
+    load_sparse,
+    load_validation,
+    relevant_after,
+    save_inputs,
+    save_sparse,
+)
+from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs
-from tests.lakes import DAY, at, event, night_of, publish_vectors, tiny_lake
+from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, tiny_lake
 
 
 def test_relevant_is_what_users_came_to_like_late_and_had_not_seen() -> None:
@@ -82,3 +98,54 @@ def test_what_workers_read_back_is_what_was_written(tmp_path: Path) -> None:
     assert isinstance(read.fused, np.memmap), "pages are read when they are used"
     save_sparse(positives.T.tocsr(), tmp_path / "night", "other")
     assert (load_sparse(tmp_path / "night", "other") != positives.T).nnz == 0
+
+
+def test_validation_cuts_the_last_days_off_and_forgets_uploads(tmp_path: Path) -> None:
+    """Of ten events on ten days the last fifth validates: two days, in which u comes to like i9 and i8."""
+    events = [event("u", f"i{d}", at(d, 23)) for d in range(1, 11)] + [event("v", "i1", at(10, 23))]
+    items = [{"item_id": f"i{d}", "text_sha256": f"t{d}", "text": "x"} for d in range(1, 11)]
+    upload = {"user_id": "z", "content_sha256": "t1", "modality": "text", "text": "x", "created_at": at(1)}
+    lake = tiny_lake(tmp_path, events, items, [upload])
+    angles = np.linspace(0, 1, 10)
+    publish_vectors(lake, "text", {f"t{d}": [np.cos(a), np.sin(a)] for d, a in zip(range(1, 11), angles, strict=True)})
+    config = config_of(tmp_path, ("text",), aligner=Aligner(dim=8, heads=2, kind="ridge"))
+    for stage in (align, fuse):
+        list(stage(config, lake, DAY))
+    night = Night.of(config, lake, DAY)
+    data, now = load_inputs(night, "cpu")
+    assert now.has_signal.tolist() == [False, True, True, True], "anyone else, u, v, and z who uploaded"
+    days = data.validation_days()
+    found = load_validation(night, data, now, 50, True, 7)
+    late = {i for i, age in zip(data.items[data.item], data.age_days, strict=True) if age < days} - {"i1"}
+    assert 0 < len(late) < 5
+    assert set(data.items[found.relevant[1].indices]) == late
+    assert (found.days, found.k) == (days, 7)
+    assert found.past.has_signal.tolist() == [False, True, False, False], "v comes in the last days, z has no likes"
+    assert found.past.uploads == {}
+    assert len(found.past.histories[1]) == 10 - len(late)
+    assert found.seen is not None
+    assert set(found.seen[1].indices) == set(found.past.histories[1].tolist())
+    assert load_validation(night, data, now, 50, False, 7).seen is None
+    weights = (lake.folder("model_aligner", DAY) / "aligner.safetensors").read_bytes()
+    aligner = load_aligner(weights, load_card(lake, "aligner", DAY))
+    expected = fuse_users(aligner, now.fused, found.past.histories, Uploads.none(4), 50, "cpu")
+    assert np.array_equal(found.past.user_vectors, expected)
+    latest = load_validation(night, data, now, 1, True, 7).past.user_vectors
+    assert not np.allclose(latest[1], expected[1]), "one item describes a user, not fifty"
+
+
+def test_a_modality_that_nobody_uploaded_has_rows_of_zeros(tmp_path: Path) -> None:
+    items = [{"item_id": "a", "text_sha256": "t1", "text": "x", "image_sha256s": ["i1"]}]
+    media = [{"sha256": "i1", "kind": "image", "format": "x", "uri": "1.jpg"}]
+    upload = {"user_id": "z", "content_sha256": "t2", "modality": "text", "text": "y", "created_at": at(1)}
+    lake = tiny_lake(tmp_path, [event("u", "a", at(9))], items, [upload], media)
+    publish_vectors(lake, "text", {"t1": [0.6, 0.8], "t2": [0, 1]})
+    publish_vectors(lake, "image", {"i1": [0, 1]})
+    for table, ids in (("feat_items", [{"item_id": "a"}]), ("feat_users", [{"user_id": "u"}, {"user_id": "z"}])):
+        vectors = pa.array([[1.0, 0.0]] * len(ids), pa.list_(pa.float32(), 2))
+        lake.publish(table, DAY, with_vectors(table, ids, vectors))
+    _, inputs = load_inputs(night_of(lake), "cpu")
+    assert {m: u.tolist() for m, u in inputs.uploads.items()} == {
+        "text": [[0, 0], [0, 0], [0, 1]],
+        "image": [[0, 0]] * 3,
+    }

@@ -168,3 +168,18 @@ def test_a_night_reads_no_partition_more_than_twice(shop: Path, opened: Counter[
         assert max(reads.values()) <= 2, reads
     assert sum(lake_at(shop).require("emb_text", d).rows for d in (FIRST, LAST))
     assert isinstance(lake_at(shop).read("std_items", LAST), pa.Table)
+
+
+def test_reuse_counts_what_earlier_nights_made_apart_from_what_is_copied(tmp_path: Path) -> None:
+    """Of five texts two are from earlier nights, two from this one and a later one, and one is nowhere."""
+    items = [{"item_id": i, "text_sha256": f"t{i}", "text": i} for i in "12345"]
+    lake = tiny_lake(tmp_path, [], items)
+    publish_vectors(lake, "text", {"t1": [1, 0], "t2": [1, 0]}, DAY - timedelta(days=1))
+    publish_vectors(lake, "text", {"t3": [1, 0]})
+    publish_vectors(lake, "text", {"t3": [0, 1], "t4": [1, 0]}, DAY + timedelta(days=1))
+    night = night_of(lake)
+    found = night.reuse("emb_text", "digest", night.needed("text"), lake.read("emb_text", DAY).slice(0, 0))
+    assert found.todo["content_sha256"].to_pylist() == ["t5"]
+    assert found.earlier == 2
+    rows = sorted(zip(found.copied["content_sha256"].to_pylist(), found.copied["vector"].to_pylist(), strict=True))
+    assert rows == [("t3", [1, 0]), ("t4", [1, 0])], "the first that has it"
