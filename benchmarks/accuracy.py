@@ -46,15 +46,15 @@ class Split:
 
     Attributes:
         inputs: train interactions and content.
-        wanted: name of a part -> items (users, items) of it.
+        relevant: name of a part -> items (users, items) of it.
     """
 
     inputs: Inputs
-    wanted: dict[str, sparse.csr_matrix]
+    relevant: dict[str, sparse.csr_matrix]
 
     def users(self, part: str) -> np.ndarray:
         """Rows of users with items in the part."""
-        return np.flatnonzero(np.diff(self.wanted[part].indptr))
+        return np.flatnonzero(np.diff(self.relevant[part].indptr))
 
 
 def load_split(folder: Path) -> Split:
@@ -83,12 +83,12 @@ def load_split(folder: Path) -> Split:
     return Split(inputs, {part: matrix(part) for part in ("validation", "test")})
 
 
-def judged(scores: np.ndarray, wanted: sparse.csr_matrix, seen: sparse.csr_matrix) -> dict[str, np.ndarray]:
+def judged(scores: np.ndarray, relevant: sparse.csr_matrix, seen: sparse.csr_matrix) -> dict[str, np.ndarray]:
     """Recall and NDCG at each cutoff of each user (users,)."""
     items, _ = top_k(scores, max(CUTOFFS), seen)
-    hits, relevant = hits_of(items, wanted), np.diff(wanted.indptr)
+    hits, number = hits_of(items, relevant), np.diff(relevant.indptr)
     metrics = {"recall": recall, "ndcg": ndcg}
-    return {f"{m}@{k}": np.asarray(f(hits[:, :k], relevant)) for m, f in metrics.items() for k in CUTOFFS}
+    return {f"{m}@{k}": np.asarray(f(hits[:, :k], number)) for m, f in metrics.items() for k in CUTOFFS}
 
 
 class Contest:
@@ -96,7 +96,9 @@ class Contest:
 
     def __init__(self, split: Split):
         self.split = split
-        self.validation = Validation(0, split.inputs, split.wanted["validation"], split.inputs.positives, max(CUTOFFS))
+        self.validation = Validation(
+            0, split.inputs, split.relevant["validation"], split.inputs.positives, max(CUTOFFS)
+        )
         self.models, self.hybrids = list[Recommender](), dict[str, Hybrid]()
         self.chosen, self.cost = dict[str, Any](), defaultdict[str, dict[str, float]](lambda: defaultdict(float))
 
@@ -133,9 +135,9 @@ class Contest:
         """Mean metrics over the users of a part: all of test, and of validation those that settings are chosen by."""
         users = judges(self.validation) if part == "validation" else self.split.users(part)
         found: dict[str, list[dict[str, np.ndarray]]] = defaultdict(list)
-        inputs, wanted = self.split.inputs, self.split.wanted[part]
-        for block in blocks_of(users, wanted.shape[1]):
-            evidence, liked, seen = {}, wanted[block], inputs.positives[block]
+        inputs, relevant = self.split.inputs, self.split.relevant[part]
+        for block in blocks_of(users, relevant.shape[1]):
+            evidence, liked, seen = {}, relevant[block], inputs.positives[block]
             for m in self.models:
                 with self._costs(m.name, f"{part}_cpu_s"):
                     evidence[m.name] = m.evidence(inputs, block)

@@ -46,9 +46,9 @@ class Comparison:
         items = len(next(iter(features.values())).present)
         self.histories = [h[: len(h) - len(h) // HELD_OUT] for h in histories]
         self.positives = _matrix(self.histories, items)
-        wanted = _matrix([h[len(h) - len(h) // HELD_OUT :] for h in histories], items)
-        self.users = np.flatnonzero(np.diff(wanted.indptr))
-        self.wanted = wanted[self.users]
+        relevant = _matrix([h[len(h) - len(h) // HELD_OUT :] for h in histories], items)
+        self.users = np.flatnonzero(np.diff(relevant.indptr))
+        self.relevant = relevant[self.users]
 
     def ndcg(self, model: FusionModel, features: dict[str, Features]) -> float:
         """NDCG@20 of the multimodal recommender."""
@@ -59,7 +59,7 @@ class Comparison:
         inputs = Inputs(self.positives, fused=fused, user_vectors=vectors, has_signal=signal)
         scores = Multimodal().fit(inputs).score(inputs, self.users)
         items, _ = top_k(scores, K, self.positives[self.users])
-        return float(np.mean(ndcg(hits_of(items, self.wanted), np.diff(self.wanted.indptr))))
+        return float(np.mean(ndcg(hits_of(items, self.relevant), np.diff(self.relevant.indptr))))
 
     def train(self, settings: AlignerSettings, names: list[str]) -> tuple[list[FusionModel], list[float], float]:
         """Models of all seeds on some modalities, mean retrieval of each, seconds of one."""

@@ -39,13 +39,13 @@ def held_out(inputs: Inputs, seed: int) -> tuple[Inputs, np.ndarray]:
 def measured(inputs: Inputs, seed: int) -> dict[str, list[float]]:
     """Recommender -> mean of each of ``METRICS`` on one draw."""
     past, cold = held_out(inputs, seed)
-    wanted = inputs.positives[:, cold].tocsr()
-    users = np.flatnonzero((np.diff(past.positives.indptr) > 0) & (np.diff(wanted.indptr) > 0))
+    relevant = inputs.positives[:, cold].tocsr()
+    users = np.flatnonzero((np.diff(past.positives.indptr) > 0) & (np.diff(relevant.indptr) > 0))
     scores = {"random": np.random.default_rng(seed).random((len(users), len(cold)), np.float32)}
     for name in NAMES:
         model = classes()[name]().fit(past)
         scores[name] = np.vstack([model.score(past, b)[:, cold] for b in blocks_of(users, past.positives.shape[1])])
-    found = {name: judged(s, wanted[users], sparse.csr_matrix(s.shape)) for name, s in scores.items()}
+    found = {name: judged(s, relevant[users], sparse.csr_matrix(s.shape)) for name, s in scores.items()}
     return {name: [float(f[m].mean()) for m in METRICS] for name, f in found.items()}
 
 

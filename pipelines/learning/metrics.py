@@ -24,8 +24,8 @@ def hits_of(items: np.ndarray, relevant: sparse.csr_matrix) -> np.ndarray:
     width = relevant.shape[1]
     row = np.repeat(np.arange(relevant.shape[0]), np.diff(relevant.indptr))
     keys = np.arange(len(items))[:, None] * width + items
-    wanted = np.append(np.sort(row * width + relevant.indices), -1)
-    return (wanted[np.searchsorted(wanted[:-1], keys)] == keys) & (items >= 0)
+    relevant_keys = np.append(np.sort(row * width + relevant.indices), -1)
+    return (relevant_keys[np.searchsorted(relevant_keys[:-1], keys)] == keys) & (items >= 0)
 
 
 def recall(hits: np.ndarray, relevant: Counts) -> Values:

@@ -30,7 +30,7 @@ def _write_split(folder: Path, inputs: Inputs) -> None:
 def test_accuracy_reads_a_split_and_the_hybrid_wins(inputs: Inputs, tmp_path: Path) -> None:
     _write_split(tmp_path, inputs)
     split = load_split(tmp_path)
-    train, validation, test = split.inputs.positives, split.wanted["validation"], split.wanted["test"]
+    train, validation, test = split.inputs.positives, split.relevant["validation"], split.relevant["test"]
     assert train.nnz + validation.nnz + test.nnz == inputs.positives.nnz
     assert train.multiply(test).nnz == 0
     assert split.inputs.content["image"].shape == (ITEMS, 24), "items behind the end of a file have zero rows"
