@@ -126,7 +126,7 @@ class Recommend(Settings):
         default_factory=lambda: tuple(RECOMMENDERS), description="recommenders of the night"
     )
     serve: ModelName = Field("hybrid", description="whose lists are recommendations; one of models")
-    settings: dict[str, dict[str, float | int | str]] = Field(
+    settings: dict[str, dict[str, Any]] = Field(
         {}, description="recommender -> settings that are pinned; a search chooses the others"
     )
     search_days: int = Field(0, ge=0, description="nights between searches for settings; 0: only by `nightloom search`")

@@ -40,8 +40,8 @@ class Judgement:
         users_before: number of users with events up to the night.
     """
 
-    users: np.ndarray
-    items: np.ndarray
+    users: pa.Array
+    items: pa.Array
     relevant: sparse.csr_matrix
     warm: np.ndarray
     met: np.ndarray
@@ -92,36 +92,39 @@ def judge(
     later = later.filter(pc.is_in(later["item_id"], value_set=catalogue.combine_chunks()))
     if filter_seen:
         later = later.join(met, ["user_id", "item_id"], join_type="left anti")
-    users, items = np.unique(np.array(later["user_id"].to_pylist(), str)), np.array(catalogue.to_pylist(), str)
-    row = np.searchsorted(users, np.array(later["user_id"].to_pylist(), str))
-    column = np.searchsorted(items, np.array(later["item_id"].to_pylist(), str))
+    users, items = pc.unique(later["user_id"]).sort(), catalogue.combine_chunks()
+    row, column = place_in(later["user_id"], users), place_in(later["item_id"], items)
     shape = (len(users), len(items))
     relevant = sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape)
     users_before = pc.unique(met["user_id"])
-    warm = np.asarray(pc.is_in(pa.array(users, pa.string()), value_set=users_before), bool)
-    at = pc.index_in(met["item_id"], value_set=pa.array(items, pa.string())).drop_null()
-    counts = np.bincount(np.asarray(at, np.int64), minlength=len(items))
+    known = place_in(met["item_id"], items)
+    counts = np.bincount(known[known >= 0], minlength=len(items))
+    warm = place_in(users, users_before) >= 0
     return Judgement(users, items, relevant, warm, counts, len(users_before))
 
 
+def place_in(ids: pa.Array | pa.ChunkedArray, values: pa.Array) -> np.ndarray:
+    """Place of each id in ``values`` (len(ids),), -1 where it is not there."""
+    return np.asarray(pc.fill_null(pc.index_in(ids, value_set=values), -1), np.int64)
+
+
 def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of one recommender as rows of the catalogue (lists, longest), -1 behind the end of a list.
+    """Lists of one recommender as rows of the catalogue (lists, longest).
+
+    -1 is behind the end of a list, and an item that has left the catalogue since.
 
     Returns:
         The lists of all users, and those of the judged users, who get the list for everyone where they have none.
     """
     table = table.sort_by([("user_id", "ascending"), ("rank", "ascending")])
-    ids = np.array(table["user_id"].to_pylist(), str)
-    users, owner = np.unique(ids, return_inverse=True)
-    column = np.searchsorted(judgement.items, np.array(table["item_id"].to_pylist(), str))
+    users = pc.unique(table["user_id"])
+    owner = place_in(table["user_id"], users)
     place = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    lists = np.full((len(users) + 1, int(place.max(initial=0)) + 1), -1, np.int64)  # the last one is empty
-    lists[owner, place] = column
-    own = np.searchsorted(users, judgement.users)
-    has = np.append(users, "")[own] == judgement.users
-    everyone = int(np.searchsorted(users, EVERYONE))
-    has_everyone = everyone < len(users) and users[everyone] == EVERYONE
-    return lists[:-1], lists[np.where(has, own, everyone if has_everyone else len(users))]
+    lists = np.full((len(users) + 1, int(place.max(initial=0)) + 1), -1, np.int64)  # row -1 is an empty list
+    lists[owner, place] = place_in(table["item_id"], judgement.items)
+    own = place_in(judgement.users, users)
+    everyone = place_in(pa.array([EVERYONE]), users)
+    return lists[:-1], lists[np.where(own >= 0, own, everyone)]
 
 
 def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> list[dict[str, Any]]:

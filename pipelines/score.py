@@ -95,8 +95,8 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     data, inputs = load_inputs(night, device)
     save_inputs(inputs, folder)
     save_sparse(data.seen(), folder, "seen")
-    np.save(folder / "users.npy", data.users.astype(str))
-    np.save(folder / "items.npy", data.items.astype(str))
+    for name, ids in (("users", data.users), ("items", data.items)):
+        write_parquet(pa.table({"id": pa.array(ids, pa.string())}), folder / f"{name}.parquet")
     np.save(folder / "space.npy", centred(inputs.fused))
     columns = [f"{c}_{m}" for m in MODALITIES for c in ("has", "vector", "attention")]
     table = night.lake.read("feat_items", night.day, columns)
@@ -115,8 +115,8 @@ class Loaded:
     """Everything that a worker needs to score any user of a night."""
 
     inputs: Inputs
-    users: np.ndarray
-    items: np.ndarray
+    users: pa.StringArray
+    items: pa.StringArray
     seen: sparse.csr_matrix
     liked: np.ndarray
     space: Space
@@ -129,8 +129,8 @@ class Loaded:
         centred_vectors = np.load(folder / "space.npy", mmap_mode="r")
         return cls(
             inputs=inputs,
-            users=np.load(folder / "users.npy"),
-            items=np.load(folder / "items.npy"),
+            users=pq.read_table(folder / "users.parquet")["id"].combine_chunks(),
+            items=pq.read_table(folder / "items.parquet")["id"].combine_chunks(),
             seen=load_sparse(folder, "seen"),
             liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
             space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
@@ -202,9 +202,9 @@ def candidates(night: Loaded, users: np.ndarray, name: str, items: np.ndarray, s
     return pa.table(
         {
             "model": pa.array([name] * len(row), pa.string()),
-            "user_id": pa.array(night.users[users[row]], pa.string()),
+            "user_id": night.users.take(pa.array(users[row])),
             "rank": pa.array(rank + 1, pa.int32()),
-            "item_id": pa.array(night.items[items[row, rank]], pa.string()),
+            "item_id": night.items.take(pa.array(items[row, rank])),
             "score": pa.array(scores[row, rank], pa.float32()),
         }
     )
@@ -218,7 +218,7 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
     )
     history = reasons.history[at, rank]
     bounds = pa.array(np.cumsum([0, *(history >= 0).sum(1)]), pa.int32())
-    lists = pa.ListArray.from_arrays(bounds, pa.array(night.items[history[history >= 0]], pa.string()))
+    lists = pa.ListArray.from_arrays(bounds, night.items.take(pa.array(history[history >= 0])))
     columns = rows.select(["model", "user_id", "item_id"]).to_pydict()
     ids = [recommendation_id(day, m, u, i) for m, u, i in zip(*columns.values(), strict=True)]
     modality = reasons.modality[at, rank]

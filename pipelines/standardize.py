@@ -58,15 +58,21 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     found = index.look_up(wanted, store, config.paths.raw, config.compute)
     _reject_media(refs, found, account)
     contents = uploads_table(uploaded, found, account)
+    rejected = account.quarantine()
     made = [
         lake.publish("std_items", day, items_table(items, found), **provenance),
         lake.publish("std_user_content", day, contents, **provenance),
         lake.publish("std_media", day, _media_table(found.values()), **provenance),
-        lake.publish_step("quarantine", day, "standardize", account.quarantine(), **provenance),
+        lake.publish_step("quarantine", day, "standardize", rejected, keep=_rejecting(config), **provenance),
         lake.publish("ingest_files", day, account.ledger(), **provenance),
     ]
     log.info("std %s: %s", day, ", ".join(f"{m.table} {m.rows}" for m in made))
     yield from made
+
+
+def _rejecting(config: Config) -> set[str]:
+    """Steps after this one that reject content; what others have rejected on an earlier run of the night is gone."""
+    return {f"emb_{m}" for m in config.encoders} | ({"aug_views"} if config.augment.views else set())
 
 
 # --- interactions -----------------------------------------------------------------------------------------------

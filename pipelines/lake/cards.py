@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save as save_arrays
 
 from encoders.modalities import MODALITIES
+from pipelines.config import digest_of
 from pipelines.lake.storage import Lake, StorageError
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
 from pipelines.recommenders.registry import RECOMMENDERS, blend_of, singles
@@ -58,17 +59,19 @@ def chosen_settings(lake: Lake, day: date) -> dict[str, Hyperparameters]:
     return settings
 
 
-TABLES_OF_MODELS = ("std_interactions", "std_items", "std_user_content", "feat_items", "feat_users")
+OF_THE_NIGHT = ("std_items", "std_user_content", "feat_items", "feat_users", SETTINGS)
+GROWING = ("std_interactions", *(f"emb_{m}" for m in MODALITIES))  # a night reads their partitions of all days
 
 
 def made_from(lake: Lake, day: date) -> dict[str, str]:
-    """Table -> digest of its partition of the night, of all that recommenders are fitted on.
+    """Table -> digest of what a night knows of it, of all that recommenders are fitted on.
 
     Models hold these digests, not copies of vectors, so that what serves can be checked to be what was fitted.
     """
-    tables = [*TABLES_OF_MODELS, *(f"emb_{m}" for m in MODALITIES)]
-    found = {t: lake.manifest(t, day) for t in (*tables, SETTINGS)}
-    return {t: m.content_digest for t, m in found.items() if m is not None}
+    days = {table: [day] for table in OF_THE_NIGHT} | {table: lake.days(table, day) for table in GROWING}
+    found = {table: [lake.manifest(table, d) for d in of_table] for table, of_table in days.items()}
+    known = {t: [(m.partition, m.content_digest, m.config_digest) for m in ms if m] for t, ms in found.items()}
+    return {table: digest_of(parts) for table, parts in known.items() if parts}
 
 
 def load_recommenders(lake: Lake, day: date, names: Sequence[str], inputs: Inputs) -> list[Recommender]:
@@ -87,7 +90,8 @@ def load_recommenders(lake: Lake, day: date, names: Sequence[str], inputs: Input
     blend = blend_of(names)
     for name in (*singles(names), *([blend] if blend else [])):
         then = lake.require(f"model_{name}", day).inputs
-        if changed := sorted(t for t in then if now.get(t) != then[t]):
+        tables = {*now, *then} - {SETTINGS}  # a model has its settings in its card
+        if changed := sorted(t for t in tables if now.get(t) != then.get(t)):
             raise StorageError(
                 f"model_{name} of {day} was fitted on another {', '.join(changed)}; train the night again"
             )

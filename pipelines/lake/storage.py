@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -99,12 +99,13 @@ class Lake:
 
     def days(self, table: str, upto: date | None = None) -> list[date]:
         """Published days of a table in order, none after ``upto``."""
-        found = set()
-        for path in (self.root / table).glob(f"date=*/step=*/{MANIFEST}" if _by_step(table) else f"date=*/{MANIFEST}"):
-            match = re.fullmatch(r"date=(\d{4}-\d\d-\d\d)", path.relative_to(self.root / table).parts[0])
-            if match:
-                found.add(date.fromisoformat(match[1]))
-        return sorted(d for d in found if upto is None or d <= upto)
+        places = [f"date=*/{MANIFEST}", *([f"date=*/step=*/{MANIFEST}"] if _by_step(table) else [])]
+        published = {
+            path.relative_to(self.root / table).parts[0] for g in places for path in (self.root / table).glob(g)
+        }
+        matches = (re.fullmatch(r"date=(\d{4}-\d\d-\d\d)", name) for name in published)
+        days = {date.fromisoformat(m[1]) for m in matches if m}
+        return sorted(d for d in days if upto is None or d <= upto)
 
     def manifest(self, table: str, day: date, step: str = "") -> Manifest | None:
         """Manifest of a partition, or None where it was never published."""
@@ -206,20 +207,43 @@ class Lake:
         return made
 
     def publish_step(
-        self, table: str, day: date, step: str, data: pa.Table | Iterable[pa.Table], **provenance: Any
+        self,
+        table: str,
+        day: date,
+        step: str,
+        data: pa.Table | Iterable[pa.Table],
+        keep: Collection[str] | None = None,
+        **provenance: Any,
     ) -> Manifest:
-        """Like ``publish``, for what one step writes of a table that several write; the others' stays as it is."""
+        """Like ``publish``, for what one step writes of a table that several write.
+
+        Args:
+            table: name in ``tables.TABLES``.
+            day: partition.
+            step: what writes.
+            data: its rows.
+            keep: steps whose parts stay; all by default. The first step of a night says which there are.
+            provenance: of the manifest.
+
+        Raises:
+            StorageError: the partition is of a version in which one step wrote for all, and ``keep`` is not given.
+        """
         with scratch(self.root, f"staging-{table}") as staging:
-            made, day_folder = staging / f"step={step}", self.folder(table, day)
-            made.mkdir()
+            target, day_folder = staging / f"date={day.isoformat()}", self.folder(table, day)
+            made = target / f"step={step}"
+            made.mkdir(parents=True)
             count = _write_parts(TABLES[table], made, data)
             manifest = _write_manifest(made, table, day, count, {**provenance, "step": step})
-            fsync_tree(made)
             with locked(self.root, f"publish-{table}"):
-                if (day_folder / MANIFEST).is_file():  # of a version in which one step wrote for all
-                    day_folder.rename(staging / "old")
-                day_folder.mkdir(parents=True, exist_ok=True)
-                swap_in(made, day_folder / made.name)
+                if (day_folder / MANIFEST).is_file() and keep is None:
+                    raise StorageError(f"{table} of {day} is of an earlier version; run the whole night again")
+                for other in self.steps(table, day):
+                    if other != step and (keep is None or other in keep):
+                        name = f"step={other}"
+                        shutil.copytree(day_folder / name, target / name, copy_function=os.link)
+                fsync_tree(target)
+                day_folder.parent.mkdir(exist_ok=True)
+                swap_in(target, day_folder)
         return manifest
 
     def publish_files(self, table: str, day: date, files: Mapping[str, bytes], **provenance: Any) -> Manifest:

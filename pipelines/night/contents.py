@@ -61,8 +61,8 @@ def needed(items: pa.Table, uploads: pa.Table, media: pa.Table, modality: Modali
         return _distinct(pa.table({"content_sha256": address, "text": items["item_id"], "uri": none}))
     kind = KINDS[modality]
     if kind.is_file:
-        files = media.filter(pc.equal(media["kind"], modality))
-        files = files.filter(pc.is_in(files["sha256"], pc.unique(pc.list_flatten(items[kind.sha_column]))))
+        referred = pc.unique(pc.list_flatten(items[kind.sha_column]))
+        files = media.filter(pc.is_in(media["sha256"], referred))  # of any kind: a clip may be sound and video at once
         none = pa.nulls(files.num_rows, pa.string())
         rows = pa.table({"content_sha256": files["sha256"], "text": none, "uri": files["uri"]})
     else:

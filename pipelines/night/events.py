@@ -32,8 +32,8 @@ class Feedback:
     """
 
     weights: Mapping[str, float]
-    rating_scale: float = 5.0
-    half_life_days: float = 30.0
+    rating_scale: float
+    half_life_days: float
 
     def as_json(self) -> list[Any]:
         """All of it as JSON values."""

@@ -7,7 +7,7 @@ read, and when it has to be read again. Does not: what becomes of it (``events``
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from datetime import date, datetime
 from functools import cached_property
 from typing import Any, TypeVar
@@ -30,12 +30,29 @@ Read = TypeVar("Read")
 
 _READ: dict[tuple[str, str], tuple[str, Any]] = {}  # (lake, name) -> what it was read from, and what was read
 _READING = threading.RLock()
+KEPT_BYTES = 4 << 30  # of all that is kept; what a process read longest ago goes first
 
 
 def forget() -> None:
     """Give back the memory of all that was read in this process."""
     with _READING:
         _READ.clear()
+
+
+def _drop_oldest() -> None:
+    sizes = {key: _bytes_of(answer) for key, (_, answer) in _READ.items()}
+    kept = sum(sizes.values())
+    for key, size in sizes.items():
+        if kept > KEPT_BYTES:
+            del _READ[key]
+            kept -= size
+
+
+def _bytes_of(answer: Any) -> int:
+    """Memory of the arrays and tables in what was read."""
+    if is_dataclass(answer):
+        return sum(_bytes_of(getattr(answer, f.name)) for f in fields(answer))
+    return int(getattr(answer, "nbytes", 0))
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,7 @@ class Night:
     """What is known at the end of a day.
 
     Reads are kept for as long as the partitions that they were made of stay what they are, and are shared by all
-    nights of the same day in this process; of each kind of read the last one is kept.
+    nights of the same day in this process; of each kind of read the last one is kept, of all kinds ``KEPT_BYTES``.
 
     Args:
         lake: where tables are.
@@ -95,13 +112,10 @@ class Night:
         """Whether the vectors of a modality are given by item."""
         return self.encoders[modality].is_vectors
 
-    def digest(self, *tables: str) -> dict[str, str]:
-        """Table -> digest of all its partitions up to the day, for the provenance of what is made from them."""
-        return {t: digest_of(self._partitions(t)) for t in tables}
-
     def _partitions(self, table: str) -> list[list[str]]:
-        days = self.lake.days(table, self.day)
-        return [[d.isoformat(), self.lake.require(table, d).content_digest] for d in days]
+        """Identity of each partition up to the day: of what it holds, and of the settings or encoder that made it."""
+        found = [self.lake.require(table, d) for d in self.lake.days(table, self.day)]
+        return [[m.partition, m.content_digest, m.config_digest] for m in found]
 
     def _once(self, name: str, made_from: Any, read: Callable[[], Read]) -> Read:
         """What ``read`` gives, read again only when ``made_from`` is not what it was."""
@@ -111,6 +125,7 @@ class Night:
             if known is None or known[0] != state:
                 _READ.pop(key, None)  # before the next is read, so that both are never held
                 known = _READ[key] = (state, read())
+                _drop_oldest()
             answer: Read = known[1]
             return answer
 
@@ -162,7 +177,7 @@ class Night:
 
     def _dataset(self) -> Dataset:
         events, items = self.events(), np.array(self.items()["item_id"].to_pylist(), object)
-        users = pc.unique(pa.concat_arrays([*events["user_id"].chunks, *self.uploads()["user_id"].chunks]))
+        users = pc.unique(pa.concat_arrays([pc.unique(t["user_id"]) for t in (events, self.uploads())]))
         return numbered(events, np.array(sorted(users.to_pylist()), object), items, self.end, self.feedback)
 
     # --- content --------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,9 +37,8 @@ class Account:
 
     def count_each(self, kind: str, sources: pa.ChunkedArray, fate: str) -> None:
         """Add one row to the account of each source, as often as it is there."""
-        values, counts = np.unique(np.array(sources.to_pylist(), str), return_counts=True)
-        for source, n in zip(values.tolist(), counts.tolist(), strict=True):
-            self.count(kind, source, **{fate: n})
+        for entry in sorted(sources.value_counts().to_pylist(), key=lambda e: e["values"]):
+            self.count(kind, entry["values"], **{fate: entry["counts"]})
 
     def add_piece_rejects(self, kind: str, piece: Piece, day: date, cumulative: bool) -> None:
         """Rejected rows of a raw file that count on this night: of the day, or of all days up to it."""

@@ -88,19 +88,26 @@ class RawStore:
 def is_below(uri: str, allowed: str) -> bool:
     """Whether a URI names something in the place that an allowed one names: same scheme, same host, in its folder.
 
-    Steps upwards (also percent-encoded), links out of a local folder, chained protocols (``::``), user names and ports
-    of another host never lead anywhere.
+    Steps upwards (also percent-encoded, also behind ``?`` and ``#``, which are part of a name for all but web servers),
+    links out of a local folder, chained protocols (``::``), user names and ports of another host never lead anywhere.
     """
     if "::" in uri or "\\" in uri or any(ord(c) < 32 for c in uri):
         return False
     try:
-        there, here = urlsplit(uri), urlsplit(allowed)
-    except ValueError:
+        urlsplit(uri)
+    except ValueError:  # no library agrees with another on what it means
         return False
-    if (there.scheme.lower(), there.netloc.lower()) != (here.scheme.lower(), here.netloc.lower()):
+    (scheme, host, path), (here_scheme, here_host, folder) = _parts_of(uri), _parts_of(allowed)
+    if (scheme, host) != (here_scheme, here_host) or path[: len(folder)] != folder:
         return False
-    parts, folder = ([p for p in unquote(u.path).split("/") if p not in ("", ".")] for u in (there, here))
-    if ".." in parts or ".." in unquote(unquote(there.path)).split("/") or parts[: len(folder)] != folder:
+    if ".." in unquote(unquote("/".join(path))).replace("?", "/").replace("#", "/").split("/"):
         return False
-    local = there.scheme.lower() in ("file", "local")
-    return not local or Path(unquote(there.path)).resolve().is_relative_to(Path(unquote(here.path)).resolve())
+    local = scheme in ("file", "local")
+    return not local or Path("/", *path).resolve().is_relative_to(Path("/", *folder).resolve())
+
+
+def _parts_of(uri: str) -> tuple[str, str, list[str]]:
+    """Scheme, host and steps of the path as they are written, without empty ones."""
+    scheme, _, rest = uri.partition("://")
+    host, _, path = rest.partition("/")
+    return scheme.lower(), host.lower(), [step for step in path.split("/") if step not in ("", ".")]

@@ -133,7 +133,7 @@ def problems_of(name: str, pinned: Mapping[str, Any]) -> list[str]:
     """What is wrong with settings that a user pinned: unknown names, other types, out of bounds."""
     known = _parameters(name)
     fields: dict[str, Any] = {p.name: (p.annotation, p.default) for p in known}
-    model = create_model("Pinned", __config__=ConfigDict(extra="forbid", strict=True), **fields)
+    model = create_model("Pinned", __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False), **fields)
     try:
         model.model_validate(dict(pinned))
     except ValidationError as e:

@@ -18,8 +18,8 @@ from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 
 def test_slices_of_the_evaluation() -> None:
     judgement = Judgement(
-        users=np.array(["c", "w"]),
-        items=np.array(["new", "old", "x"]),
+        users=pa.array(["c", "w"]),
+        items=pa.array(["new", "old", "x"]),
         relevant=sparse.csr_matrix(np.array([[0, 1, 0], [1, 1, 0]], np.float32)),
         warm=np.array([False, True]),
         met=np.array([0, 3, 0]),
@@ -43,7 +43,7 @@ def judged_by(before: list[dict[str, Any]], later: list[dict[str, Any]], filter_
         catalogue,
         events[0].select(COLUMNS),
         events[1].select(COLUMNS),
-        Feedback({"view": 1.0, "skip": -1.0}),
+        Feedback({"view": 1.0, "skip": -1.0}, 5.0, 30.0),
         filter_seen,
     )
 
@@ -61,7 +61,7 @@ LATER = [
 
 def test_who_is_judged_by_what() -> None:
     found = judged_by(BEFORE, LATER)
-    assert found.users.tolist() == ["u", "x"]
+    assert found.users.to_pylist() == ["u", "x"]
     assert found.relevant.toarray().tolist() == [[0, 1, 0], [1, 0, 0]]
     assert found.warm.tolist() == [True, False]
     assert found.met.tolist() == [2, 0, 0], "users, not events; what was skipped was met"
@@ -172,3 +172,20 @@ def test_an_item_that_nobody_met_is_cold_and_users_who_like_none_are_left_out() 
     assert value["recall", "item_cold"] == (0.0, 1)
     assert value["recall", "user_cold"] == (0.25, 2)
     assert ("recall", "user_warm") not in value
+
+
+def test_an_item_that_has_left_the_catalogue_takes_a_place_and_hits_nothing() -> None:
+    """The lists hold b and z, the catalogue, made again since, neither; u likes c and gets it third."""
+    judgement = Judgement(
+        users=pa.array(["u"]),
+        items=pa.array(["a", "c"]),
+        relevant=sparse.csr_matrix(np.array([[0, 1]], np.float32)),
+        warm=np.array([True]),
+        met=np.array([1, 1]),
+        users_before=1,
+    )
+    lists = pa.table({"user_id": ["u"] * 3, "rank": [1, 2, 3], "item_id": ["b", "z", "c"]})
+    value = {(r["metric"], r["slice"]): r["value"] for r in evaluate_model("m", lists, judgement, 10) if r["k"] == 10}
+    assert (value["mrr", "all"], value["coverage", "all"]) == (pytest.approx(1 / 3), 0.5)
+    gone = {(r["metric"], r["slice"]): r["value"] for r in evaluate_model("m", lists.slice(0, 2), judgement, 10)}
+    assert gone["recall", "all"] == 0.0

@@ -43,7 +43,7 @@ def night() -> Loaded:
     inputs = Inputs(positives, histories=Ragged.of([[], [0], []]), has_signal=np.array([False, True, True]))
     space = Space(vectors, {"text": vectors}, {"text": np.array([1, 0.75, 1], np.float32)})
     liked = np.array([True, False, False])
-    return Loaded(inputs, np.array(["*", "u", "z"]), np.array(["a", "b", "c"]), positives, liked, space, [])
+    return Loaded(inputs, pa.array(["*", "u", "z"]), pa.array(["a", "b", "c"]), positives, liked, space, [])
 
 
 def test_an_id_is_the_same_for_the_same_night_model_user_and_item() -> None:
@@ -223,7 +223,7 @@ def test_what_workers_read_is_what_the_night_has(shop: Lake, tmp_path: Path) -> 
     recommend = Recommend(models=("popularity",), serve="popularity")
     list(train(config_of(shop.root, recommend=recommend), shop, DAY))
     loaded = Loaded.of(shop, DAY, ("popularity",), folder, "cpu")
-    assert (loaded.users.tolist(), loaded.items.tolist()) == (["*", "u", "v", "w"], ["a", "b", "c", "d"])
+    assert (loaded.users.to_pylist(), loaded.items.to_pylist()) == (["*", "u", "v", "w"], ["a", "b", "c", "d"])
     assert loaded.seen.toarray().tolist() == [[0] * 4, [1, 1, 0, 0], [1, 0, 1, 0], [0] * 4]
     assert loaded.liked.tolist() == [True, True, False, False]
     table = shop.read("feat_items", DAY)

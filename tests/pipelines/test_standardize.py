@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from encoders.settings import ModelChoice
 from pipelines.config import Config, Paths, Source
-from pipelines.lake.storage import Lake
+from pipelines.lake.storage import Lake, StorageError
 from pipelines.standardize import SECTIONS, standardize
-from tests.lakes import at
+from tests.lakes import at, rows_of
 from tests.payloads import picture
 from tests.shop import write_jsonl
 
@@ -93,6 +94,8 @@ def test_what_happened_before_the_first_day_is_counted_on_it(tmp_path: Path) -> 
     lake = made(config, date(2026, 3, 9))
     rejects = lake.read("quarantine", date(2026, 3, 9)).to_pylist()
     assert [(r["position"], r["reason"]) for r in rejects] == [(2, "before_start_date")]
+    ledger = {r["source"]: r for r in lake.read("ingest_files", date(2026, 3, 9)).to_pylist()}
+    assert [ledger["interactions/a.csv"][f"rows_{n}"] for n in ("in", "out", "quarantined")] == [2, 1, 1]
     assert lake.days("std_interactions") == [date(2026, 3, 9)]
     made(config)
     assert lake.read("quarantine", date(2026, 3, 10)).num_rows == 0
@@ -166,3 +169,44 @@ def test_each_table_of_the_night_is_made_with_its_rows_accounted_for(tmp_path: P
     assert [files["items/a.jsonl"][c] for c in rows] == [1, 1, 0, 0]
     reasons = {(r["position"], r["reason"]) for r in lake.read("quarantine", date(2026, 3, 10)).to_pylist()}
     assert reasons == {(3, "duplicate"), (4, "missing_item_id")}
+
+
+def test_a_night_that_runs_again_forgets_what_steps_that_are_gone_have_rejected(tmp_path: Path) -> None:
+    config, day = (
+        config_at(tmp_path).model_copy(update={"encoders": {"image": ModelChoice("patch-rnn")}}),
+        date(2026, 3, 10),
+    )
+    lake = made(config)
+    reject = {"stage": "embed_x", "source": "s", "position": 0, "reason": "r", "detail": "d"}
+    for step in ("emb_image", "emb_audio", "aug_views"):
+        lake.publish_step("quarantine", day, step, rows_of("quarantine", [reject | {"source": step}]))
+    assert lake.steps("quarantine", day) == ["aug_views", "emb_audio", "emb_image", "standardize"]
+    made(config)
+    assert lake.steps("quarantine", day) == ["emb_image", "standardize"]
+    assert lake.read("quarantine", day)["source"].to_pylist() == ["emb_image"], "until that step runs again"
+
+
+def test_a_quarantine_of_an_earlier_version_stays_until_the_whole_night_runs(tmp_path: Path) -> None:
+    config, day = config_at(tmp_path), date(2026, 3, 10)
+    lake = Lake(config.paths.data / "lake")
+    old = rows_of("quarantine", [{"stage": "ingest", "source": "s", "position": 1, "reason": "r", "detail": "d"}])
+    lake.publish("quarantine", day, old)
+    assert lake.days("quarantine") == [day]
+    with pytest.raises(StorageError, match="of an earlier version; run the whole night again"):
+        lake.publish_step("quarantine", day, "emb_text", old.slice(0, 0))
+    assert lake.read("quarantine", day).num_rows == 1
+    made(config)
+    assert (lake.steps("quarantine", day), lake.read("quarantine", day).num_rows) == (["standardize"], 0)
+    assert lake.days("quarantine") == [day]
+
+
+def test_days_are_made_again_under_other_settings_and_not_under_the_same(tmp_path: Path) -> None:
+    """02:00 UTC of the tenth is the ninth in New York."""
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-10T02:00:00Z")
+    last = date(2026, 3, 11)
+    for timezone, days in (("UTC", [10]), ("America/New_York", [9]), ("UTC", [10])):
+        config = config_at(tmp_path, timezone)
+        lake = made(config, last)
+        assert [d.day for d in lake.days("std_interactions") if lake.rows("std_interactions", d)] == days
+        again = list(standardize(config, lake, last))
+        assert [m.partition for m in again if m.table == "std_interactions"] == ["2026-03-11"], "the night itself alone"

@@ -66,3 +66,21 @@ def test_settings_are_those_of_the_latest_search_up_to_the_night(lake: Lake) -> 
 def test_the_same_model_has_the_same_bytes() -> None:
     state: Arrays = {"b": np.eye(2, dtype=np.float32)[::-1], "a": np.arange(3)}
     assert files_of_model(state, {"x": 1, "y": 2}) == files_of_model(dict(reversed(state.items())), {"y": 2, "x": 1})
+
+
+def test_models_know_the_vectors_of_all_days_and_tables_that_appear(lake: Lake) -> None:
+    publish_vectors(lake, "text", {"t1": [1, 0]}, DAY.replace(day=8))
+    publish_vectors(lake, "text", {}, DAY)
+    files = files_of_model(Popularity().fit(INPUTS).state(), {"settings": {}})
+    lake.publish_files("model_popularity", DAY, files, inputs=made_from(lake, DAY))
+    load_recommenders(lake, DAY, ["popularity"], INPUTS)
+    publish_vectors(lake, "text", {}, DAY.replace(day=12))
+    lake.publish_files("model_settings", DAY, files_of_model({}, {"settings": {}}))
+    load_recommenders(lake, DAY, ["popularity"], INPUTS)  # a later day, and settings that serve from the next fit on
+    publish_vectors(lake, "text", {"t1": [0, 1]}, DAY.replace(day=8))
+    with pytest.raises(StorageError, match="another emb_text"):
+        load_recommenders(lake, DAY, ["popularity"], INPUTS)
+    publish_vectors(lake, "text", {"t1": [1, 0]}, DAY.replace(day=8))
+    publish_vectors(lake, "image", {"i1": [1, 0]}, DAY)
+    with pytest.raises(StorageError, match="another emb_image"):
+        load_recommenders(lake, DAY, ["popularity"], INPUTS)

@@ -72,6 +72,17 @@ def test_seen_items_may_be_listed_where_that_is_configured(lake: Lake) -> None:
     assert "no full list" in broken(lake, *WORD, full(u=["a"]), filter_seen=False, **SHORT)[0]
 
 
+def test_where_seen_items_may_be_listed_a_full_list_has_all_of_a_small_catalogue(lake: Lake) -> None:
+    catalogue = sorted(i["item_id"] for i in ITEMS)
+    short: dict[str, Any] = {"k": len(catalogue), "new_items": 1, "filter_seen": False}
+    everything = full(len(catalogue), **dict.fromkeys(("*", "u", "v"), catalogue))
+    assert broken(lake, *WORD, everything, **short) == []
+    assert (
+        "no full list"
+        in broken(lake, *WORD, full(9, **{"*": catalogue, "u": catalogue, "v": catalogue[1:]}), **short)[0]
+    )
+
+
 def test_a_list_is_full_when_nothing_unseen_is_left(lake: Lake) -> None:
     of = {"*": "abcde", "u": "bcde", "v": "ade"}
     rows = lists(*((u, n, i, -n) for u, items in of.items() for n, i in enumerate(items, 1)))

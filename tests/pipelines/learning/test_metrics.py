@@ -20,6 +20,16 @@ def test_metrics_against_ir_definitions() -> None:
     assert (found["mrr"], found["hit_rate"]) == (0.5, 1.0)
 
 
+def test_hits_are_those_of_the_lists_own_user() -> None:
+    """Three items; the keys of a user end where those of the next one begin."""
+    last = sparse.csr_matrix(np.array([[0, 0, 1], [0, 0, 1]]))
+    assert hits_of(np.array([[0, 2], [2, -1]]), last).tolist() == [[False, True], [True, False]]
+    assert hits_of(np.array([[0], [-1]]), last).tolist() == [[False], [False]], "-1 is not the item before the row"
+    first = sparse.csr_matrix(np.array([[1, 0, 0], [0, 0, 0]]))
+    assert hits_of(np.array([[1, 0], [0, 1]]), first).tolist() == [[False, True], [False, False]]
+    assert hits_of(np.array([[0, 1, 2]]), sparse.csr_matrix((1, 3))).tolist() == [[False] * 3]
+
+
 RANX = {"recall": "recall", "ndcg": "ndcg", "mrr": "mrr", "hit_rate": "hit_rate", "map": "map"}
 
 

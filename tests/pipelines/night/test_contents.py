@@ -93,3 +93,12 @@ def test_a_view_is_known_by_encoder_ops_and_epoch() -> None:
     assert one == view_digest("e", ["crop", "flip"], 0)
     others = {view_digest("f", ("crop", "flip"), 0), view_digest("e", ("flip", "crop"), 0)}
     assert len({one, view_digest("e", ("crop", "flip"), 1), *others}) == 4
+
+
+def test_a_clip_that_is_sound_and_video_is_needed_for_both() -> None:
+    """``std_media`` has a row a file, under the kind that was seen first."""
+    items = rows_of("std_items", [{"item_id": "a", "audio_sha256s": ["m1"], "video_sha256s": ["m1"]}])
+    media = rows_of("std_media", [{"sha256": "m1", "kind": "audio", "format": "mp4", "size_bytes": 1, "uri": "c.mp4"}])
+    for modality in ("audio", "video"):
+        rows = needed(items, UPLOADS.slice(0, 0), media, modality, False).to_pylist()
+        assert rows == [{"content_sha256": "m1", "text": None, "uri": "c.mp4"}], modality

@@ -183,3 +183,33 @@ def test_reuse_counts_what_earlier_nights_made_apart_from_what_is_copied(tmp_pat
     assert found.earlier == 2
     rows = sorted(zip(found.copied["content_sha256"].to_pylist(), found.copied["vector"].to_pylist(), strict=True))
     assert rows == [("t3", [1, 0]), ("t4", [1, 0])], "the first that has it"
+
+
+def test_what_takes_too_much_memory_is_not_kept(
+    tmp_path: Path, opened: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = tiny_lake(tmp_path, [event("u", "a", at(9))], ITEMS)
+    size = night_of(lake).items().nbytes
+    monkeypatch.setattr(module, "KEPT_BYTES", size + 1)
+    forget()
+    opened.clear()
+    for _ in range(2):
+        night_of(lake).items()
+    assert opened["std_items/date=2026-03-10"] == 1, "it fits"
+    night_of(lake).events()
+    night_of(lake).events()
+    assert opened["std_interactions/date=2026-03-09"] == 1, "the last read stays"
+    night_of(lake).items()
+    assert opened["std_items/date=2026-03-10"] == 2, "the one before it had to go"
+
+
+def test_vectors_of_another_encoder_are_read_again(tmp_path: Path) -> None:
+    """Day 10 was made by encoder B without any new content, then again by A: its own rows are none both times."""
+    lake = tiny_lake(tmp_path, [], ITEMS)
+    publish_vectors(lake, "text", {"t1": [1, 0]}, DAY - timedelta(days=2), "A")
+    publish_vectors(lake, "text", {"t1": [0, 1]}, DAY - timedelta(days=1), "B")
+    for digest, expected in (("A", [[1, 0]]), ("B", [[0, 1]]), ("A", [[1, 0]])):
+        publish_vectors(lake, "text", {}, DAY, digest)
+        found = night_of(lake, modalities=("text",)).vectors("text")
+        assert (found.digest, found.matrix.tolist()) == (digest, expected)
+        assert night_of(lake, modalities=("text",)).features()["text"].matrix[0].tolist() == expected[0]

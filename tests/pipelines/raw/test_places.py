@@ -45,6 +45,11 @@ def test_buckets_are_read_like_folders(tmp_path: Path) -> None:
         ("file:///a/allowed/%2e%2e/secret.txt", "file:///a/allowed", False),
         ("file:///a/allowed/%252e%252e/secret.txt", "file:///a/allowed", False),
         ("file:///a/allowed-not/x.jpg", "file:///a/allowed", False),
+        ("file:///a/allowed/C#/../../secret.txt", "file:///a/allowed", False),
+        ("file:///a/allowed/x?/../../secret.txt", "file:///a/allowed", False),
+        ("s3://shop/photos/a#1.jpg", "s3://shop/photos", True),
+        ("s3://shop/photos/a?/../../x", "s3://shop/photos", False),
+        ("https://cdn.shop.com#/p/1.jpg", "https://cdn.shop.com", False),
         ("https://cdn.shop.com/p/1.jpg", "https://cdn.shop.com", True),
         ("https://CDN.shop.com/p/1.jpg", "https://cdn.shop.com/p", True),
         ("https://cdn.shop.com.evil.org/p/1.jpg", "https://cdn.shop.com", False),
@@ -69,11 +74,13 @@ def test_an_allowed_folder_is_read_and_its_neighbours_are_not(tmp_path: Path) ->
     for name in ("allowed/in.txt", "secret.txt", "raw/x"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
-    (tmp_path / "allowed" / "link.txt").symlink_to(tmp_path / "secret.txt")
+    for name in ("link.txt", "l#1", "p%71"):
+        (tmp_path / "allowed" / name).symlink_to(tmp_path / "secret.txt")
     store = RawStore(str(tmp_path / "raw"), [f"file://{tmp_path}/allowed"])
     fs, path = store.locate(f"file://{tmp_path}/allowed/in.txt")
     assert fs.cat_file(path) == b"allowed/in.txt"
-    for wrong in (f"{tmp_path}/allowed/../secret.txt", f"{tmp_path}/secret.txt", f"{tmp_path}/allowed/link.txt"):
+    names = ("allowed/../secret.txt", "secret.txt", "allowed/link.txt", "allowed/l#1", "allowed/p%71")
+    for wrong in (f"{tmp_path}/{name}" for name in names):
         with pytest.raises(RawError, match="uri_not_allowed"):
             store.locate(f"file://{wrong}")
     with pytest.raises(RawError, match="uri_not_allowed"):
