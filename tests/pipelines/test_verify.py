@@ -42,6 +42,8 @@ def test_what_it_points_at_is_checked_before_any_work(tmp_path: Path) -> None:
         ('[recommend.settings.item_cf]\nsimilarity = "jaccard"', "'jaccard': Input should be 'shrunk', 'cosine'"),
         ('[recommend.settings.ease]\nridge = "abc"', "ease: ridge = 'abc': Input should be a valid number"),
         ("[recommend.settings.ease]\nridge = -50", "ease: ridge = -50: Input should be greater than 0"),
+        ("[recommend.settings.ease]\nridge = true", "ease: ridge = True: Input should be a valid number"),
+        ("[recommend.settings.ease]\nridge = inf", "ease: ridge = inf: Input should be a finite number"),
         ("[recommend.settings.ease]\nitems = -3", "ease: items = -3: Input should be greater than or equal to 1"),
         ("[recommend.settings.user_cf]\nneighbours = -1", "user_cf: neighbours = -1"),
         ("[recommend.settings.lightgcn]\nlayers = 2.5", "lightgcn: layers = 2.5: Input should be a valid integer"),
