@@ -98,7 +98,7 @@ def relevant_after(data: Dataset, age_days: float, seen: sparse.csr_matrix | Non
 
 def save_inputs(inputs: Inputs, folder: Path) -> None:
     """Write everything that scoring reads as .npy files, which workers map into memory."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     for name in ("fused", "user_vectors", "has_signal"):
         np.save(folder / f"{name}.npy", getattr(inputs, name))
     for m, matrix in inputs.content.items():

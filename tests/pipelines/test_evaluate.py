@@ -12,6 +12,7 @@ from scipy import sparse
 from pipelines.config import Recommend
 from pipelines.evaluate import Judgement, evaluate, evaluate_model, judge
 from pipelines.lake.storage import Lake
+from pipelines.learning.metrics import PER_USER
 from pipelines.night.events import COLUMNS, Feedback
 from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 
@@ -189,3 +190,10 @@ def test_an_item_that_has_left_the_catalogue_takes_a_place_and_hits_nothing() ->
     assert (value["mrr", "all"], value["coverage", "all"]) == (pytest.approx(1 / 3), 0.5)
     gone = {(r["metric"], r["slice"]): r["value"] for r in evaluate_model("m", lists.slice(0, 2), judgement, 10)}
     assert gone["recall", "all"] == 0.0
+
+
+def test_lists_that_nobody_gets_say_nothing_of_coverage() -> None:
+    found = judged_by(BEFORE, LATER)
+    rows = evaluate_model("m", pa.table({"user_id": ["other"], "rank": [1], "item_id": ["a"]}), found, 10)
+    assert {r["metric"] for r in rows} == set(PER_USER), "there is no list for u, for x or for everyone"
+    assert {r["value"] for r in rows} == {0.0}

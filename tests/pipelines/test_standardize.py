@@ -210,3 +210,14 @@ def test_days_are_made_again_under_other_settings_and_not_under_the_same(tmp_pat
         assert [d.day for d in lake.days("std_interactions") if lake.rows("std_interactions", d)] == days
         again = list(standardize(config, lake, last))
         assert [m.partition for m in again if m.table == "std_interactions"] == ["2026-03-11"], "the night itself alone"
+
+
+def test_what_is_wrong_with_the_file_of_a_day_is_reported_on_its_night_alone(tmp_path: Path) -> None:
+    for day in (9, 10, 11):
+        log(tmp_path, f"2026-03-{day:02d}.csv", f"u,,view,,2026-03-{day:02d}T16:00:00Z")
+    config = config_at(tmp_path)
+    for day in (9, 10, 11):
+        lake = made(config, date(2026, 3, day))
+        assert lake.read("quarantine", date(2026, 3, day))["source"].to_pylist() == [
+            f"interactions/2026-03-{day:02d}.csv"
+        ]

@@ -124,6 +124,7 @@ def test_rows_in_are_accounted_file_by_file(lake: Lake) -> None:
     rejected(lake, row("ingest", "a", 3), row("ingest", "a", 4), row("ingest", "a", 0), row("media", "a", 5))
     assert broken(lake, *name, ledger(a=(10, 7, 1, 2), b=(4, 4, 0, 0))) == []
     assert broken(lake, *name, ledger(a=(11, 7, 1, 2))) == ["a: in 11, out 7 + superseded 1 + quarantined 2"]
+    assert broken(lake, *name, ledger(a=(9, 7, 1, 2))) == ["a: in 9, out 7 + superseded 1 + quarantined 2"]
     assert len(broken(lake, *name, ledger(a=(10, 7, 1, 3)))) == 1, "a file that says three where two are in quarantine"
     assert len(broken(lake, *name, ledger(b=(4, 3, 0, 1)))) == 1, "a reject that is in no table"
     rejected(lake, row("ingest", "b", 1), step="another")
@@ -155,6 +156,15 @@ def test_every_reference_has_a_vector_or_a_reason(tmp_path: Path) -> None:
     assert broken(lake, "emb_text", name) == []
     publish_vectors(lake, "text", {"t2": [1, 0], "t3": [1, 0]}, digest="another")
     assert broken(lake, "emb_text", name) == ["1 contents have no vector and no reason: t1"], "of another encoder"
+
+
+def test_five_of_many_are_named(tmp_path: Path) -> None:
+    items = [{"item_id": f"{n}", "text_sha256": f"t{n}", "text": f"{n}"} for n in range(7)]
+    lake = tiny_lake(tmp_path, [], items)
+    rejected(lake)
+    publish_vectors(lake, "text", {})
+    expected = ["7 contents have no vector and no reason: t0, t1, t2, t3, t4"]
+    assert broken(lake, "emb_text", "references_embedded") == expected
 
 
 def test_every_promise_is_a_blocking_check_with_its_text(lake: Lake) -> None:

@@ -70,3 +70,10 @@ def test_blocks_of_users_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = explain(space(**HALF), histories, signal, LIKED, items)
     for name in ("code", "history", "modality", "attention"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name)), name
+
+
+def test_the_last_fifty_items_of_a_history_can_be_reasons() -> None:
+    for length, expected in ((49, "similar_to_history"), (50, "popular")):
+        history = [0] + [1] * length  # item 0 is the only one that is like item 3, item 1 has a cosine of 0
+        found = explain(space(**HALF), Ragged.of([history]), np.array([True]), np.ones(5, bool), np.array([[3]]))
+        assert found.code[0, 0] == expected, length

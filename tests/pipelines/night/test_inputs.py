@@ -101,8 +101,9 @@ def test_what_workers_read_back_is_what_was_written(tmp_path: Path) -> None:
 
 
 def test_validation_cuts_the_last_days_off_and_forgets_uploads(tmp_path: Path) -> None:
-    """Of ten events on ten days the last fifth validates: two days, in which u comes to like i9 and i8."""
+    """The last of ten days validate: u comes to like the latest items, and v its only one; w liked one long ago."""
     events = [event("u", f"i{d}", at(d, 23)) for d in range(1, 11)] + [event("v", "i1", at(10, 23))]
+    events.append(event("w", "i2", at(2)))
     items = [{"item_id": f"i{d}", "text_sha256": f"t{d}", "text": "x"} for d in range(1, 11)]
     upload = {"user_id": "z", "content_sha256": "t1", "modality": "text", "text": "x", "created_at": at(1)}
     lake = tiny_lake(tmp_path, events, items, [upload])
@@ -113,14 +114,14 @@ def test_validation_cuts_the_last_days_off_and_forgets_uploads(tmp_path: Path) -
         list(stage(config, lake, DAY))
     night = Night.of(config, lake, DAY)
     data, now = load_inputs(night, "cpu")
-    assert now.has_signal.tolist() == [False, True, True, True], "anyone else, u, v, and z who uploaded"
+    assert now.has_signal.tolist() == [False, True, True, True, True], "anyone else, u, v, w, and z who uploaded"
     days = data.validation_days()
     found = load_validation(night, data, now, 50, True, 7)
     late = {i for i, age in zip(data.items[data.item], data.age_days, strict=True) if age < days} - {"i1"}
     assert 0 < len(late) < 5
     assert set(data.items[found.relevant[1].indices]) == late
     assert (found.days, found.k) == (days, 7)
-    assert found.past.has_signal.tolist() == [False, True, False, False], "v comes in the last days, z has no likes"
+    assert found.past.has_signal.tolist() == [False, True, False, True, False], "v comes later, z has no likes"
     assert found.past.uploads == {}
     assert len(found.past.histories[1]) == 10 - len(late)
     assert found.seen is not None
@@ -128,7 +129,7 @@ def test_validation_cuts_the_last_days_off_and_forgets_uploads(tmp_path: Path) -
     assert load_validation(night, data, now, 50, False, 7).seen is None
     weights = (lake.folder("model_aligner", DAY) / "aligner.safetensors").read_bytes()
     aligner = load_aligner(weights, load_card(lake, "aligner", DAY))
-    expected = fuse_users(aligner, now.fused, found.past.histories, Uploads.none(4), 50, "cpu")
+    expected = fuse_users(aligner, now.fused, found.past.histories, Uploads.none(5), 50, "cpu")
     assert np.array_equal(found.past.user_vectors, expected)
     latest = load_validation(night, data, now, 1, True, 7).past.user_vectors
     assert not np.allclose(latest[1], expected[1]), "one item describes a user, not fifty"
@@ -149,3 +150,13 @@ def test_a_modality_that_nobody_uploaded_has_rows_of_zeros(tmp_path: Path) -> No
         "text": [[0, 0], [0, 0], [0, 1]],
         "image": [[0, 0]] * 3,
     }
+
+
+def test_without_uploads_every_modality_has_rows_of_zeros(tmp_path: Path) -> None:
+    lake = tiny_lake(tmp_path, [event("u", "a", at(9))], [{"item_id": "a", "text_sha256": "t1", "text": "x"}])
+    publish_vectors(lake, "text", {"t1": [0, 0, 1]})
+    for table, ids in (("feat_items", [{"item_id": "a"}]), ("feat_users", [{"user_id": "u"}])):
+        vectors = pa.array([[1.0, 0.0]], pa.list_(pa.float32(), 2))
+        lake.publish(table, DAY, with_vectors(table, ids, vectors))
+    _, inputs = load_inputs(night_of(lake, modalities=("text",)), "cpu")
+    assert inputs.uploads["text"].tolist() == [[0, 0, 0]] * 2
