@@ -13,9 +13,6 @@ from pipelines.recommenders.ranking import PASS_USERS
 USERS, ITEMS = 4 * PASS_USERS + 24, 60
 
 
-HALF = 2e-3  # what three steps in half precision may be off by
-
-
 def chosen(channels: list[np.ndarray], wanted: sparse.csr_matrix, seen: sparse.csr_matrix | None = None) -> Choices:
     c = len(channels)
     return Choices.collect(channels, wanted, seen, np.full(c, 1 / c), np.zeros(wanted.shape[1], np.float32))

@@ -16,16 +16,11 @@ from pipelines.recommenders.item_graphs import content_graph
 from pipelines.recommenders.matrices import OnDevice, pack, scaled, unpack
 from pipelines.recommenders.ranking import PASS_USERS, weighted_sum
 
-LENGTH = 4096.0  # of a start while it is walked; what it comes to anywhere is then within half precision
 WALKS = ("R", "RR", "RRR", "C", "CR", "CC", "RC", "RRC", "RCR", "RCC")  # each is an earlier one and a step
 
 
 class Walker:
     """Walks over interactions and over content, on the device that the graphs are brought to.
-
-    Steps are kept in half precision, which halves the memory that they go through. It changes what is large by a
-    thousandth or two, and loses what is below a hundred-millionth of the start: no step makes a vector longer, so all
-    starts are walked at the same length.
 
     Args:
         links: normalized interactions (users, items).
@@ -36,7 +31,7 @@ class Walker:
     def __init__(self, links: sparse.csr_matrix, graph: sparse.csr_matrix, device: str):
         self.device = device
         graphs = (links, links.T.tocsr(), graph)
-        self.there, self.back, self.alike = (OnDevice(g, device, torch.float16) for g in graphs)
+        self.there, self.back, self.alike = (OnDevice(g, device) for g in graphs)
 
     def walked(self, start: sparse.csr_matrix, walks: Sequence[str]) -> list[np.ndarray]:
         """Where walks lead to, float32 (n, items) each, item by item in memory.
@@ -51,13 +46,11 @@ class Walker:
 
     def _walked(self, start: sparse.csr_matrix, walks: Sequence[str]) -> list[torch.Tensor]:
         """Where walks lead to from a block of starts, (items, n) each."""
-        begin = torch.from_numpy(start.T.toarray(order="C")).to(self.device)
-        length = torch.linalg.vector_norm(begin, dim=0) / LENGTH
-        at = {"": (begin / torch.where(length > 0, length, 1)).half()}
+        at = {"": torch.from_numpy(start.T.toarray(order="C")).to(self.device)}
         for walk in walks:
             before = at[walk[:-1]]
             at[walk] = self.back @ (self.there @ before) if walk[-1] == "R" else self.alike @ before
-        return [at[walk].float().mul_(length) for walk in walks]
+        return [at[walk] for walk in walks]
 
 
 class GraphFilter(Recommender):

@@ -51,13 +51,13 @@ class OnDevice:
     The product is a weighted sum of embeddings for each row, which a CPU does much faster than that of a CSR tensor.
     """
 
-    def __init__(self, matrix: sparse.csr_matrix, device: str, precision: torch.dtype = torch.float32):
+    def __init__(self, matrix: sparse.csr_matrix, device: str):
         places = (torch.from_numpy(p.astype(np.int32)).to(device) for p in (matrix.indptr, matrix.indices))
         self.bounds, self.columns = places
-        self.values = torch.from_numpy(matrix.data).to(device, precision)
+        self.values = torch.from_numpy(matrix.data).to(device)
 
     def __matmul__(self, dense: torch.Tensor) -> torch.Tensor:
-        """(n, d), in the precision of both; sums are in single precision."""
+        """(n, d)."""
         return F.embedding_bag(
             self.columns, dense, self.bounds, mode="sum", per_sample_weights=self.values, include_last_offset=True
         )

@@ -13,7 +13,7 @@ from pipelines.recommenders.content import Content
 from pipelines.recommenders.item_graphs import GRAPH_NEIGHBOURS, centred, nearest_graph
 from pipelines.recommenders.ranking import ndcg_of
 from tests.shop import unit
-from tests.worlds import HALF, ITEMS, USERS
+from tests.worlds import ITEMS, USERS
 
 
 def _with_new_items(inputs: Inputs, new: np.ndarray) -> Inputs:
@@ -46,7 +46,7 @@ def test_new_items_go_to_those_who_like_their_like(inputs: Inputs, monkeypatch: 
     assert np.array_equal(Transfer().fit(replace(past)).score(past, users), scores), "training repeats itself"
     monkeypatch.setattr(transfer, "REACHED", 0)
     from_users = Transfer().restore(model.state(), past).score(past, users)
-    assert np.allclose(from_users, scores, rtol=HALF, atol=1e-5), "walks from users are walks from items"
+    assert np.allclose(from_users, scores, rtol=1e-4, atol=1e-5), "walks from users are walks from items"
 
 
 def test_new_items_by_a_graph_alone_and_where_there_are_none(inputs: Inputs) -> None:
