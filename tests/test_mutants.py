@@ -1,6 +1,7 @@
 """The mutation tester makes small changes, the same for the same seed, of what the program computes."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 from tests.mutants import annotated, places, sample
@@ -48,3 +49,11 @@ def test_a_sample_is_seeded_and_every_change_is_a_program() -> None:
         assert mutant.source != (REPO / mutant.path).read_text()
         assert {line[0] for line in mutant.diff.splitlines()} <= {"+", "-"}
         assert (REPO / mutant.path).read_text().splitlines()[mutant.line - 1] in mutant.diff
+
+
+def test_reasons_are_given_for_lines_that_are_still_there() -> None:
+    for entry in tomllib.loads((REPO / "tests/mutants.toml").read_text())["survivor"]:
+        old = [line[2:] for line in entry["diff"].strip().splitlines() if line.startswith("- ")]
+        source = (REPO / entry["path"]).read_text().splitlines()
+        assert set(old) <= set(source), entry
+        assert entry["reason"]
