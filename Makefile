@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/python -m demo
 
 test: setup
-	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=90
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= --cov-fail-under=95
 
 test-fast: setup
 	$(BIN)/python -m pytest -m "not slow"
