@@ -124,11 +124,6 @@ def merged(
     return {n: dict(chosen.get(n, {})) | dict(pinned.get(n, {})) for n in names}
 
 
-def default_settings(name: str) -> "Hyperparameters":
-    """Hyperparameters of a recommender as its class has them."""
-    return {p.name: p.default for p in _parameters(name)}
-
-
 def problems_of(name: str, pinned: Mapping[str, Any]) -> list[str]:
     """What is wrong with settings that a user pinned: unknown names, other types, out of bounds."""
     known = _parameters(name)

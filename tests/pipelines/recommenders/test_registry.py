@@ -1,5 +1,7 @@
 """The one list of recommenders."""
 
+from inspect import signature
+
 import pytest
 
 from pipelines.recommenders.base import Hyperparameters
@@ -7,7 +9,6 @@ from pipelines.recommenders.registry import (
     RECOMMENDERS,
     blend_of,
     classes,
-    default_settings,
     known_recommender,
     merged,
     problems_of,
@@ -40,7 +41,8 @@ def test_what_is_pinned_goes_before_what_was_chosen() -> None:
 
 def test_defaults_and_grids_are_within_the_bounds() -> None:
     for name, kind in classes().items():
-        assert problems_of(name, default_settings(name)) == []
+        own = [p for p in signature(kind).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert problems_of(name, {p.name: p.default for p in own}) == []
         for settings in kind.grid:
             assert problems_of(name, settings) == [], (name, settings)
 
