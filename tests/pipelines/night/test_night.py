@@ -213,3 +213,13 @@ def test_vectors_of_another_encoder_are_read_again(tmp_path: Path) -> None:
         found = night_of(lake, modalities=("text",)).vectors("text")
         assert (found.digest, found.matrix.tolist()) == (digest, expected)
         assert night_of(lake, modalities=("text",)).features()["text"].matrix[0].tolist() == expected[0]
+
+
+def test_vectors_of_another_encoder_alone_are_none(tmp_path: Path) -> None:
+    lake = tiny_lake(tmp_path, [], ITEMS)
+    publish_vectors(lake, "text", {"t1": [1, 0]}, DAY - timedelta(days=1), "A")
+    publish_vectors(lake, "text", {}, DAY, "B")
+    found = night_of(lake, modalities=("text",)).vectors("text")
+    assert (found.keys.to_pylist(), found.matrix.shape) == ([], (0, 2))
+    publish_vectors(lake, "text", {"t1": [1, 0], "t2": [0, 1]}, DAY - timedelta(days=1), "A")
+    assert len(night_of(lake, modalities=("text",)).vectors("text").keys) == 0
