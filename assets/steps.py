@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatch
+from importlib import import_module
 from typing import Any
 
 import dagster as dg
@@ -54,20 +55,23 @@ class Step:
 
 def steps(config: Config) -> list[Step]:
     """The steps of a configuration's nights, in the flow's order. Stages are imported when they run."""
-    found = [Step("standardize", _standardize, _of_stage("standardize"), verifies=True)]
+    found = [_step("standardize", verifies=True)]
     if config.finetune.enabled:
-        found.append(Step("finetune", _finetune, _of_stage("finetune"), on_device=True))
-    found += [Step(f"embed_{m}", _embed(m), (f"emb_{m}",), on_device=True) for m in sorted(config.encoders)]
+        found.append(_step("finetune", on_device=True))
+    every = sorted(config.encoders)
+    found += [Step(f"embed_{m}", _stage("embed", m, reports=True), (f"emb_{m}",), on_device=True) for m in every]
     if config.augment.views:
-        found.append(Step("augment", _augment, _of_stage("augment"), on_device=True))
-    found.append(Step("align", _align, _of_stage("align"), on_device=True))
-    found.append(Step("fuse", _fuse, _of_stage("fuse"), on_device=True))
+        found.append(Step("augment", _stage("augment", reports=True), _of_stage("augment"), on_device=True))
+    found += [_step("align", on_device=True), _step("fuse", on_device=True)]
     if config.recommend.search_days:
-        found.append(Step("search", _search, _of_stage("search")))
-    found.append(Step("train", _train, tuple(f"model_{n}" for n in config.recommend.models)))
-    found.append(Step("score", _score, _of_stage("score")))
-    found.append(Step("evaluate", _evaluate, _of_stage("evaluate")))
-    return found
+        found.append(_step("search"))
+    found.append(Step("train", _stage("train"), tuple(f"model_{n}" for n in config.recommend.models)))
+    return [*found, _step("score"), _step("evaluate")]
+
+
+def _step(stage: str, **kind: bool) -> Step:
+    """The step of a stage, of its name, that makes all that the stage writes."""
+    return Step(stage, _stage(stage), _of_stage(stage), **kind)
 
 
 def _of_stage(stage: str) -> tuple[str, ...]:
@@ -80,67 +84,21 @@ def _products() -> dict[str, Table | Model]:
     return {**TABLES, **models()}
 
 
-def _standardize(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.standardize import standardize
+def _stage(name: str, *values: Any, reports: bool = False) -> Stage:
+    """The stage ``pipelines.<name>.<name>``, imported when it runs.
 
-    return standardize(config, lake, day)
+    Args:
+        name: of the module and of the function in it.
+        values: what the stage takes behind configuration, lake and day.
+        reports: whether it takes ``report`` behind that.
+    """
 
-
-def _finetune(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.finetune import finetune
-
-    return finetune(config, lake, day)
-
-
-def _embed(modality: str) -> Stage:
     def run(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-        from pipelines.embed import embed
-
-        return embed(config, lake, day, modality, report)
+        stage = getattr(import_module(f"pipelines.{name}"), name)
+        made: Iterator[Manifest] = stage(config, lake, day, *values, *([report] if reports else []))
+        return made
 
     return run
-
-
-def _augment(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.augment import augment
-
-    return augment(config, lake, day, report)
-
-
-def _align(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.align import align
-
-    return align(config, lake, day)
-
-
-def _fuse(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.fuse import fuse
-
-    return fuse(config, lake, day)
-
-
-def _search(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.search import search
-
-    return search(config, lake, day)
-
-
-def _train(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.train import train
-
-    return train(config, lake, day)
-
-
-def _score(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.score import score
-
-    return score(config, lake, day)
-
-
-def _evaluate(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
-    from pipelines.evaluate import evaluate
-
-    return evaluate(config, lake, day)
 
 
 # --- assets -----------------------------------------------------------------------------------------------------
