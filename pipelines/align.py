@@ -17,7 +17,7 @@ from encoders.modalities import Modality
 from encoders.space.alignment import card_bytes, train_aligner
 from encoders.space.features import Features
 from pipelines.config import Augment, Config
-from pipelines.lake.schemas import vectors_to_numpy
+from pipelines.lake.schemas import rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.contents import view_digest
 from pipelines.night.night import Night
@@ -62,7 +62,7 @@ def _view(views: pa.Table, contents: pa.ListArray, original: np.ndarray) -> np.n
     out, length = original.copy(), np.asarray(pc.list_value_length(contents))
     some = np.flatnonzero(length)
     first = contents.flatten().take(pa.array(np.cumsum([0, *length])[:-1][some]))
-    row = np.asarray(pc.fill_null(pc.index_in(first, value_set=views["content_sha256"].combine_chunks()), -1), np.int64)
+    row = rows_in(first, views["content_sha256"].combine_chunks())
     if (row >= 0).any():
         out[some[row >= 0]] = vectors_to_numpy(views["vector"])[row[row >= 0]]
     return out

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from pipelines.config import Config
-from pipelines.lake.schemas import EVERYONE
+from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.learning.metrics import PER_USER, coverage, hits_of, novelty
@@ -93,19 +93,14 @@ def judge(
     if filter_seen:
         later = later.join(met, ["user_id", "item_id"], join_type="left anti")
     users, items = pc.unique(later["user_id"]).sort(), catalogue.combine_chunks()
-    row, column = place_in(later["user_id"], users), place_in(later["item_id"], items)
+    row, column = rows_in(later["user_id"], users), rows_in(later["item_id"], items)
     shape = (len(users), len(items))
     relevant = sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape)
     users_before = pc.unique(met["user_id"])
-    known = place_in(met["item_id"], items)
+    known = rows_in(met["item_id"], items)
     counts = np.bincount(known[known >= 0], minlength=len(items))
-    warm = place_in(users, users_before) >= 0
+    warm = rows_in(users, users_before) >= 0
     return Judgement(users, items, relevant, warm, counts, len(users_before))
-
-
-def place_in(ids: pa.Array | pa.ChunkedArray, values: pa.Array) -> np.ndarray:
-    """Place of each id in ``values`` (len(ids),), -1 where it is not there."""
-    return np.asarray(pc.fill_null(pc.index_in(ids, value_set=values), -1), np.int64)
 
 
 def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
@@ -118,12 +113,12 @@ def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndar
     """
     table = table.sort_by([("user_id", "ascending"), ("rank", "ascending")])
     users = pc.unique(table["user_id"])
-    owner = place_in(table["user_id"], users)
+    owner = rows_in(table["user_id"], users)
     place = np.arange(len(owner)) - np.searchsorted(owner, owner)
     lists = np.full((len(users) + 1, int(place.max(initial=0)) + 1), -1, np.int64)  # row -1 is an empty list
-    lists[owner, place] = place_in(table["item_id"], judgement.items)
-    own = place_in(judgement.users, users)
-    everyone = place_in(pa.array([EVERYONE]), users)
+    lists[owner, place] = rows_in(table["item_id"], judgement.items)
+    own = rows_in(judgement.users, users)
+    everyone = rows_in(pa.array([EVERYONE]), users)
     return lists[:-1], lists[np.where(own >= 0, own, everyone)]
 
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from encoders.modalities import MODALITIES
 from pipelines.config import Config
-from pipelines.lake.schemas import EVERYONE
+from pipelines.lake.schemas import EVERYONE, rows_in
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night
@@ -143,8 +143,8 @@ def _short_lists(lists: pa.Table, seen: pa.Table, users: pa.Array, catalogue: in
 
 def _counts(values: pa.ChunkedArray, of: pa.Array) -> np.ndarray:
     """How often each of ``of`` is among the values."""
-    at = pc.index_in(values, value_set=of).drop_null()
-    return np.bincount(np.asarray(at, np.int64), minlength=len(of))
+    at = rows_in(values, of)
+    return np.bincount(at[at >= 0], minlength=len(of))
 
 
 @promise(["recommendations"], "Scores do not rise with the rank.", ["user_id", "rank", "score"])

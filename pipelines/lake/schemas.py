@@ -169,6 +169,11 @@ def _check_vectors(name: str, column: pa.ChunkedArray, found: dict[str, list[str
         found["norms_one"].append(f"{name}: {off} vectors are not of L2 norm 1")
 
 
+def rows_in(ids: pa.Array | pa.ChunkedArray, values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Row of each id in ``values``, the first that holds it, int64 (len(ids),); -1 where it is not there."""
+    return np.asarray(pc.fill_null(pc.index_in(ids, value_set=values), -1), np.int64)
+
+
 def vectors_to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Float32 matrix (n, d) of a vector column without nulls; d is 0 for an empty list column.
 

@@ -18,6 +18,7 @@ from encoders.modalities import KINDS, Modality
 from encoders.space.features import Features, Uploads
 from encoders.space.ragged import Ragged
 from pipelines.config import digest_of
+from pipelines.lake.schemas import rows_in
 
 
 def item_address(item_id: str) -> str:
@@ -109,7 +110,7 @@ def features_of(
         matrix: float32 (n, d_m), unit rows.
         sequence: (steps, features) where each row is a flat sequence.
     """
-    row = np.asarray(pc.fill_null(pc.index_in(contents.flatten(), value_set=keys), -1), np.int64)
+    row = rows_in(contents.flatten(), keys)
     owner = np.repeat(np.arange(len(contents)), np.asarray(pc.list_value_length(contents)))
     owner, row = owner[row >= 0], row[row >= 0]
     count = np.bincount(owner, minlength=len(contents))
@@ -133,7 +134,7 @@ def uploads_of(
     parts = []
     for m, (keys, _) in vectors.items():
         at = np.flatnonzero(np.asarray(pc.equal(uploads["modality"], m)))
-        row = np.asarray(pc.fill_null(pc.index_in(uploads["content_sha256"].take(at), value_set=keys), -1), np.int64)
+        row = rows_in(uploads["content_sha256"].take(at), keys)
         parts.append((at[row >= 0], row[row >= 0], np.full(int((row >= 0).sum()), m)))
     if not parts:
         return Uploads.none(len(users))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from scipy import sparse
 
 from encoders.space.alignment import load_aligner
@@ -14,7 +15,8 @@ from encoders.space.features import Uploads
 from encoders.space.fusion import fuse_users
 from encoders.space.ragged import Ragged
 from pipelines.lake.cards import load_card
-from pipelines.lake.schemas import vectors_to_numpy
+from pipelines.lake.schemas import rows_in, vectors_to_numpy
+from pipelines.lake.storage import StorageError
 from pipelines.night.events import Dataset
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs, Validation
@@ -47,12 +49,19 @@ def _nothing(users: int, like: np.ndarray) -> np.ndarray:
 
 
 def feature_vectors(night: Night, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Unified vectors of ``data.items`` and ``data.users`` from the night's tables; zero rows for absent users."""
+    """Unified vectors of ``data.items`` and ``data.users`` from the night's tables; zero rows for absent users.
+
+    Raises:
+        StorageError: the tables were made from other events.
+    """
     fused = vectors_to_numpy(night.lake.read("feat_items", night.day, ["vector"])["vector"])
     table = night.lake.read("feat_users", night.day, ["user_id", "vector"])
     stored = vectors_to_numpy(table["vector"])
     out = np.zeros((len(data.users), stored.shape[1]), np.float32)
-    out[np.searchsorted(data.users, np.array(table["user_id"].to_pylist(), object))] = stored
+    row = rows_in(table["user_id"], pa.array(data.users, pa.string()))
+    if (row < 0).any():
+        raise StorageError(f"feat_users of {night.day} has users that its events do not have; run the night again")
+    out[row] = stored
     return fused, out
 
 

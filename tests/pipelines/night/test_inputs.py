@@ -16,6 +16,7 @@ from pipelines.align import align
 from pipelines.config import Aligner
 from pipelines.fuse import fuse
 from pipelines.lake.cards import load_card
+from pipelines.lake.storage import StorageError
 from pipelines.lake.tables import TABLES
 from pipelines.night.events import Dataset
 from pipelines.night.inputs import (
@@ -160,3 +161,14 @@ def test_without_uploads_every_modality_has_rows_of_zeros(tmp_path: Path) -> Non
         lake.publish(table, DAY, with_vectors(table, ids, vectors))
     _, inputs = load_inputs(night_of(lake, modalities=("text",)), "cpu")
     assert inputs.uploads["text"].tolist() == [[0, 0, 0]] * 2
+
+
+def test_features_of_users_that_the_events_do_not_have_are_refused(tmp_path: Path) -> None:
+    """Events were made again without user b after the features; the vector of b must not become that of c."""
+    lake = tiny_lake(tmp_path, [event("a", "x", at(9)), event("c", "x", at(9))], [{"item_id": "x"}])
+    publish_vectors(lake, "text", {"t1": [0, 1]})
+    for table, ids in (("feat_items", [{"item_id": "x"}]), ("feat_users", [{"user_id": u} for u in "ab"])):
+        vectors = pa.array([[1.0, 0.0]] * len(ids), pa.list_(pa.float32(), 2))
+        lake.publish(table, DAY, with_vectors(table, ids, vectors))
+    with pytest.raises(StorageError, match="feat_users of 2026-03-10 has users that its events do not have"):
+        load_inputs(night_of(lake, modalities=("text",)), "cpu")
