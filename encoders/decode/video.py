@@ -66,7 +66,8 @@ def _times(container: Any) -> list[float]:
     if not found:
         raise DecodeError("empty_video", "no pictures")
     container.seek(0)
-    return sorted(t - min(found) for t in found)
+    first = min(found)
+    return sorted(t - first for t in found)
 
 
 def _duration(times: list[float]) -> float:
