@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from assets.metadata import SAMPLE_ROWS
 from pipelines.config import Config
+from pipelines.lake import guards  # noqa: F401, its promises join the others
 from pipelines.lake.promises import PROMISES
 from pipelines.lake.schemas import Key
 from pipelines.lake.tables import TABLES

@@ -15,6 +15,7 @@ import dagster as dg
 from pipelines.config import Config, ConfigError, load_config
 from pipelines.lake.schemas import SchemaError
 from pipelines.lake.storage import Lake
+from pipelines.raw.places import DataError
 from pipelines.verify import verify
 
 DEVICE_POOL = "device"  # its limit is set in dagster.yaml
@@ -70,7 +71,7 @@ def failures_explained() -> Iterator[None]:
     """Retry what I/O may heal; stop at once at what it cannot: configuration and broken promises."""
     try:
         yield
-    except (ConfigError, SchemaError) as e:
+    except (ConfigError, DataError, SchemaError) as e:
         raise dg.Failure(description=str(e), allow_retries=False) from e
     except (ConnectionError, TimeoutError, BlockingIOError) as e:
         logging.getLogger(__name__).warning("I/O failed, trying again in %d s: %s", IO_WAIT_S, e)

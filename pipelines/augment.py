@@ -27,7 +27,7 @@ from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import view_digest
 from pipelines.night.night import Night
-from pipelines.raw.places import RawError, RawPlace, RawStore
+from pipelines.raw.places import RawError, RawStore
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def modalities(config: Config) -> list[Modality]:
 def augment(config: Config, lake: Lake, day: date, report: encoding.Report | None = None) -> Iterator[Manifest]:
     """Publish the vectors of views that night D needs and no earlier night has, and what could not be encoded."""
     night, cache = Night.of(config, lake, day), config.paths.data / "cache"
-    raw = RawPlace(config.paths.raw, config.paths.allowed_uris)
+    raw = config.raw_place
     counters = dict.fromkeys(("needed", "earlier", "copied", "encoded", "failed"), 0)
     parts, failed = [_empty()], list[pa.Table]()
     for modality in modalities(config):
@@ -108,7 +108,7 @@ class Example:
 
 def examples(config: Config, lake: Lake, day: date, each: int = 3, views: int = 3) -> Iterator[Example]:
     """Some content of the night before and after augmentation."""
-    night, store = Night.of(config, lake, day), RawStore(config.paths.raw, config.paths.allowed_uris)
+    night, store = Night.of(config, lake, day), RawStore(*config.raw_place)
     for modality in modalities(config):
         shown = 0
         for row in night.needed(modality).slice(0, 5 * each).to_pylist():

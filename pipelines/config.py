@@ -4,11 +4,12 @@ Belongs here: what a user may set, its defaults and its checks. Does not: anythi
 Stages receive the values that they need as arguments, not this object's internals.
 """
 
+import codecs
 import hashlib
 import os
 import tomllib
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
@@ -19,6 +20,7 @@ from pydantic.dataclasses import dataclass
 from encoders.augment import OPS
 from encoders.modalities import KINDS, MODALITIES, Modality
 from encoders.settings import STRICT, VECTOR_FILES, AlignerSettings, FinetuneSettings, ModelChoice
+from pipelines.raw.places import RawPlace
 from pipelines.recommenders.registry import RECOMMENDERS, known_recommender, singles
 
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
@@ -54,14 +56,52 @@ class Paths(Settings):
 
 
 class Source(Settings):
-    """How one kind of raw file names its columns."""
+    """How one kind of raw file is written. What is left on ``auto`` is found in each file, and said in the log."""
 
-    path: str = Field(description="folder or file below paths.raw")
-    columns: dict[str, str] = Field({}, description="our column -> column in the files; unmapped ones keep our name")
+    path: str = Field(description="folder, file or glob (``events*.csv``) below paths.raw")
+    columns: dict[str, str | tuple[str, ...]] = Field(
+        {},
+        description="our column -> column in the files, a path into nested data (items[].id, images[].large), several "
+        "names of which the first found counts, or a rule (covers/{item_id}.jpg); unmapped ones keep our name",
+    )
     defaults: dict[str, str] = Field({}, description="our column -> value where the files have none")
-    time_unit: Literal["auto", "iso", "s", "ms", "us"] = Field("auto", description="unit of numeric timestamps")
-    delimiter: str = Field(",", min_length=1, max_length=1)
-    list_separator: str = Field("|", min_length=1, description="splits lists in CSV cells (categories, tags, media)")
+    sometimes: tuple[str, ...] = Field((), description="mapped columns that some or all files may lack")
+    format: Literal["auto", "csv", "json", "parquet"] = Field("auto", description="csv is any delimited text")
+    encoding: str = Field("auto", description="of text files, a name that Python knows, such as cp1252 or utf-16")
+    delimiter: str = Field("auto", min_length=1, max_length=8, description="between the fields of delimited text")
+    quoting: Literal["auto", "on", "off"] = Field("auto", description="whether a field may stand in double quotes")
+    header: tuple[str, ...] = Field((), description="names of the columns where files have no header; or map numbers")
+    records: str = Field("", description="path of the list that holds the rows, in a file of one JSON object")
+    nulls: tuple[str, ...] = Field(("\\N", "NULL"), description="cells that mean nothing, beside empty ones")
+    decimal: Literal["auto", ".", ","] = Field("auto", description="decimal sign of numbers in text")
+    fill_down: dict[str, str] = Field(
+        {}, description="our column -> column of the files; an empty cell takes the value above it while that is equal"
+    )
+    time_unit: Literal["auto", "iso", "s", "ms", "us", "ns", "excel"] = Field(
+        "auto", description="unit of numeric times; excel counts days from 1899-12-30"
+    )
+    time_format: str = Field("auto", min_length=1, description="of times in text, as in %d/%m/%Y %H:%M")
+    time_origin: str = Field("", description="ISO time that numeric times count from; epoch 1970 where it is empty")
+    list_separator: str = Field("|", min_length=1, description="splits lists in text cells (categories, tags, media)")
+
+    @model_validator(mode="after")
+    def _readable(self) -> "Source":
+        if self.encoding != "auto":
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as e:
+                raise ValueError(f"encoding '{self.encoding}' is unknown; for example utf-8, utf-16, cp1252") from e
+        if self.time_origin:
+            try:
+                datetime.fromisoformat(self.time_origin)
+            except ValueError as e:
+                raise ValueError(f"time_origin '{self.time_origin}' is no ISO time (2016-06-14T04:00:00Z)") from e
+        return self
+
+    def names_of(self, column: str) -> tuple[str, ...]:
+        """What the files may call one of our columns, the first that a file has counts."""
+        named = self.columns.get(column, column)
+        return (named,) if isinstance(named, str) else named
 
 
 def known_modality(name: str) -> str:
@@ -144,6 +184,7 @@ class Recommend(Settings):
             "cart": 3.0,
             "purchase": 5.0,
             "skip": -1.0,
+            "dislike": -1.0,
         },
         description="strength of each event; unlisted events count 1, negative ones are no positive feedback",
     )
@@ -159,6 +200,17 @@ class Recommend(Settings):
         if not singles(self.models):
             raise ValueError("models has only the hybrid; name at least one recommender that it can combine")
         return self
+
+
+class Guards(Settings):
+    """When a night stops because of its data."""
+
+    lost_rows: float = Field(
+        0.5, ge=0, le=1, description="share of a usual day's rows that may be refused; duplicates do not count"
+    )
+    unknown_items: float = Field(
+        0.2, ge=0, le=1, description="share of the night's events that may be of items that the catalogue does not have"
+    )
 
 
 class Compute(Settings):
@@ -184,6 +236,7 @@ class Config(Settings):
     encoders: dict[Annotated[Modality, AfterValidator(known_modality)], ModelChoice] = {
         k.name: ModelChoice(k.default_encoder) for k in KINDS.values()
     }
+    guards: Guards = Guards()
     augment: Augment = Augment()
     finetune: Finetune = Finetune()
     aligner: Aligner = Aligner()
@@ -201,6 +254,12 @@ class Config(Settings):
         if not self.encoders:
             raise ValueError(f"encoders is empty; name a model for at least one of {', '.join(MODALITIES)}")
         return self
+
+    @property
+    def raw_place(self) -> RawPlace:
+        """Where raw data is, for workers."""
+        embedded = self.paths.data / "cache" / "embedded"
+        return RawPlace(self.paths.raw, self.paths.allowed_uris, str(embedded))
 
     def digest(self, *sections: str) -> str:
         """16 hex characters of the named sections (all but paths and compute when none is named)."""

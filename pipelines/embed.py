@@ -21,7 +21,6 @@ from pipelines.engine.chosen import Chosen, choice_of, unload
 from pipelines.lake.folders import scratch
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.night import Night
-from pipelines.raw.places import RawPlace
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ def embed(
         report: called every few seconds while something is encoded.
     """
     night, table = Night.of(config, lake, day), f"emb_{modality}"
-    content, raw = night.needed(modality), RawPlace(config.paths.raw, config.paths.allowed_uris)
+    content, raw = night.needed(modality), config.raw_place
     choice = choice_of(lake, day, modality, config.encoders[modality], config.finetune.enabled)
     cache = config.paths.data / "cache"
     chosen = encoding.of_content(modality, choice, config.compute, cache, raw, content)

@@ -1,8 +1,9 @@
-"""Pieces of raw files to the std tables of a night: dedupe, catalogue versions, uploads, media, quarantine.
+"""Raw files to the std tables of a night: events by day, catalogue versions, uploads, media, quarantine.
 
 Writes ``std_interactions``, ``std_items``, ``std_user_content``, ``std_media``, ``quarantine``, ``ingest_files``.
-Belongs here: which days are made again, publishing. Does not: reading files (``raw.pieces``), versions of items and
-uploads (``raw.versions``), media bytes (``raw.media``). Nothing here looks at a row dated after D.
+Belongs here: which days are made again, publishing. Does not: reading files (``raw.known``), equal events
+(``raw.days``), versions of items and uploads (``raw.versions``), media bytes (``raw.media``). Nothing here looks at a
+row dated after D.
 """
 
 import json
@@ -11,18 +12,18 @@ from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipelines.config import Config, digest_of
-from pipelines.lake.storage import Lake, Manifest
+from pipelines.config import Config
+from pipelines.lake.folders import scratch
+from pipelines.lake.storage import Lake, Manifest, rows_of_parts
 from pipelines.lake.tables import TABLES
-from pipelines.raw.account import Account
+from pipelines.raw.account import Account, events_account, inputs_of, rejects_by_day
+from pipelines.raw.days import account_of, groups_of, make_days
+from pipelines.raw.judge import stop_where_columns_are_missing
+from pipelines.raw.known import Known, Piece
 from pipelines.raw.media import MediaFile, MediaIndex
-from pipelines.raw.pieces import Piece, for_kind
-from pipelines.raw.places import RawStore
 from pipelines.raw.versions import (
     Found,
     current_items,
@@ -36,35 +37,41 @@ from pipelines.raw.versions import (
 
 log = logging.getLogger(__name__)
 
-SECTIONS = ("interactions", "items", "user_content", "timezone", "start_date")
+KINDS = ("interactions", "items", "user_content")
+SECTIONS = (*KINDS, "timezone", "start_date")
+OF_EVENTS, OF_OTHERS = "events", "standardize"  # what writes a part of quarantine and ingest_files
 
 
 def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Make every std table of a night; earlier days whose raw events changed or were never made are made too.
 
-    Yields the manifests of earlier days of ``std_interactions`` that were made, then that of each table of the day.
+    Yields the manifests of days of events with their rejects, the night's last, then that of each other table.
+
+    Raises:
+        DataError: a column that the configuration names is in no file, or a new day's file has lost it.
     """
-    store = RawStore(config.paths.raw, config.paths.allowed_uris)
-    pieces = {kind: for_kind(kind, config).pieces(store, config) for kind in ("interactions", "items", "user_content")}
-    account = Account()
+    pieces = {kind: Known(kind, config).pieces(day) for kind in KINDS}
+    stop_where_columns_are_missing(config, pieces, day)
     provenance = {"config_digest": config.digest(*SECTIONS)}
-    events = _interactions(config, lake, day, pieces["interactions"], account, provenance)
-    yield from (events[d] for d in sorted(events))
+    yield from _events(config, lake, day, pieces["interactions"], provenance)
+    account = Account()
+    for kind in KINDS[1:]:
+        account.add_whole_files(kind, pieces[kind], day, config.start_date)
     items = current_items(known_rows("items", pieces["items"], day, account), account)
     uploaded = uploads(known_rows("user_content", pieces["user_content"], day, account), account)
     refs = pa.concat_tables([references_of(items), uploaded_references(uploaded)])
     wanted = list(zip(refs["kind"].to_pylist(), refs["uri"].to_pylist(), strict=True))
-    index = MediaIndex(config.paths.data / "cache")
-    found = index.look_up(wanted, store, config.paths.raw, config.compute)
+    found = MediaIndex(config.paths.data / "cache").look_up(wanted, config.raw_place, config.compute)
     _reject_media(refs, found, account)
     contents = uploads_table(uploaded, found, account)
-    rejected = account.quarantine()
+    kept = {OF_EVENTS}
+    rejecting = kept | _rejecting(config)
     made = [
         lake.publish("std_items", day, items_table(items, found), **provenance),
         lake.publish("std_user_content", day, contents, **provenance),
         lake.publish("std_media", day, _media_table(found.values()), **provenance),
-        lake.publish_step("quarantine", day, "standardize", rejected, keep=_rejecting(config), **provenance),
-        lake.publish("ingest_files", day, account.ledger(), **provenance),
+        lake.publish_step("quarantine", day, OF_OTHERS, account.quarantine(), keep=rejecting, **provenance),
+        lake.publish_step("ingest_files", day, OF_OTHERS, account.ledger(), keep=kept, **provenance),
     ]
     log.info("std %s: %s", day, ", ".join(f"{m.table} {m.rows}" for m in made))
     yield from made
@@ -75,109 +82,47 @@ def _rejecting(config: Config) -> set[str]:
     return {f"emb_{m}" for m in config.encoders} | ({"aug_views"} if config.augment.views else set())
 
 
-# --- interactions -----------------------------------------------------------------------------------------------
+# --- events -----------------------------------------------------------------------------------------------------
 
 
-def _interactions(
-    config: Config, lake: Lake, day: date, pieces: list[Piece], account: Account, provenance: dict[str, Any]
-) -> dict[date, Manifest]:
-    events = _read_events(pieces, day)
-    inputs = _slice_digests(events)
-    stale = []
-    for n in range((day - config.start_date).days + 1):
-        d = config.start_date + timedelta(days=n)
-        old = lake.manifest("std_interactions", d)
-        same = old is not None and old.inputs == inputs.get(d, {}) and old.config_digest == provenance["config_digest"]
-        if d == day or not same:
-            stale.append(d)
+def _events(
+    config: Config, lake: Lake, day: date, pieces: list[Piece], provenance: dict[str, Any]
+) -> Iterator[Manifest]:
+    """Make the days whose events or rejects are new, and the night's; each day with its rejects and its account."""
+    start = config.start_date
+    inputs = inputs_of(pieces, start, day)
+    stale = _stale(lake, [start + timedelta(days=n) for n in range((day - start).days + 1)], inputs, provenance)
     if len(stale) > 1:
         log.info("std_interactions: making %d earlier days too (%s to %s)", len(stale) - 1, stale[0], stale[-2])
-    tables = {d: _dedupe(events.filter(pc.equal(events["_day"], d))) for d in stale}
-    data = {d: kept for d, (kept, _) in tables.items()}
-    made = lake.publish_days("std_interactions", data, {d: {**provenance, "inputs": inputs.get(d, {})} for d in stale})
-    _account_events(pieces, events, day, tables[day], config.start_date, account)
-    return made
+    rejects = rejects_by_day(pieces, set(stale), start)
+    for group in groups_of(stale, pieces):
+        with scratch(lake.root, "staging-std_interactions") as staging:
+            make_days([group], staging, config.compute)
+            accounts, rows = {}, {}
+            for d in group.days:
+                duplicates, counts = account_of(staging / f"date={d.isoformat()}")
+                accounts[d] = events_account(pieces, d, start, rejects.get(d), duplicates, counts)
+                rows[d] = rows_of_parts(staging / f"date={d.isoformat()}")
+            of_day = {
+                d: {**provenance, "inputs": inputs.get(d, {}), "counters": a.lost() | {"night": day.toordinal()}}
+                for d, a in accounts.items()
+            }
+            for d in group.days:  # the table of events last: a crash in between makes the day again
+                for table, data in (("quarantine", accounts[d].quarantine()), ("ingest_files", accounts[d].ledger())):
+                    lake.publish_step(table, d, OF_EVENTS, data, keep=set(lake.steps(table, d)), **provenance)
+            made = lake.publish_staged("std_interactions", staging, rows, of_day)
+        yield from (made[d] for d in group.days)
 
 
-def _read_events(pieces: list[Piece], day: date) -> pa.Table:
-    """Events up to ``day`` of all files, with their source; those before the first night too, to be rejected."""
-    tables = []
-    for piece in pieces:
-        rows = pq.read_table(piece.rows, filters=[("_day", "<=", day)])
-        tables.append(rows.append_column("source", pa.array([piece.source] * rows.num_rows, pa.string())))
-    if not tables:
-        columns = [c for c in TABLES["std_interactions"].columns if c.name != "source"]
-        empty = pa.schema(
-            [
-                ("_position", pa.int64()),
-                ("_day", pa.date32()),
-                *((c.name, c.type) for c in columns),
-                ("source", pa.string()),
-            ]
-        )
-        return empty.empty_table()
-    return pa.concat_tables(tables)
-
-
-def _slice_digests(events: pa.Table) -> dict[date, dict[str, str]]:
-    """Day -> {file: digest of that file's rows of the day}."""
-    with duckdb.connect() as con:
-        con.register("events", events)
-        rows = con.sql(
-            """SELECT _day, source, count(*), sum(hash(_position, user_id, item_id, event, value, event_at, session_id,
-               recommendation_id)::HUGEINT)::VARCHAR FROM events GROUP BY ALL ORDER BY ALL"""
-        ).fetchall()
-    out: dict[date, dict[str, str]] = {}
-    for day, source, n, total in rows:
-        out.setdefault(day, {})[source] = digest_of([n, total])
-    return out
-
-
-def _dedupe(events: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """First row of each key in order of file and position, and the rows that repeat one."""
-    with duckdb.connect() as con:
-        con.execute("SET threads = 1")
-        con.register("events", events)
-        numbered = con.sql(
-            """SELECT *, row_number() OVER (
-                 PARTITION BY user_id, item_id, event, event_at ORDER BY source, _position) AS n
-               FROM events ORDER BY user_id, item_id, event, event_at"""
-        ).to_arrow_table()
-    first = pc.equal(numbered["n"], 1)
-    names = [c.name for c in TABLES["std_interactions"].columns]
-    kept = numbered.filter(first).select(names)
-    at = kept.schema.get_field_index("event_at")
-    kept = kept.set_column(at, "event_at", kept["event_at"].cast(pa.timestamp("us", tz="UTC")))
-    return kept, numbered.filter(pc.invert(first)).select(["source", "_position", "user_id", "item_id"])
-
-
-def _account_events(
-    pieces: list[Piece],
-    events: pa.Table,
-    day: date,
-    made: tuple[pa.Table, pa.Table],
-    start: date,
-    account: Account,
-) -> None:
-    kept, repeated = made
-    for fate in ("in", "out"):
-        account.count_each("interactions", kept["source"], fate)
-    for r in repeated.to_pylist():
-        detail = f"same user_id, item_id, event and event_at as an earlier row ({r['user_id']}, {r['item_id']})"
-        account.reject("ingest", r["source"], r["_position"], "duplicate", detail)
-        account.count("interactions", r["source"], **{"in": 1, "quarantined": 1})
-    if day == start:  # what happened before the first partition is counted there
-        for r in events.filter(pc.less(events["_day"], start)).select(["source", "_position", "_day"]).to_pylist():
-            account.reject(
-                "ingest",
-                r["source"],
-                r["_position"],
-                "before_start_date",
-                f"{r['_day']} is before start_date {start}",
-            )
-            account.count("interactions", r["source"], **{"in": 1, "quarantined": 1})
-    for piece in pieces:
-        account.add_piece_rejects("interactions", piece, day, cumulative=False)
+def _stale(lake: Lake, days: list[date], inputs: dict[date, dict[str, str]], provenance: dict[str, Any]) -> list[date]:
+    """Days that are not made of these inputs under these settings, and the last of all."""
+    found = []
+    for d in days:
+        old = lake.manifest("std_interactions", d)
+        same = old is not None and old.inputs == inputs.get(d, {}) and old.config_digest == provenance["config_digest"]
+        if d == days[-1] or not same:
+            found.append(d)
+    return found
 
 
 # --- media --------------------------------------------------------------------------------------------------------

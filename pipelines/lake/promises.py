@@ -57,17 +57,17 @@ def promise(tables: Sequence[str], text: str, columns: Sequence[str]) -> Callabl
 @promise(
     ["ingest_files"],
     "Rows in = rows out + superseded + quarantined, file by file.",
-    ["source", "rows_in", "rows_out", "rows_superseded", "rows_quarantined"],
+    ["source", "kind", "rows_in", "rows_out", "rows_superseded", "rows_quarantined"],
 )
 def rows_accounted(config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
     """Raw files whose rows in are not out + superseded + quarantined; the last is counted in the quarantine table."""
     rejects = night.lake.read("quarantine", night.day, ["stage", "source", "position"])
-    of_rows = pc.and_(pc.equal(rejects["stage"], "ingest"), pc.greater(rejects["position"], 0))
-    counted = rejects.filter(of_rows).group_by("source").aggregate([([], "count_all")])
-    rejected = dict(zip(counted["source"].to_pylist(), counted["count_all"].to_pylist(), strict=True))
+    rejects = rejects.filter(pc.greater(rejects["position"], 0))
+    counted = rejects.group_by(["stage", "source"]).aggregate([([], "count_all")]).to_pylist()
+    rejected = {(r["stage"], r["source"]): r["count_all"] for r in counted}
     out = []
     for f in rows.to_pylist():
-        quarantined = rejected.get(f["source"], 0)
+        quarantined = rejected.get((f"ingest_{f['kind']}", f["source"]), 0)
         accounted = f["rows_out"] + f["rows_superseded"] + quarantined
         if f["rows_in"] != accounted or f["rows_quarantined"] != quarantined:
             parts = f"out {f['rows_out']} + superseded {f['rows_superseded']} + quarantined {quarantined}"

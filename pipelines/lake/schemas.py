@@ -3,6 +3,7 @@
 Does not belong here: which tables there are (``tables``), where one lives (``storage``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,7 +107,7 @@ class Table:
             data = data.select(names).cast(self.schema(vectors))
         except (pa.ArrowInvalid, ValueError) as e:
             raise SchemaError(f"{self.name}: {e}") from e
-        return data.sort_by([(k, "ascending") for k in self.key]) if self.key else data
+        return data if in_order(data, self.key)[0] else data.sort_by([(k, "ascending") for k in self.key])
 
     def after(self, last: Key, piece: pa.Table) -> tuple[Key, list[str]]:
         """Key of the last row so far, and what is wrong where a sorted piece does not come after ``last``."""
@@ -127,7 +128,9 @@ class Table:
             "norms_one": [],
         }
         if self.key and data.num_rows:
-            duplicates = data.num_rows - data.group_by(list(self.key)).aggregate([]).num_rows
+            ordered, duplicates = in_order(data, self.key)
+            if not ordered:
+                duplicates = data.num_rows - data.group_by(list(self.key)).aggregate([]).num_rows
             if duplicates:
                 found["keys_unique"].append(f"{duplicates} rows repeat a key ({', '.join(self.key)})")
         for c in self.columns:
@@ -167,6 +170,20 @@ def _check_vectors(name: str, column: pa.ChunkedArray, found: dict[str, list[str
         found["numbers_finite"].append(f"{name}: {infinite} vectors hold NaN or infinity")
     elif off:
         found["norms_one"].append(f"{name}: {off} vectors are not of L2 norm 1")
+
+
+def in_order(data: pa.Table, key: Sequence[str]) -> tuple[bool, int]:
+    """Whether no row's key is below that of the row before it, and how many repeat it; nulls are in no order."""
+    n = data.num_rows
+    less, same = np.zeros(max(0, n - 1), bool), np.ones(max(0, n - 1), bool)
+    for name in key if n > 1 else ():
+        column = data[name]
+        if column.null_count:
+            return False, 0
+        before, after = column.slice(0, n - 1), column.slice(1)
+        less |= same & np.asarray(pc.less(before, after))
+        same &= np.asarray(pc.equal(before, after))
+    return bool((less | same).all()), int(same.sum()) if key else 0
 
 
 def rows_in(ids: pa.Array | pa.ChunkedArray, values: pa.Array | pa.ChunkedArray) -> np.ndarray:

@@ -21,7 +21,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.lake.folders import fsync, fsync_tree, locked, scratch, swap_in
+from pipelines.lake.folders import fsync_tree, locked, scratch, swap_in
 from pipelines.lake.schemas import Key, SchemaError, Table
 from pipelines.lake.tables import TABLES
 
@@ -195,15 +195,36 @@ class Lake:
         data: Mapping[date, pa.Table | Iterable[pa.Table]],
         provenance: Mapping[date, Mapping[str, Any]],
     ) -> dict[date, Manifest]:
-        """Like ``publish`` for several days, all of which become visible in the same step."""
+        """Like ``publish`` for several days; each becomes visible in one step, in order."""
         with scratch(self.root, f"staging-{table}") as staging:
-            made = {}
-            for day, rows in data.items():
+            rows = {}
+            for day, part in data.items():
                 target = staging / f"date={day.isoformat()}"
                 target.mkdir()
-                count = _write_parts(TABLES[table], target, rows)
-                made[day] = _write_manifest(target, table, day, count, provenance.get(day, {}))
-            self._reveal(table, staging, list(data))
+                rows[day] = write_parts(TABLES[table], target, part)
+            return self.publish_staged(table, staging, rows, provenance)
+
+    def publish_staged(
+        self, table: str, staging: Path, rows: Mapping[date, int], provenance: Mapping[date, Mapping[str, Any]]
+    ) -> dict[date, Manifest]:
+        """Make partitions visible that were written below ``staging`` as ``date=D/``; each in one step.
+
+        Args:
+            table: name.
+            staging: a scratch folder of the lake.
+            rows: of each day.
+            provenance: of each day's manifest.
+        """
+        made = {}
+        for day, n in sorted(rows.items()):
+            folder = staging / f"date={day.isoformat()}"
+            made[day] = _write_manifest(folder, table, day, n, provenance.get(day, {}))
+            fsync_tree(folder)
+        (self.root / table).mkdir(exist_ok=True)
+        with locked(self.root, f"publish-{table}"):
+            for day in made:
+                name = f"date={day.isoformat()}"
+                swap_in(staging / name, self.root / table / name)
         return made
 
     def publish_step(
@@ -232,7 +253,7 @@ class Lake:
             target, day_folder = staging / f"date={day.isoformat()}", self.folder(table, day)
             made = target / f"step={step}"
             made.mkdir(parents=True)
-            count = _write_parts(TABLES[table], made, data)
+            count = write_parts(TABLES[table], made, data)
             manifest = _write_manifest(made, table, day, count, {**provenance, "step": step})
             with locked(self.root, f"publish-{table}"):
                 if (day_folder / MANIFEST).is_file() and keep is None:
@@ -254,24 +275,7 @@ class Lake:
             for name, content in files.items():
                 (target / name).parent.mkdir(parents=True, exist_ok=True)
                 (target / name).write_bytes(content)
-            manifest = _write_manifest(target, table, day, 0, provenance)
-            self._reveal(table, staging, [day])
-        return manifest
-
-    def _reveal(self, table: str, staging: Path, days: list[date]) -> None:
-        for folder in staging.iterdir():
-            fsync_tree(folder)
-        with locked(self.root, f"publish-{table}"):
-            if len(days) == 1:
-                name = f"date={days[0].isoformat()}"
-                (self.root / table).mkdir(exist_ok=True)
-                swap_in(staging / name, self.root / table / name)
-                return
-            for folder in (self.root / table).glob("date=*"):  # untouched days join the new table folder as hard links
-                if not (staging / folder.name).exists():
-                    shutil.copytree(folder, staging / folder.name, copy_function=os.link)
-            fsync(staging)
-            swap_in(staging, self.root / table)
+            return self.publish_staged(table, staging, {day: 0}, {day: provenance})[day]
 
 
 def _by_step(table: str) -> bool:
@@ -279,8 +283,12 @@ def _by_step(table: str) -> bool:
     return table in TABLES and TABLES[table].by_step
 
 
-def _write_parts(table: Table, folder: Path, data: pa.Table | Iterable[pa.Table]) -> int:
-    """Write rows as they come, a row group at a time; the files do not depend on how the rows were cut."""
+def write_parts(table: Table, folder: Path, data: pa.Table | Iterable[pa.Table]) -> int:
+    """Write rows into a folder as they come, a row group at a time; the files do not depend on how they were cut.
+
+    Returns:
+        How many they are.
+    """
     rows = 0
     with ExitStack() as open_files:
         writer: pq.ParquetWriter | None = None
@@ -295,6 +303,11 @@ def _write_parts(table: Table, folder: Path, data: pa.Table | Iterable[pa.Table]
     for i, path in enumerate(written):
         path.rename(folder / f"part-{i:05d}-of-{len(written):05d}.parquet")
     return rows
+
+
+def rows_of_parts(folder: Path) -> int:
+    """Rows of the Parquet files in a folder."""
+    return sum(pq.read_metadata(p).num_rows for p in folder.glob("part-*.parquet"))
 
 
 def _groups(table: Table, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:

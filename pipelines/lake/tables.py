@@ -132,14 +132,14 @@ TABLES: dict[str, Table] = {
             (
                 _c("stage", pa.string(), "stage that rejected it"),
                 _c("source", pa.string(), "raw or media file"),
-                _c("position", pa.int64(), "row of the file, 1 is the first after a header; 0 is the whole file"),
+                _c("position", pa.int64(), "line, row of Parquet, or value of other JSON; 0 is the whole file"),
                 _c("reason", pa.string(), "reason code"),
                 _c("detail", pa.string(), "what was expected and what was found"),
             ),
             stage="standardize", group="quality", parents=("std_*",), by_step=True,
         ),
         Table(
-            "ingest_files", "Row account of each raw file, for the rows of this day.", ("source",),
+            "ingest_files", "Row account of each raw file, for the rows of this day.", ("kind", "source"),
             (
                 _c("source", pa.string(), "raw file"),
                 _c("kind", pa.string(), "interactions, items or user_content"),
@@ -147,8 +147,9 @@ TABLES: dict[str, Table] = {
                 _c("rows_out", pa.int64(), "rows in the std table"),
                 _c("rows_superseded", pa.int64(), "older versions of an item or upload that a newer row replaced"),
                 _c("rows_quarantined", pa.int64(), "rejected rows"),
+                _c("rows_lost", pa.int64(), "lines of a file that is refused whole, in none of the other counts"),
             ),
-            stage="standardize", group="quality", parents=("quarantine",),
+            stage="standardize", group="quality", parents=("quarantine",), by_step=True,
         ),
         *(
             Table(

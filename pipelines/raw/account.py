@@ -1,64 +1,207 @@
-"""The account of a night's raw rows: what was rejected and why, and what became of the rows of each file.
+"""The account of a day's raw rows: what was rejected and why, and what became of the rows of each file.
 
-Does not belong here: deciding what is rejected (``pieces``, ``versions``, ``media``).
+What has no day of its own (undated rejects, files refused whole, notes) counts on the date in the file's name, else on
+the night that first saw the file. Does not belong here: deciding what is rejected (``typed``, ``versions``, ``media``).
 """
 
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipelines.config import digest_of
+from pipelines.engine.database import database
+from pipelines.lake.schemas import in_order
 from pipelines.lake.tables import TABLES
-from pipelines.raw.pieces import Piece
+from pipelines.raw.known import Piece
+
+HARMLESS = ("duplicate", "before_start_date", "empty_list", "repeated_header")  # rejects that lose no event
+FATES = ("in", "out", "superseded", "quarantined", "lost")
 
 
-@dataclass
+def undated_day(piece: Piece, start: date) -> date:
+    """The day on which what has no day of its own counts."""
+    return max(piece.file_day or piece.first_seen, start)
+
+
 class Account:
-    """Rejects and per-file row counts of one night, gathered as the tables are made."""
+    """Rejects and rows of each file for one day, gathered as the tables are made."""
 
-    rejects: list[dict[str, Any]] = field(default_factory=list)
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.tables: list[pa.Table] = []
+        self.rows: list[dict[str, Any]] = []
+        self.files: dict[tuple[str, str], Counter[str]] = {}
 
     def reject(self, stage: str, source: str, position: int, reason: str, detail: str) -> None:
-        """Note one rejected row (stage ingest, position > 0), file (position 0) or media reference (stage media)."""
-        self.rejects.append(
-            {"stage": stage, "source": source, "position": position, "reason": reason, "detail": detail}
-        )
+        """Note one rejected row (stage ``ingest_<kind>``, position > 0), file (position 0) or reference (``media``)."""
+        self.rows.append({"stage": stage, "source": source, "position": position, "reason": reason, "detail": detail})
+
+    def reject_rows(self, kind: str, rejects: pa.Table) -> None:
+        """Rejected rows (source, position, reason, detail); they count as rows in and quarantined."""
+        stage = pa.repeat(pa.scalar(f"ingest_{kind}"), rejects.num_rows)
+        table = rejects.append_column("stage", stage)
+        self.tables.append(table.select(["stage", "source", "position", "reason", "detail"]))
+        self.count_each(kind, rejects["source"], "in")
+        self.count_each(kind, rejects["source"], "quarantined")
 
     def count(self, kind: str, source: str, **rows: int) -> None:
         """Add rows to a file's account."""
-        empty: dict[str, Any] = {"source": source, "kind": kind}
-        empty |= dict.fromkeys(("rows_in", "rows_out", "rows_superseded", "rows_quarantined"), 0)
-        entry = self.files.setdefault(source, empty)
-        for name, n in rows.items():
-            entry[f"rows_{name}"] += n
+        self.files.setdefault((source, kind), Counter()).update(rows)
 
-    def count_each(self, kind: str, sources: pa.ChunkedArray, fate: str) -> None:
+    def count_each(self, kind: str, sources: pa.ChunkedArray | pa.Array, fate: str) -> None:
         """Add one row to the account of each source, as often as it is there."""
-        for entry in sorted(sources.value_counts().to_pylist(), key=lambda e: e["values"]):
+        for entry in sources.value_counts().to_pylist():
             self.count(kind, entry["values"], **{fate: entry["counts"]})
 
-    def add_piece_rejects(self, kind: str, piece: Piece, day: date, cumulative: bool) -> None:
-        """Rejected rows of a raw file that count on this night: of the day, or of all days up to it."""
-        if piece.file_day and piece.file_day > day:
-            return
-        for r in pq.read_table(piece.rejects).to_pylist():
-            when = r["day"]
-            if when is None and piece.file_day and not cumulative and piece.file_day != day:
+    def add_whole_files(self, kind: str, pieces: Iterable[Piece], day: date, start: date) -> None:
+        """Files refused whole, and fields that became null, of the pieces whose undated things count on the day."""
+        for piece in pieces:
+            if undated_day(piece, start) != day:
                 continue
-            if when is not None and (when > day or (when < day and not cumulative)):
-                continue
-            self.reject("ingest", piece.source, r["position"], r["reason"], r["detail"])
-            if r["position"]:
-                self.count(kind, piece.source, **{"in": 1, "quarantined": 1})
+            account = piece.account
+            if account.refused:
+                self.reject(f"ingest_{kind}", piece.source, 0, *account.refused)
+                self.count(kind, piece.source, lost=account.lost)
+            for column, reason, count, position, value in account.notes:
+                detail = f"{column}: {count} cells became null, the first held '{value}'"
+                self.reject(f"ingest_{kind}_fields", piece.source, position, reason, detail)
+
+    def lost(self) -> dict[str, int]:
+        """Rows that should have been events and are not: ``rows_lost``."""
+        refused = sum(counts["lost"] for counts in self.files.values())
+        reasons = [t["reason"] for t in self.tables]
+        bad = sum(pc.sum(pc.invert(pc.is_in(r, value_set=pa.array(HARMLESS)))).as_py() or 0 for r in reasons)
+        return {"rows_lost": refused + bad}
 
     def quarantine(self) -> pa.Table:
-        """Distinct rejects as rows of ``quarantine``."""
-        once = list({tuple(r.values()): r for r in self.rejects}.values())
-        return pa.Table.from_pylist(once, schema=TABLES["quarantine"].schema({}))
+        """Rejects as rows of ``quarantine``; equal ones (elements of one row's list) are numbered in their detail."""
+        table = TABLES["quarantine"]
+        schema, own = table.schema({}), list({tuple(r.values()): r for r in self.rows}.values())
+        rows = pa.concat_tables([pa.Table.from_pylist(own, schema=schema), *(t.cast(schema) for t in self.tables)])
+        rows = table.conform(rows)
+        _, repeated = in_order(rows, table.key)
+        return _numbered(rows).cast(schema) if repeated else rows
 
     def ledger(self) -> pa.Table:
         """The accounts as rows of ``ingest_files``."""
-        return pa.Table.from_pylist(list(self.files.values()), schema=TABLES["ingest_files"].schema({}))
+        rows = [
+            {"source": source, "kind": kind} | {f"rows_{f}": counts[f] for f in FATES}
+            for (source, kind), counts in self.files.items()
+        ]
+        return pa.Table.from_pylist(rows, schema=TABLES["ingest_files"].schema({}))
+
+
+def _numbered(rows: pa.Table) -> pa.Table:
+    names = ", ".join(rows.column_names)
+    query = f"""SELECT * EXCLUDE n REPLACE (CASE n WHEN 1 THEN detail ELSE detail || ' (' || n || ')' END AS detail)
+                FROM (SELECT *, row_number() OVER (PARTITION BY {names}) AS n FROM rows)"""  # noqa: S608
+    with database() as con:
+        con.register("rows", rows)
+        return con.sql(query).to_arrow_table()
+
+
+# --- events: an account a day -----------------------------------------------------------------------------------
+
+
+def inputs_of(pieces: Iterable[Piece], start: date, day: date) -> dict[date, dict[str, str]]:
+    """Day -> {part of a file: digest of its rows and rejects of the day}, for days from ``start`` to ``day``."""
+    found: dict[date, dict[str, list[Any]]] = {}
+
+    def add(when: date, piece: Piece, what: Any) -> None:
+        if when <= day:
+            found.setdefault(max(when, start), {}).setdefault(f"{piece.source}@{piece.start}", []).append(what)
+
+    for piece in pieces:
+        undated, account = undated_day(piece, start), piece.account
+        for name in account.days:
+            add(date.fromisoformat(name), piece, account.days[name])
+        for name in account.rejected_days:
+            add(date.fromisoformat(name) if name else undated, piece, account.rejected_days[name])
+        if account.refused or account.notes:
+            add(undated, piece, [account.refused, account.notes, undated.isoformat()])
+    return {d: {name: digest_of(what) for name, what in parts.items()} for d, parts in sorted(found.items())}
+
+
+def rejects_by_day(pieces: Iterable[Piece], days: set[date], start: date) -> dict[date, pa.Table]:
+    """Rejected events of each of some days: source, position, reason, detail. Those before ``start`` count on it."""
+    columns = ["source", "position", "reason", "detail"]
+    parts = []
+    for piece in pieces:
+        undated = undated_day(piece, start)
+        when = {max(date.fromisoformat(d), start) if d else undated for d in piece.account.rejected_days}
+        if when & days:
+            rows = pq.read_table(piece.rejects)
+            day = pc.max_element_wise(pc.fill_null(rows["day"], undated), pa.scalar(start, pa.date32()))
+            source = pa.repeat(pa.scalar(piece.source, pa.string()), rows.num_rows)
+            parts.append(rows.set_column(3, "day", day).append_column("source", source))
+        if start in days and any(d and date.fromisoformat(d) < start for d in piece.account.days):
+            parts.append(_before_start(piece, start))
+    if not parts:
+        return {}
+    every = pa.concat_tables([p.select([*columns, "day"]) for p in parts]).sort_by([("day", "ascending")])
+    found, at = {}, 0
+    for entry in every["day"].value_counts().to_pylist():
+        if entry["values"] in days:
+            found[entry["values"]] = every.slice(at, entry["counts"]).select(columns)
+        at += entry["counts"]
+    return found
+
+
+def _before_start(piece: Piece, start: date) -> pa.Table:
+    rows = pq.read_table(piece.rows, columns=["_position", "_day", "source"], filters=[("_day", "<", start)])
+    n = rows.num_rows
+    detail = pc.binary_join_element_wise(rows["_day"].cast(pa.string()), f"is before start_date {start}", " ")
+    return pa.table(
+        {
+            "source": rows["source"],
+            "position": rows["_position"],
+            "reason": pa.repeat(pa.scalar("before_start_date"), n),
+            "detail": detail,
+            "day": pa.repeat(pa.scalar(start, pa.date32()), n),
+        }
+    )
+
+
+def events_account(
+    pieces: list[Piece],
+    day: date,
+    start: date,
+    rejects: pa.Table | None,
+    duplicates: pa.Table,
+    counts: dict[str, list[int]],
+) -> Account:
+    """The account of one day of events.
+
+    Args:
+        pieces: of all files.
+        day: the day.
+        start: first day of all.
+        rejects: of the day, see ``rejects_by_day``.
+        duplicates: of the day, see ``days.DUPLICATES``.
+        counts: file -> rows in and out.
+    """
+    account = Account()
+    for source, (rows_in, rows_out) in counts.items():
+        account.count("interactions", source, **{"in": rows_in, "out": rows_out})
+    if rejects is not None:
+        account.reject_rows("interactions", rejects)
+    if duplicates.num_rows:
+        account.tables.append(_repeated(duplicates))
+        account.count_each("interactions", duplicates["source"], "quarantined")
+    account.add_whole_files("interactions", pieces, day, start)
+    return account
+
+
+def _repeated(duplicates: pa.Table) -> pa.Table:
+    """Rows of ``quarantine`` for events that are there already."""
+    n = duplicates.num_rows
+    who = pc.binary_join_element_wise(duplicates["user_id"], duplicates["item_id"], ", ")
+    text = "same user_id, item_id, event and event_at as an earlier row ("
+    detail = pc.binary_join_element_wise(pa.scalar(text), who, pa.scalar(")"), "")
+    columns = {"stage": pa.repeat(pa.scalar("ingest_interactions"), n), "source": duplicates["source"]}
+    columns |= {"position": duplicates["position"], "reason": pa.repeat(pa.scalar("duplicate"), n), "detail": detail}
+    return pa.table(columns)

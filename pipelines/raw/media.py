@@ -21,7 +21,7 @@ from pipelines.config import Compute
 from pipelines.engine import beam as runtime
 from pipelines.lake.folders import scratch
 from pipelines.lake.storage import write_parquet
-from pipelines.raw.places import RawError, RawStore
+from pipelines.raw.places import RawError, RawPlace, RawStore
 
 log = logging.getLogger(__name__)
 
@@ -71,24 +71,23 @@ class MediaIndex:
         self.known = {(r["kind"], r["uri"]): MediaFile(**r) for r in rows}
 
     def look_up(
-        self, references: Sequence[tuple[str, str]], store: RawStore, raw_root: str, compute: Compute
+        self, references: Sequence[tuple[str, str]], place: RawPlace, compute: Compute
     ) -> dict[tuple[str, str], MediaFile]:
         """Facts of each (kind, uri); files that are new or changed are read and decoded through Beam."""
+        store = RawStore(*place)
         stamps = {ref: stamp_of(store, ref[1]) for ref in sorted(set(references))}
         new = [(k, u, s) for (k, u), s in stamps.items() if (k, u) not in self.known or self.known[(k, u)].stamp != s]
         if new:
             log.info("media: decoding %d new or changed files (%d known)", len(new), len(stamps) - len(new))
-            self._probe(new, raw_root, store.allowed_uris, compute)
+            self._probe(new, place, compute)
         return {ref: self.known[ref] for ref in stamps}
 
-    def _probe(
-        self, new: list[tuple[str, str, str]], raw_root: str, allowed: tuple[str, ...], compute: Compute
-    ) -> None:
+    def _probe(self, new: list[tuple[str, str, str]], place: RawPlace, compute: Compute) -> None:
         with scratch(self.path.parent, "media") as staging:
             blocks = [(i, new[i : i + BLOCK], len(new)) for i in range(0, len(new), BLOCK)]
 
             def build(p: beam.Pipeline) -> None:
-                p | beam.Create(blocks, reshuffle=False) | beam.ParDo(ProbeBlock(raw_root, allowed, str(staging)))
+                p | beam.Create(blocks, reshuffle=False) | beam.ParDo(ProbeBlock(place, str(staging)))
 
             runtime.run(build, compute.runner, compute.runner_options, "probe_media")
             for part in sorted(staging.glob("*.parquet")):
@@ -102,13 +101,13 @@ class MediaIndex:
 class ProbeBlock(beam.DoFn):
     """(first index, references, total) -> path of a Parquet shard with their facts."""
 
-    def __init__(self, raw_root: str, allowed: tuple[str, ...], out: str):
-        self.raw_root, self.allowed, self.out = raw_root, allowed, out
+    def __init__(self, place: RawPlace, out: str):
+        self.place, self.out = place, out
 
     def process(self, element: tuple[int, list[tuple[str, str, str]], int]) -> Iterator[str]:
         """Read and decode one block."""
         start, references, total = element
-        store = RawStore(self.raw_root, self.allowed)
+        store = RawStore(*self.place)
         rows = [asdict(probe(store, *reference)) for reference in references]
         path = Path(self.out) / f"{start:09d}.parquet"
         write_parquet(pa.Table.from_pylist(rows, schema=SCHEMA), path)

@@ -1,330 +1,314 @@
-"""Raw files to typed pieces: each file is read once, whatever night asks for it.
+"""Parts of raw files to typed pieces: each is read once, whatever night asks for it.
 
-A *piece* is the typed content of one raw file (rows, rejects, rows per day), cached under the file's sha256 and
-the column mapping. Belongs here: reading, typing, rejecting single rows. Does not: what the rows of all files
-mean together (dedupe, catalogue versions), which is ``standardize``.
+A *piece* is the typed content of a part of a file (all of it, a byte range of a big one, what a growing log got since).
+Belongs here: reading a part through Beam, and what a piece says of itself. Does not: which parts are new (``known``),
+what the rows of all files mean together (``days``, ``versions``).
 """
 
 import hashlib
+import json
 import logging
-import re
-import shutil
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipelines.config import Config, Source, digest_of
+from pipelines.config import Config, Source
 from pipelines.engine import beam as runtime
+from pipelines.engine.database import database
 from pipelines.lake.folders import fsync_tree, scratch
-from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
-from pipelines.lake.storage import write_parquet
+from pipelines.lake.storage import PARQUET
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
-from pipelines.raw.files import Batch, Reject, read_rows
-from pipelines.raw.places import RawError, RawStore
+from pipelines.raw.containers import opened
+from pipelines.raw.delimited import Rows
+from pipelines.raw.embedded import Embedded
+from pipelines.raw.lines import Reject
+from pipelines.raw.places import RawError, RawPlace, RawStore
+from pipelines.raw.reading import look, rows_of
+from pipelines.raw.shape import Shape
+from pipelines.raw.typed import Typed, schema_of, typed
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # raise it when the same file should give other pieces
-MAX_ID = 512  # characters
-MAX_TEXT = 1_000_000  # characters of one cell
-DAY_COLUMN = {
-    "interactions": ("event_at",),
-    "items": ("updated_at", "created_at"),
-    "user_content": ("created_at",),
-}
 REJECTS = pa.schema([("position", pa.int64()), ("reason", pa.string()), ("detail", pa.string()), ("day", pa.date32())])
-FILE_DATE = re.compile(r"(?<!\d)(\d{4}-\d\d-\d\d)(?!\d)")
+KEEPS_ROWS = ("broken_gzip", "broken_zstd", "broken_bz2", "broken_xz", "broken_zip")  # what was read before is good
+MOST_EVENTS = 1_000  # distinct event names that a piece lists
+REPEATED = ["event", "source", "domain", "_known", "_day"]  # columns worth a dictionary
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The typed content of one raw file.
+class Part:
+    """A part of a raw file to be read.
 
     Attributes:
         source: file, relative to the raw folder.
-        folder: where ``rows.parquet`` and ``rejects.parquet`` are.
-        file_day: date in the file's name.
+        start: byte where it begins, at the beginning of a line.
+        end: byte behind it; None for the end of the file.
+        first: number of its first line.
+        shape: of the file, where it was looked at before.
     """
 
     source: str
-    folder: Path
-    file_day: date | None
+    start: int = 0
+    end: int | None = None
+    first: int = 1
+    shape: Shape | None = None
 
-    @property
-    def rows(self) -> Path:
-        """Typed rows with ``_position`` and ``_day``."""
-        return self.folder / "rows.parquet"
 
-    @property
-    def rejects(self) -> Path:
-        """Rejected rows with the day they are counted on, null where that is unknown."""
-        return self.folder / "rejects.parquet"
+@dataclass
+class Account:
+    """What a piece says of itself.
+
+    Attributes:
+        shape: of the file; None where it was refused.
+        rows: typed rows.
+        rejects: rejected rows.
+        refused: reason and detail where the file, or the rest of it, is not read.
+        lost: rows of a refused file, as far as they can be counted.
+        days: ISO day -> rows of the day and the sum of their hashes.
+        rejected_days: ISO day, or nothing for undated ones -> rejected rows and a digest of them.
+        inexact: ISO days that have times known to the day or hour only.
+        present: our column -> cells that hold something.
+        events: event -> rows.
+        notes: fields that became null: column, reason, how many, position of the first, what it held.
+        lines: lines of the part.
+        ends_whole: whether a longer version of the file can be read from the part's end.
+        sha256: of the part's bytes.
+        bytes: how many they are.
+    """
+
+    shape: dict[str, Any] | None = None
+    rows: int = 0
+    rejects: int = 0
+    refused: list[str] = field(default_factory=list)
+    lost: int = 0
+    days: dict[str, list[Any]] = field(default_factory=dict)
+    rejected_days: dict[str, list[Any]] = field(default_factory=dict)
+    inexact: list[str] = field(default_factory=list)
+    present: dict[str, int] = field(default_factory=dict)
+    events: dict[str, int] = field(default_factory=dict)
+    notes: list[list[Any]] = field(default_factory=list)
+    lines: int = 0
+    ends_whole: bool = False
+    sha256: str = ""
+    bytes: int = 0
 
 
 @dataclass(frozen=True)
-class Ingest:
+class Reader:
     """How to read one kind of raw file; travels to Beam workers."""
 
     kind: str
-    raw_root: str
-    cache: Path
+    place: RawPlace
     source: Source
     timezone: str
 
-    def pieces(self, store: RawStore, config: Config) -> list[Piece]:
-        """Pieces of all raw files of this kind, in order of name; files not seen before are read through Beam."""
-        with_keys = [(name, self.folder_of(store, name)) for name in store.files(self.source.path)]
-        missing = [(name, folder) for name, folder in with_keys if not folder.is_dir()]
-        if missing:
-            log.info(
-                "%s: reading %d new raw files (%d known)",
-                self.kind,
-                len(missing),
-                len(with_keys) - len(missing),
-            )
+    def read(self, parts: list[tuple[Part, Path]], config: Config) -> None:
+        """Write the piece of each part into its folder, through Beam."""
+        if not parts:
+            return
+        log.info("%s: reading %d new parts of raw files", self.kind, len(parts))
 
-            def build(p: beam.Pipeline) -> None:
-                (
-                    p
-                    | beam.Create([(n, str(f)) for n, f in missing], reshuffle=len(missing) > 1)
-                    | beam.ParDo(ReadFile(self))
-                )
+        def build(p: beam.Pipeline) -> None:
+            elements = [(part, str(folder)) for part, folder in parts]
+            p | beam.Create(elements, reshuffle=len(parts) > 1) | beam.ParDo(ReadPart(self))
 
-            runtime.run(build, config.compute.runner, config.compute.runner_options, f"ingest_{self.kind}")
-        self._forget_all_but({folder for _, folder in with_keys})
-        return [Piece(name, folder, file_day(name)) for name, folder in with_keys]
-
-    def _forget_all_but(self, needed: set[Path]) -> None:
-        """Remove pieces of files that are gone or have changed: what a user deletes is not kept here."""
-        for folder in (self.cache / self.kind).glob("[!.]*"):
-            if folder not in needed:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def folder_of(self, store: RawStore, name: str) -> Path:
-        """Cache folder of a raw file's piece."""
-        try:
-            with store.open(name) as f:
-                content = hashlib.file_digest(f, "sha256").hexdigest()  # type: ignore[arg-type]
-        except RawError as e:
-            content = str(e)
-        columns = {c: str(kind) for c, kind in RAW_COLUMNS[self.kind].items()}
-        settings = [self.source.model_dump(mode="json"), self.timezone]
-        return self.cache / self.kind / digest_of([VERSION, self.kind, columns, name, content, *settings])
+        runtime.run(build, config.compute.runner, config.compute.runner_options, f"ingest_{self.kind}")
 
 
-def for_kind(kind: str, config: Config) -> Ingest:
-    """The reader of ``interactions``, ``items`` or ``user_content``."""
-    source = getattr(config, kind)
-    return Ingest(kind, config.paths.raw, config.paths.data / "cache" / "pieces", source, config.timezone)
+class ReadPart(beam.DoFn):
+    """(part, piece folder) -> the part's file; writes the piece in one step."""
 
+    def __init__(self, reader: Reader):
+        self.reader = reader
 
-def file_day(name: str) -> date | None:
-    """Last ISO date in a file's path, or None."""
-    for text in reversed(FILE_DATE.findall(name)):
-        try:
-            return date.fromisoformat(text)
-        except ValueError:
-            continue
-    return None
-
-
-class ReadFile(beam.DoFn):
-    """(file name, piece folder) -> nothing; writes the piece in one step."""
-
-    def __init__(self, ingest: Ingest):
-        self.ingest = ingest
-
-    def process(self, element: tuple[str, str]) -> Iterator[str]:
-        """Read one file and publish its piece."""
-        name, target = element[0], Path(element[1])
-        rows, rejects = read_file(self.ingest, RawStore(self.ingest.raw_root), name)
+    def process(self, element: tuple[Part, str]) -> Iterator[str]:
+        """Read one part and publish its piece."""
+        part, target = element[0], Path(element[1])
         with scratch(target.parent, target.name) as staging:
             piece = staging / "piece"
             piece.mkdir()
-            write_parquet(rows, piece / "rows.parquet")
-            write_parquet(rejects, piece / "rejects.parquet")
+            account = write_piece(self.reader, part, piece)
             fsync_tree(piece)
             if not target.is_dir():  # another worker may have been faster with the same content
                 piece.rename(target)
-        beam.metrics.Metrics.counter("ingest", "rows").inc(rows.num_rows)
-        beam.metrics.Metrics.counter("ingest", "rejects").inc(rejects.num_rows)
-        yield name
+        beam.metrics.Metrics.counter("ingest", "rows").inc(account.rows)
+        beam.metrics.Metrics.counter("ingest", "rejects").inc(account.rejects)
+        log.info("%s: %s, %d rows, %d rejected", self.reader.kind, part.source, account.rows, account.rejects)
+        yield part.source
 
 
-def read_file(ingest: Ingest, store: RawStore, name: str) -> tuple[pa.Table, pa.Table]:
-    """Typed rows and rejects of one raw file.
-
-    Returns:
-        Rows (columns of ``RAW_COLUMNS`` with ``_position``, ``_day``), rejects (position, reason, detail, day).
-    """
-    kinds = RAW_COLUMNS[ingest.kind]
-    mapping = {c: ingest.source.columns.get(c, c) for c in kinds}
-    lists = {c for c, t in kinds.items() if t == STRINGS}
-    tables: list[pa.Table] = []
-    rejects: list[Reject] = []
+def write_piece(reader: Reader, part: Part, folder: Path) -> Account:
+    """Read a part into ``rows.parquet``, ``rejects.parquet`` and ``account.json`` of a folder."""
+    store = RawStore(*reader.place)
+    writer = _Writer(reader.kind, part.source, folder)
+    account = writer.account
     try:
-        required = set(REQUIRED[ingest.kind]) - set(ingest.source.defaults)
-        source = ingest.source
-        for batch in read_rows(store, name, mapping, required, lists, source.delimiter, source.list_separator):
-            rejects += batch.rejects
-            typed, bad = type_rows(batch, ingest.kind, source, ingest.timezone)
-            tables.append(typed)
-            rejects += bad
+        shape = part.shape or look(store, part.source, reader.kind, reader.source)
+        account.shape = asdict(shape)
+        _require(reader, shape)
+        embedded = Embedded(Path(reader.place.embedded))
+        for rows in rows_of(
+            store, part.source, shape, reader.kind, reader.source, part.start, part.first, part.end
+        ):  # fmt: skip
+            writer.add(rows, typed(rows, reader.kind, reader.source, shape, reader.timezone, embedded))
     except RawError as e:
-        tables, rejects = [], [Reject(0, e.reason, e.detail)]
-    rows = pa.concat_tables(tables) if tables else _empty(ingest.kind)
-    return rows, _rejects_with_days(rows, rejects, file_day(name))
+        account.refused = [e.reason, e.detail[:500]]
+        if e.reason not in KEEPS_ROWS:
+            account.lost = account.rows + account.rejects or _lines_of(store, part.source)
+            writer.forget()
+    writer.close()
+    _describe(store, part, account)
+    (folder / "account.json").write_text(json.dumps(asdict(account)))
+    return account
 
 
-def _empty(kind: str) -> pa.Table:
-    fields = [("_position", pa.int64()), ("_day", pa.date32()), *RAW_COLUMNS[kind].items()]
-    return pa.schema(fields).empty_table()
+def _require(reader: Reader, shape: Shape) -> None:
+    """A table of fixed columns has to have those that every row needs.
 
-
-def _rejects_with_days(rows: pa.Table, rejects: list[Reject], named: date | None) -> pa.Table:
-    """A reject counts on the day in the file's name, else of the nearest dated row before it, else after it."""
-    dated = (
-        sorted(zip(rows["_position"].to_pylist(), rows["_day"].to_pylist(), strict=True))
-        if rejects and not named
-        else []
-    )
-    dated = [d for d in dated if d[1] is not None]
-    out, at = [], 0
-    for r in sorted(rejects, key=lambda r: (r.position, r.reason)):
-        while at < len(dated) and dated[at][0] < r.position:
-            at += 1
-        near = dated[at - 1][1] if at else (dated[0][1] if dated else None)
-        day = named or (near if r.position else None)
-        out.append({"position": r.position, "reason": r.reason, "detail": r.detail[:500], "day": day})
-    return pa.Table.from_pylist(out, schema=REJECTS)
-
-
-def type_rows(batch: Batch, kind: str, source: Source, timezone: str) -> tuple[pa.Table, list[Reject]]:
-    """Cells to typed columns.
-
-    Args:
-        batch: cells of one file.
-        kind: interactions, items or user_content.
-        source: defaults and time unit.
-        timezone: zone of timestamps without one, and of the day.
-
-    Returns:
-        Typed rows and one reject for each row that could not be typed, with its first problem.
+    Raises:
+        RawError: it has not.
     """
-    problems: dict[int, Reject] = {}
+    needed = [c for c in REQUIRED[reader.kind] if c not in reader.source.defaults]
+    missing = [c for c in needed if not shape.has(c)]
+    if missing and shape.header and shape.format != "json":
+        named = [f"{c} ({' or '.join(reader.source.names_of(c))})" for c in missing]
+        raise RawError("missing_column", f"expected {', '.join(named)}; the file has: {', '.join(shape.header)[:300]}")
 
-    def reject(where: pa.Array, reason: str, detail: str, cells: list[Any] | None = None) -> None:
-        for i in pc.indices_nonzero(where).to_pylist():
-            shown = "" if cells is None else f", found '{str(cells[i])[:100]}'"
-            problems.setdefault(i, Reject(batch.positions[i], reason, detail + shown))
 
-    columns: dict[str, pa.Array] = {}
-    for name, kind_of in RAW_COLUMNS[kind].items():
-        cells = batch.columns[name]
-        if name in source.defaults:
-            default = source.defaults[name]
-            cells = [default if c is None else c for c in cells]
-        if kind_of == STRINGS:
-            columns[name] = pa.array([[_clean(v) for v in c] if c else [] for c in cells], STRINGS)
-            continue
-        text = _clean_column(cells)
-        given = pc.is_valid(text)
-        if kind_of == pa.string():
-            columns[name] = text
-            limit = MAX_ID if name.endswith("_id") or name == "event" else MAX_TEXT
-            reject(
-                pc.fill_null(pc.greater(pc.utf8_length(text), limit), False),
-                "too_long",
-                f"{name}: more than {limit} characters",
+def _lines_of(store: RawStore, name: str) -> int:
+    """Lines of a file that was refused, so that it is known how much is lost; 0 where nothing can be counted."""
+    try:
+        with opened(store, name) as f:
+            head = f.read(1 << 16)
+            if b"\0" in head:
+                return 0
+            lines = head.count(b"\n")
+            while data := f.read(1 << 23):
+                lines += data.count(b"\n")
+            return max(1, lines)
+    except RawError:
+        return 0
+
+
+def _describe(store: RawStore, part: Part, account: Account) -> None:
+    """Lines, bytes and sha256 of a part, and whether it ends with a whole line."""
+    sha, last = hashlib.sha256(), b"\n"
+    with store.open(part.source) as f:
+        f.seek(part.start)
+        left = None if part.end is None else part.end - part.start
+        while data := f.read(1 << 23 if left is None else min(1 << 23, left)):
+            left = None if left is None else left - len(data)
+            sha.update(data)
+            account.bytes += len(data)
+            account.lines += data.count(b"\n")
+            last = data[-1:]
+    account.sha256 = sha.hexdigest()
+    account.ends_whole = account.ends_whole and last == b"\n" and not account.refused
+
+
+class _Writer:
+    """Typed rows as they come into a piece's files, and its account."""
+
+    def __init__(self, kind: str, source: str, folder: Path):
+        self.kind, self.source, self.folder, self.account = kind, source, folder, Account(ends_whole=True)
+        self.schema = schema_of(kind).append(pa.field("source", pa.string()))
+        self.out = self._opened()
+        self.rejects: list[dict[str, Any]] = []
+        self.undated: list[dict[str, Any]] = []  # rejects before the first dated row
+        self.near: date | None = None
+        self.days: dict[str, list[int]] = {}
+
+    def _opened(self) -> pq.ParquetWriter:
+        repeated = [c for c in REPEATED if c in self.schema.names]
+        return pq.ParquetWriter(self.folder / "rows.parquet", self.schema, use_dictionary=repeated, **PARQUET)
+
+    def add(self, rows: Rows, found: Typed) -> None:
+        account = self.account
+        account.rows += found.rows.num_rows
+        unread = [(r, None) for r in rows.rejects]
+        self._reject(sorted([*unread, *zip(found.rejects, found.days, strict=True)], key=lambda r: r[0][0]), found.rows)
+        for name in RAW_COLUMNS[self.kind]:
+            column = found.rows[name]
+            full = pc.sum(pc.greater(pc.list_value_length(column), 0)) if pa.types.is_list(column.type) else None
+            account.present[name] = account.present.get(name, 0) + (
+                len(column) - column.null_count if full is None else (full.as_py() or 0)
             )
-        else:
-            is_time = kind_of == TIMESTAMP
-            columns[name] = _timestamps(text, source.time_unit, timezone) if is_time else _numbers(text)
-            what = "an ISO date and time or epoch number, 1970 to 2199" if is_time else "a finite number"
-            lost = pc.and_(given, pc.is_null(columns[name]))
-            reject(
-                lost,
-                "bad_timestamp" if is_time else "bad_number",
-                f"{name}: expected {what}",
-                cells,
-            )
-        if name == "user_id":
-            detail = f"user_id '{EVERYONE}' is reserved for the list of users who have none"
-            reject(pc.fill_null(pc.equal(text, EVERYONE), False), "reserved_user_id", detail)
-        if name in REQUIRED[kind]:
-            reject(pc.invert(given), f"missing_{name}", f"{name} is empty and required")
-    columns["_position"] = pa.array(batch.positions, pa.int64())
-    columns["_day"] = _days(columns, kind, timezone)
-    order = ["_position", "_day", *RAW_COLUMNS[kind]]
-    rows = pa.table({c: columns[c] for c in order})
-    keep = pa.array([i not in problems for i in range(len(batch.positions))], pa.bool_())
-    return rows.filter(keep), list(problems.values())
+        for key, (count, position, value) in found.notes.items():
+            known = next((n for n in account.notes if (n[0], n[1]) == key), None)
+            if known:
+                known[2] += count
+            else:
+                account.notes.append([*key, count, position, value])
+        if self.kind == "interactions" and len(account.events) < MOST_EVENTS:
+            for entry in found.rows["event"].value_counts().to_pylist():
+                account.events[entry["values"]] = account.events.get(entry["values"], 0) + entry["counts"]
+        self._count_days(found.rows)
+        source = pa.repeat(pa.scalar(self.source, pa.string()), found.rows.num_rows)
+        self.out.write_table(found.rows.append_column("source", source).cast(self.schema))
 
+    def _count_days(self, rows: pa.Table) -> None:
+        if not rows.num_rows:
+            return
+        columns = ", ".join(["_position", *RAW_COLUMNS[self.kind]])
+        query = (
+            f"SELECT _day, count(*), sum(hash({columns}))::VARCHAR, max(_known) FROM rows GROUP BY _day ORDER BY _day"  # noqa: S608
+        )
+        with database() as con:
+            con.register("rows", rows)
+            for day, n, total, known in con.sql(query).fetchall():
+                entry = self.days.setdefault(day.isoformat() if day else "", [0, 0, 0])
+                entry[0] += n
+                entry[1] = (entry[1] + int(total)) % (1 << 64)
+                entry[2] = max(entry[2], known)
 
-CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+    def _reject(self, rejects: list[tuple[Reject, date | None]], rows: pa.Table) -> None:
+        """Each reject counts on its own day, else that of the nearest dated row before it, else after it."""
+        self.account.rejects += len(rejects)
+        self.account.ends_whole = not any(r.reason in ("unbalanced_quote", "bad_json") for r, _ in rejects[-1:])
+        dated = rows.filter(pc.is_valid(rows["_day"])) if rejects or self.undated else rows.slice(0, 0)
+        positions, days = dated["_position"].to_numpy(), dated["_day"]
+        if self.undated and len(positions):
+            for waiting in self.undated:
+                waiting["day"] = days[0].as_py()
+            self.undated = []
+        for r, own in rejects:
+            at = int(np.searchsorted(positions, r.position)) - 1
+            near = days[at].as_py() if at >= 0 else self.near or (days[0].as_py() if len(positions) else None)
+            entry = {"position": r.position, "reason": r.reason, "detail": r.detail[:500], "day": own or near}
+            self.rejects.append(entry)
+            if entry["day"] is None:
+                self.undated.append(entry)
+        if rows.num_rows:
+            latest = rows["_day"].drop_null()
+            self.near = latest[-1].as_py() if len(latest) else self.near
 
+    def forget(self) -> None:
+        """Nothing of the file counts."""
+        refused, lost, shape = self.account.refused, self.account.lost, self.account.shape
+        self.out.close()
+        self.out = self._opened()
+        self.account.__init__(shape=shape, refused=refused, lost=lost)  # type: ignore[misc]
+        self.rejects, self.days = [], {}
 
-def _clean_column(cells: list[Any]) -> pa.Array:
-    """NFC, without control characters and outer white space; empty becomes null."""
-    # unicodedata, because pyarrow 25's utf8_normalize leaves e + combining accent as it is
-    text = pa.array([c if c is None or c.isascii() else unicodedata.normalize("NFC", c) for c in cells], pa.string())
-    text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, pattern=CONTROL, replacement=" "))
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
-
-
-def _clean(value: str) -> str:
-    cleaned = _clean_column([value])[0].as_py()
-    return cleaned or ""
-
-
-def _numbers(text: pa.Array) -> pa.Array:
-    found = _try_cast(text, "DOUBLE", "UTC")
-    return pc.if_else(pc.fill_null(pc.is_finite(found), False), found, pa.scalar(None, pa.float64()))
-
-
-def _timestamps(text: pa.Array, unit: str, timezone: str) -> pa.Array:
-    """UTC microseconds; numbers are epochs in ``unit`` (auto: by magnitude), the rest is ISO 8601."""
-    number = _try_cast(text, "DOUBLE", timezone)
-    is_number = pc.and_(pc.fill_null(pc.is_finite(number), False), pa.scalar(unit != "iso"))
-    if unit in ("auto", "iso"):
-        size = pc.abs(number)
-        scale = pc.if_else(pc.less(size, 1e11), 1e6, pc.if_else(pc.less(size, 1e14), 1e3, 1.0))
-    else:
-        scale = pa.scalar({"s": 1e6, "ms": 1e3, "us": 1.0}[unit])
-    lowest, highest = 0.0, 7.2573e15  # 1970-01-01 to 2199-12-22, microseconds
-    micros = pc.round(pc.multiply(number, scale))
-    micros = pc.if_else(
-        pc.and_(pc.greater_equal(micros, lowest), pc.less(micros, highest)),
-        micros,
-        pa.scalar(None, pa.float64()),
-    )
-    epochs = micros.cast(pa.int64()).cast(TIMESTAMP)
-    iso = _try_cast(text, "TIMESTAMPTZ", timezone).cast(pa.int64())
-    iso = pc.if_else(
-        pc.and_(pc.greater_equal(iso, 0), pc.less(iso, int(highest))), iso, pa.scalar(None, pa.int64())
-    ).cast(TIMESTAMP)
-    return pc.if_else(pc.fill_null(is_number, False), epochs, iso)
-
-
-def _try_cast(text: pa.Array, kind: str, timezone: str) -> pa.Array:
-    with duckdb.connect() as con:
-        con.execute(f"SET TimeZone = '{timezone}'; SET threads = 1")
-        con.register("cells", pa.table({"i": pa.array(range(len(text)), pa.int64()), "x": text}))
-        query = f"SELECT TRY_CAST(x AS {kind}) AS y FROM cells ORDER BY i"  # noqa: S608, the kind is one of ours
-        found = con.sql(query).to_arrow_table()["y"].combine_chunks()
-    found = pa.concat_arrays(found.chunks) if isinstance(found, pa.ChunkedArray) else found
-    return found.cast(TIMESTAMP) if kind == "TIMESTAMPTZ" else found
-
-
-def _days(columns: dict[str, pa.Array], kind: str, timezone: str) -> pa.Array:
-    """Local day of each row's own time; null where it has none."""
-    when = pc.coalesce(*[columns[c] for c in DAY_COLUMN[kind]])
-    return pc.local_timestamp(when.cast(pa.timestamp("us", timezone))).cast(pa.date32(), safe=False)
+    def close(self) -> None:
+        self.out.close()
+        table = pa.Table.from_pylist(self.rejects, schema=REJECTS)
+        pq.write_table(table, self.folder / "rejects.parquet", **PARQUET)
+        self.account.days = {d: [n, f"{total:016x}"] for d, (n, total, _) in sorted(self.days.items())}
+        self.account.inexact = [d for d, (_, _, known) in sorted(self.days.items()) if known]
+        by_day: dict[str, list[str]] = {}
+        for r in self.rejects:
+            day = r["day"].isoformat() if r["day"] else ""
+            by_day.setdefault(day, []).append(f"{r['position']} {r['reason']} {r['detail']}")
+        self.account.rejected_days = {
+            d: [len(texts), hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]]
+            for d, texts in sorted(by_day.items())
+        }

@@ -3,10 +3,13 @@
 Belongs here: finding files, staying inside. Does not: reading their rows (``files``), media (``media``).
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
+
+EMBEDDED = "embedded://"  # before the sha256 of bytes that came inside a table
 
 
 class RawError(ValueError):
@@ -22,11 +25,25 @@ class RawError(ValueError):
         self.reason, self.detail = reason, detail
 
 
+class DataError(ValueError):
+    """The data and the configuration do not fit; the night stops before it publishes anything.
+
+    Args:
+        problems: what is wrong, where, and what to write in the configuration; one a line.
+    """
+
+    def __init__(self, problems: list[str]):
+        self.problems = problems
+        lines = "\n".join(f"  - {p}" for p in problems)
+        super().__init__(f"{len(problems)} problem(s) of the raw data, nothing was published\n{lines}")
+
+
 class RawPlace(NamedTuple):
     """Where raw data is; travels to workers, which make a ``RawStore`` of it."""
 
     root: str
     allowed_uris: tuple[str, ...] = ()
+    embedded: str = ""
 
 
 class RawStore:
@@ -35,24 +52,38 @@ class RawStore:
     Args:
         root: local folder or fsspec URI.
         allowed_uris: places outside the root that references may name, see ``is_below``.
+        embedded: folder of the pictures and sounds that came inside tables.
     """
 
-    def __init__(self, root: str, allowed_uris: Iterable[str] = ()):
+    def __init__(self, root: str, allowed_uris: Iterable[str] = (), embedded: str = ""):
         import fsspec
 
         self.fs, path = fsspec.core.url_to_fs(root)
         self.root = path.rstrip("/")
-        self.allowed_uris = tuple(allowed_uris)
+        self.allowed_uris, self.embedded = tuple(allowed_uris), embedded
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
 
-    def files(self, path: str) -> list[str]:
-        """Files at or below ``path``, relative to the root, in order of name; hidden ones are skipped."""
+    def below(self, path: str) -> list[str]:
+        """All files at or below ``path`` (a folder, a file or a glob), hidden ones too, relative to the root."""
         full = f"{self.root}/{path}".rstrip("/").removesuffix("/.")
-        if not self.fs.exists(full):
+        if any(c in path for c in "*?["):
+            found = [f for hit in self.fs.glob(full) for f in (self.fs.find(hit) if self.fs.isdir(hit) else [hit])]
+        elif not self.fs.exists(full):
             return []
-        found = self.fs.find(full) if self.fs.isdir(full) else [full]
-        names = [str(p)[len(self.root) + 1 :] for p in found]
-        return sorted(n for n in names if not any(part.startswith((".", "_")) for part in n.split("/")))
+        else:
+            found = self.fs.find(full) if self.fs.isdir(full) else [full]
+        return sorted({str(p)[len(self.root) + 1 :] for p in found})
+
+    def stamp(self, name: str) -> tuple[str, ...]:
+        """What changes when a file's content does: size, time of change, inode or tag. First is the size in bytes."""
+        fs, full = self.locate(name)
+        info = fs.info(full)
+        facts = [info.get(k) for k in ("mtime", "ino", "ETag", "etag", "LastModified", "updated")]
+        return (str(info.get("size") or 0), *(str(f) for f in facts if f is not None))
+
+    def size(self, name: str) -> int:
+        """Bytes of a file."""
+        return int(self.stamp(name)[0])
 
     def locate(self, reference: str) -> tuple[Any, str]:
         """Filesystem and path of a media reference.
@@ -60,6 +91,10 @@ class RawStore:
         Raises:
             RawError: it leaves the raw folder, or its URI is not allowed.
         """
+        if reference.startswith(EMBEDDED) and self.embedded:
+            import fsspec
+
+            return fsspec.filesystem("file"), str(embedded_path(Path(self.embedded), reference))
         if "://" in reference:
             if not any(is_below(reference, allowed) for allowed in self.allowed_uris):
                 raise RawError("uri_not_allowed", f"'{reference[:200]}' is below none of paths.allowed_uris")
@@ -83,6 +118,18 @@ class RawStore:
         """
         fs, full = self.locate(name)
         return fs.open(full, "rb")
+
+
+def embedded_path(folder: Path, reference: str) -> Path:
+    """File of bytes that came inside a table.
+
+    Raises:
+        RawError: the reference is not ``embedded://`` and a sha256.
+    """
+    sha = reference.removeprefix(EMBEDDED)
+    if not re.fullmatch(r"[0-9a-f]{64}", sha):
+        raise RawError("path_escapes_root", f"'{reference[:200]}' is not a path below the raw folder")
+    return folder / sha[:2] / sha
 
 
 def is_below(uri: str, allowed: str) -> bool:

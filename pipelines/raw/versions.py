@@ -6,18 +6,19 @@ publishing (``standardize``). Nothing here looks at a row dated after the day.
 
 from datetime import date
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from encoders.modalities import FILES, KINDS, MODALITIES
+from pipelines.engine.database import database
 from pipelines.lake.schemas import STRINGS
-from pipelines.lake.tables import RAW_COLUMNS, TABLES
+from pipelines.lake.tables import TABLES
 from pipelines.raw.account import Account
+from pipelines.raw.known import Piece
 from pipelines.raw.media import MediaFile
-from pipelines.raw.pieces import Piece
+from pipelines.raw.typed import schema_of
 
 Found = dict[tuple[str, str], MediaFile]  # kind, uri -> what is known of the file
 REFERENCES = pa.schema([("kind", pa.string()), ("uri", pa.string()), ("source", pa.string()), ("position", pa.int64())])
@@ -28,21 +29,21 @@ def known_rows(kind: str, pieces: list[Piece], day: date, account: Account) -> p
 
     Undated rows count from the date in the file's name (``_when``), those of undated files from the beginning.
     """
-    fields = [("_position", pa.int64()), ("_day", pa.date32()), *RAW_COLUMNS[kind].items()]
-    schema = pa.schema([*fields, ("source", pa.string()), ("_when", pa.date32())])
+    schema = schema_of(kind).append(pa.field("source", pa.string())).append(pa.field("_when", pa.date32()))
     tables = [schema.empty_table()]
     for piece in pieces:
-        rows = pq.read_table(piece.rows)
-        named = pa.scalar(piece.file_day or date.min, pa.date32())
         if piece.file_day and piece.file_day > day:
-            rows = rows.slice(0, 0)
+            continue
+        rows = pq.read_table(piece.rows)
         past = pc.less_equal(rows["_day"], pa.scalar(day, pa.date32()))
         rows = rows.filter(pc.or_kleene(pc.is_null(rows["_day"]), past))
-        source = pa.repeat(pa.scalar(piece.source, pa.string()), rows.num_rows)
-        when = pc.coalesce(rows["_day"], named)
-        tables.append(rows.append_column("source", source).append_column("_when", when).cast(schema))
-        account.count_each(kind, pa.chunked_array([source]), "in")
-        account.add_piece_rejects(kind, piece, day, cumulative=True)
+        when = pc.coalesce(rows["_day"], pa.scalar(piece.file_day or date.min, pa.date32()))
+        tables.append(rows.append_column("_when", when).cast(schema))
+        account.count(kind, piece.source, **{"in": rows.num_rows})
+        rejects = pq.read_table(piece.rejects)
+        rejects = rejects.filter(pc.less_equal(pc.fill_null(rejects["day"], day), pa.scalar(day, pa.date32())))
+        source = pa.repeat(pa.scalar(piece.source, pa.string()), rejects.num_rows)
+        account.reject_rows(kind, rejects.append_column("source", source))
     return pa.concat_tables(tables)
 
 
@@ -56,18 +57,18 @@ def current_items(rows: pa.Table, account: Account) -> pa.Table:
         rows: what ``known_rows`` gives.
         account: older versions count as superseded.
     """
-    with duckdb.connect() as con:
-        con.execute("SET threads = 1; SET TimeZone = 'UTC'")
-        con.register("versions", rows)
+    narrow = rows.select(["item_id", "_when", "updated_at", "created_at", "source", "_position"])
+    with database() as con:
+        con.register("versions", narrow.append_column("n", pa.array(np.arange(rows.num_rows))))
         ranked = con.sql(
-            """SELECT *, row_number() OVER (PARTITION BY item_id ORDER BY _when DESC,
-                 coalesce(epoch_us(coalesce(updated_at, created_at)), 0) DESC, source DESC, _position DESC) AS _version
+            """SELECT n, row_number() OVER (PARTITION BY item_id ORDER BY _when DESC,
+                 coalesce(epoch_us(coalesce(updated_at, created_at)), 0) DESC, source DESC, _position DESC, n DESC) AS v
                FROM versions ORDER BY item_id"""
         ).to_arrow_table()
-    latest = pc.equal(ranked["_version"], 1)
-    account.count_each("items", ranked.filter(latest)["source"], "out")
-    account.count_each("items", ranked.filter(pc.invert(latest))["source"], "superseded")
-    return ranked.filter(latest).drop_columns("_version").cast(rows.schema)
+    latest = ranked["n"].filter(pc.equal(ranked["v"], 1))
+    account.count_each("items", rows["source"].take(latest), "out")
+    account.count_each("items", rows["source"].take(ranked["n"].filter(pc.greater(ranked["v"], 1))), "superseded")
+    return rows.take(latest)
 
 
 def references_of(items: pa.Table) -> pa.Table:
@@ -87,8 +88,7 @@ def item_texts(items: pa.Table) -> pa.Array:
     lists = [pc.binary_join(items[c], ", ") for c in ("categories", "tags")]
     parts = [_sentence(p) for p in (items["title"], items["description"], *lists)]
     # not binary_join_element_wise: pyarrow 25 gives no rows where all parts of all rows are null
-    with duckdb.connect() as con:
-        con.execute("SET threads = 1")
+    with database() as con:
         con.register("parts", pa.table({"n": np.arange(items.num_rows), **{f"p{i}": p for i, p in enumerate(parts)}}))
         joined = con.sql("SELECT concat_ws('. ', p0, p1, p2, p3) AS t FROM parts ORDER BY n").to_arrow_table()["t"]
     return _null_where_empty(joined.combine_chunks())
@@ -107,8 +107,7 @@ def _null_where_empty(text: pa.Array) -> pa.Array:
 
 def sha256s(texts: pa.Array) -> pa.Array:
     """Content address of each text; null where it is null."""
-    with duckdb.connect() as con:
-        con.execute("SET threads = 1")
+    with database() as con:
         con.register("texts", pa.table({"n": np.arange(len(texts)), "text": texts}))
         return con.sql("SELECT sha256(text) AS s FROM texts ORDER BY n").to_arrow_table()["s"].combine_chunks()
 
@@ -164,7 +163,7 @@ def uploads(rows: pa.Table, account: Account) -> pa.Table:
         empty = empty.filter(pc.is_null(empty[m]))
     for r in empty.select(["source", "_position"]).to_pylist():
         detail = f"{', '.join(MODALITIES)} are all empty"
-        account.reject("ingest", r["source"], r["_position"], "no_content", detail)
+        account.reject("ingest_user_content", r["source"], r["_position"], "no_content", detail)
         account.count("user_content", r["source"], quarantined=1)
     order_by = [(c, "ascending") for c in ("source", "_position", "_order")]
     return pa.concat_tables(parts).sort_by(order_by).drop_columns("_order")
@@ -209,5 +208,5 @@ def _account_uploads(table: pa.Table, usable: pa.Table, kept: pa.Table, account:
     account.count_each("user_content", good.join(out, row, join_type="left anti")["source"], "superseded")
     for r in every.join(good, row, join_type="left anti").to_pylist():
         detail = "every file of the row was rejected, see stage media"
-        account.reject("ingest", r["source"], r["_position"], "no_usable_content", detail)
+        account.reject("ingest_user_content", r["source"], r["_position"], "no_usable_content", detail)
         account.count("user_content", r["source"], quarantined=1)

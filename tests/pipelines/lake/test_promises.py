@@ -116,18 +116,25 @@ def row(stage: str, source: str, position: int = 0, reason: str = "x") -> dict[s
 
 def ledger(**files: tuple[int, int, int, int]) -> pa.Table:
     names = ("rows_in", "rows_out", "rows_superseded", "rows_quarantined")
-    return rows_of("ingest_files", [{"source": f} | dict(zip(names, n, strict=True)) for f, n in files.items()])
+    kind = {"kind": "items", "rows_lost": 0}
+    return rows_of("ingest_files", [kind | {"source": f} | dict(zip(names, n, strict=True)) for f, n in files.items()])
 
 
 def test_rows_in_are_accounted_file_by_file(lake: Lake) -> None:
     name = ("ingest_files", "rows_accounted")
-    rejected(lake, row("ingest", "a", 3), row("ingest", "a", 4), row("ingest", "a", 0), row("media", "a", 5))
+    rejected(
+        lake,
+        row("ingest_items", "a", 3),
+        row("ingest_items", "a", 4),
+        row("ingest_items", "a", 0),
+        row("media", "a", 5),
+    )
     assert broken(lake, *name, ledger(a=(10, 7, 1, 2), b=(4, 4, 0, 0))) == []
     assert broken(lake, *name, ledger(a=(11, 7, 1, 2))) == ["a: in 11, out 7 + superseded 1 + quarantined 2"]
     assert broken(lake, *name, ledger(a=(9, 7, 1, 2))) == ["a: in 9, out 7 + superseded 1 + quarantined 2"]
     assert len(broken(lake, *name, ledger(a=(10, 7, 1, 3)))) == 1, "a file that says three where two are in quarantine"
     assert len(broken(lake, *name, ledger(b=(4, 3, 0, 1)))) == 1, "a reject that is in no table"
-    rejected(lake, row("ingest", "b", 1), step="another")
+    rejected(lake, row("ingest_items", "b", 1), step="another")
     assert broken(lake, *name, ledger(b=(4, 3, 0, 1))) == [], "of any step"
 
 

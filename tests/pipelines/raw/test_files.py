@@ -81,9 +81,9 @@ def test_parquet_types_become_ours(tmp_path: Path) -> None:
 
 
 def test_a_parquet_bomb_is_refused_before_it_unfolds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipelines.raw import files
+    from pipelines.raw import columnar
 
-    monkeypatch.setattr(files, "MAX_DECODED_BYTES", 50_000_000)
+    monkeypatch.setattr(columnar, "MAX_DECODED_BYTES", 50_000_000)
     value = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["x" * 100_000]))
     pq.write_table(pa.table({"item_id": value}), tmp_path / "bomb.parquet", compression="zstd")
     content = (tmp_path / "bomb.parquet").read_bytes()
@@ -97,10 +97,11 @@ def test_a_parquet_bomb_is_refused_before_it_unfolds(tmp_path: Path, monkeypatch
     ("name", "content", "reason"),
     [
         ("a.parquet", b"PAR1 nothing", "unreadable_parquet"),
-        ("a.xlsx", b"PK", "unsupported_format"),
+        ("a.xlsx", b"PK\x03\x04 no zip", "broken_zip"),
+        ("a.csv", b"\x89PNG\r\n", "unsupported_format"),
         ("a.csv", b"a,b\n1,2\n", "missing_column"),
         ("a.csv", b"uid,uid\n1,2\n", "duplicate_column"),
-        ("a.csv", b"\xff\xfe\n1\n", "bad_header"),
+        ("a.csv", b"\xff\xfe\n1\n", "missing_column"),
     ],
 )
 def test_whole_files_are_refused_with_a_reason(tmp_path: Path, name: str, content: bytes, reason: str) -> None:

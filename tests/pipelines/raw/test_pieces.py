@@ -3,13 +3,9 @@
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from pipelines.config import Compute, Config, Source
-from pipelines.lake.tables import RAW_COLUMNS
-from pipelines.raw.pieces import Ingest, file_day
-from pipelines.raw.places import RawStore
+from pipelines.raw.known import file_day
 from tests.raw import read
 
 
@@ -52,38 +48,9 @@ def test_ids_stay_what_they_are(tmp_path: Path) -> None:
     assert (rows[0]["user_id"], rows[0]["item_id"]) == ("12", "12345678901234567")
 
 
-def test_a_new_column_reads_cached_files_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "items").mkdir()
-    (tmp_path / "items" / "a.csv").write_text("item_id\n1\n")
-    reader = Ingest("items", str(tmp_path), tmp_path / "cache", Source(path="items"), "UTC")
-    store = RawStore(str(tmp_path))
-    before = reader.folder_of(store, "items/a.csv")
-    assert reader.folder_of(store, "items/a.csv") == before
-    monkeypatch.setitem(RAW_COLUMNS, "items", RAW_COLUMNS["items"] | {"colour": pa.string()})
-    assert reader.folder_of(store, "items/a.csv") != before, "a lake of an older version has pieces without it"
-
-
 def test_dates_in_file_names() -> None:
     assert file_day("interactions/2026-01-31/part-2026-02-01.csv") == date(2026, 2, 1)
     assert file_day("interactions/2026-13-01.csv") is None
     assert file_day("items/x120260101.csv") is None
-
-
-def test_pieces_of_files_that_are_gone_or_have_changed_are_not_kept(tmp_path: Path) -> None:
-    raw, head = tmp_path / "raw" / "interactions", "user_id,item_id,event,event_at\n"
-    raw.mkdir(parents=True)
-    for name in ("a.csv", "b.csv"):
-        (raw / name).write_text(f"{head}u-{name},i,view,2026-03-01\n")
-    ingest = Ingest("interactions", str(tmp_path / "raw"), tmp_path / "cache", Source(path="interactions"), "UTC")
-    store, config = RawStore(str(tmp_path / "raw")), Config.model_construct(compute=Compute())  # type: ignore[call-arg]
-
-    def kept() -> set[str]:
-        return {p.name for p in (tmp_path / "cache" / "interactions").iterdir()}
-
-    first = ingest.pieces(store, config)
-    assert kept() == {p.folder.name for p in first}
-    (raw / "a.csv").unlink()
-    (raw / "b.csv").write_text(f"{head}changed,i,view,2026-03-01\n")
-    (second,) = ingest.pieces(store, config)
-    assert kept() == {second.folder.name}
-    assert not {p.folder.name for p in first} & kept()
+    assert file_day("events_20260301.parquet") == date(2026, 3, 1)
+    assert file_day("part-00017-20265101.csv") is None

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Source
-from pipelines.raw.pieces import Ingest, read_file
-from pipelines.raw.places import RawError, RawStore, is_below
+from pipelines.raw.pieces import Part, Reader, write_piece
+from pipelines.raw.places import RawError, RawPlace, RawStore, is_below
 
 
 @pytest.mark.parametrize(
@@ -31,9 +31,9 @@ def test_buckets_are_read_like_folders(tmp_path: Path) -> None:
     fs = fsspec.filesystem("memory")
     fs.pipe_file("/bucket/interactions/2026-01-01.csv", b"user_id,item_id,event,event_at\nu,i,view,1767225600\n")
     store = RawStore("memory://bucket")
-    assert store.files("interactions") == ["interactions/2026-01-01.csv"]
-    ingest = Ingest("interactions", "memory://bucket", tmp_path, Source(path="interactions"), "UTC")
-    assert read_file(ingest, store, "interactions/2026-01-01.csv")[0].num_rows == 1
+    assert store.below("interactions") == ["interactions/2026-01-01.csv"]
+    reader = Reader("interactions", RawPlace("memory://bucket"), Source(path="interactions"), "UTC")
+    assert write_piece(reader, Part("interactions/2026-01-01.csv"), tmp_path).rows == 1
 
 
 @pytest.mark.parametrize(

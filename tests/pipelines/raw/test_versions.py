@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw import pieces
 from pipelines.raw.account import Account
+from pipelines.raw.known import Piece
 from pipelines.raw.media import MediaFile
-from pipelines.raw.pieces import REJECTS, Piece
+from pipelines.raw.pieces import REJECTS
+from pipelines.raw.typed import schema_of
 from pipelines.raw.versions import (
     Found,
     current_items,
@@ -46,11 +49,13 @@ def piece(
     for n, r in enumerate(rows, 1):
         when = r.get("updated_at") or r.get("created_at")
         lists: dict[str, Any] = {c: [] for c, t in RAW_COLUMNS[kind].items() if pa.types.is_list(t)}
-        full.append(lists | {"_position": n, "_day": when.date() if when else None} | dict(r))
-    schema = pa.schema([("_position", pa.int64()), ("_day", pa.date32()), *RAW_COLUMNS[kind].items()])
+        full.append(
+            lists | {"_position": n, "_day": when.date() if when else None, "_known": 0, "source": name} | dict(r)
+        )
+    schema = schema_of(kind).append(pa.field("source", pa.string()))
     pq.write_table(pa.Table.from_pylist(full, schema=schema), folder / "rows.parquet")
     pq.write_table(pa.Table.from_pylist(list(rejects), schema=REJECTS), folder / "rejects.parquet")
-    return Piece(name, folder, named)
+    return Piece(name, 0, folder, named, D, pieces.Account())
 
 
 def items_of(root: Path, *pieces: Piece, day: date = D) -> tuple[dict[str, str], Account]:
@@ -77,9 +82,7 @@ def test_the_latest_version_that_is_not_after_the_day_wins(tmp_path: Path) -> No
     )
     found, account = items_of(tmp_path, one)
     assert found == {"x": "new", "y": "undated"}
-    assert account.files["a.jsonl"] == {
-        "source": "a.jsonl", "kind": "items", "rows_in": 3, "rows_out": 2, "rows_superseded": 1, "rows_quarantined": 0,
-    }  # fmt: skip
+    assert account.files["a.jsonl", "items"] == {"in": 3, "out": 2, "superseded": 1}
     assert items_of(tmp_path, one, day=date(2026, 3, 8))[0] == {"x": "old", "y": "undated"}
     assert items_of(tmp_path, one, day=date(2026, 3, 12))[0]["x"] == "future"
 
@@ -105,11 +108,15 @@ def test_rejects_of_a_file_count_up_to_the_day(tmp_path: Path) -> None:
     rejects = [
         {"position": 5, "reason": "bad_number", "detail": "", "day": date(2026, 3, 9)},
         {"position": 6, "reason": "bad_number", "detail": "", "day": date(2026, 3, 11)},
-        {"position": 0, "reason": "bad_header", "detail": "", "day": None},
+        {"position": 7, "reason": "bad_json", "detail": "", "day": None},
     ]
     _, account = items_of(tmp_path, piece(tmp_path, "items", "a.csv", [titled("x", "x")], rejects=rejects))
-    assert [(r["position"], r["reason"]) for r in account.rejects] == [(5, "bad_number"), (0, "bad_header")]
-    assert (account.files["a.csv"]["rows_in"], account.files["a.csv"]["rows_quarantined"]) == (2, 1), "a file is no row"
+    rows = account.quarantine().to_pylist()
+    assert [(r["stage"], r["position"], r["reason"]) for r in rows] == [
+        ("ingest_items", 5, "bad_number"),
+        ("ingest_items", 7, "bad_json"),
+    ]
+    assert account.files["a.csv", "items"] == {"in": 3, "out": 1, "quarantined": 2}
 
 
 @pytest.mark.parametrize(
@@ -189,7 +196,5 @@ def test_an_upload_counts_once_and_every_row_has_a_fate(tmp_path: Path) -> None:
     assert [(r["user_id"], r["content_sha256"], r["modality"], r["created_at"].day) for r in table] == [
         ("u", sea, "text", 1), ("u", "A", "image", 1), ("u", sea, "text", 2), ("v", sky, "text", 1),
     ]  # fmt: skip
-    assert {k: v for k, v in account.files["u.jsonl"].items() if k.startswith("rows")} == {
-        "rows_in": 6, "rows_out": 3, "rows_superseded": 1, "rows_quarantined": 2,
-    }  # fmt: skip
-    assert {(r["position"], r["reason"]) for r in account.rejects} == {(4, "no_usable_content"), (6, "no_content")}
+    assert account.files["u.jsonl", "user_content"] == {"in": 6, "out": 3, "superseded": 1, "quarantined": 2}
+    assert {(r["position"], r["reason"]) for r in account.rows} == {(4, "no_usable_content"), (6, "no_content")}

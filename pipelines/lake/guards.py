@@ -1,0 +1,120 @@
+"""Promises that a night's data is what the house usually has: rows read, items known. A night that breaks one stops.
+
+Thresholds are ``[guards]`` of the configuration. Does not belong here: promises between tables that hold whatever the
+data (``promises``), columns that files lack (``raw.judge``).
+"""
+
+from datetime import date, timedelta
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import Config
+from pipelines.lake.promises import promise
+from pipelines.lake.storage import Lake, Manifest
+
+if TYPE_CHECKING:
+    from pipelines.night.night import Night
+
+USUAL_DAYS = 28  # before a day, of which the median is what is usual
+EXAMPLES = 3  # reasons in a message
+SPELLINGS = {
+    "without their .0": lambda ids: pc.replace_substring_regex(ids, r"\.0+$", ""),
+    "without leading zeros": lambda ids: pc.utf8_ltrim(ids, "0"),
+    "in lower case": pc.utf8_lower,
+    "without white space": lambda ids: pc.replace_substring_regex(ids, r"\s", ""),
+}
+
+
+@promise(
+    ["ingest_files"],
+    "Not more of a usual day's rows are refused than guards.lost_rows allows.",
+    ["source", "kind", "rows_in", "rows_quarantined", "rows_lost"],
+)
+def enough_is_read(config: Config, night: "Night", _: str, rows: pa.Table) -> list[str]:
+    """Days made tonight that lost more rows of events than is allowed, and kinds of file that did."""
+    problems = _lost_events(config, night)
+    for kind in ("items", "user_content"):
+        mine = rows.filter(pc.equal(rows["kind"], kind))
+        refused, read = (pc.sum(mine[c]).as_py() or 0 for c in ("rows_lost", "rows_in"))
+        lost = refused + _rejected(night.lake, night.day, kind).num_rows
+        if lost > config.guards.lost_rows * max(1, read + refused):
+            problems.append(
+                f"{kind}: {lost} of {read + refused} rows are refused ({_why(night.lake, night.day, kind)})"
+            )
+    return [f"{p}; see table quarantine, or set guards.lost_rows" for p in problems]
+
+
+def _lost_events(config: Config, night: "Night") -> list[str]:
+    problems, lake = [], night.lake
+    known = {d: lake.require("std_interactions", d) for d in lake.days("std_interactions", night.day)}
+    for d, manifest in known.items():
+        lost = manifest.counters.get("rows_lost", 0)
+        if not lost or manifest.counters.get("night") != night.day.toordinal():
+            continue
+        usual = _usual(known, d) or manifest.rows + lost
+        if lost > config.guards.lost_rows * usual:
+            why = _why(lake, d, "interactions")
+            problems.append(f"{d}: {lost} rows of events are refused, a usual day has {usual:.0f} ({why})")
+    return problems
+
+
+def _usual(known: dict[date, Manifest], day: date) -> float:
+    """Median of the events of the days before one, of those that have any; 0 where there are none."""
+    before = [m.rows for d, m in known.items() if day - timedelta(days=USUAL_DAYS) <= d < day and m.rows]
+    return median(before) if before else 0.0
+
+
+def _rejected(lake: Lake, day: date, kind: str) -> pa.Table:
+    """Rejected rows of a kind of raw file that are lost by it."""
+    from pipelines.raw.account import HARMLESS
+
+    rows = lake.read("quarantine", day)
+    mine = pc.and_(pc.equal(rows["stage"], f"ingest_{kind}"), pc.greater(rows["position"], 0))
+    return rows.filter(pc.and_(mine, pc.invert(pc.is_in(rows["reason"], value_set=pa.array(HARMLESS)))))
+
+
+def _why(lake: Lake, day: date, kind: str) -> str:
+    """The files and reasons of most rejects, each with an example."""
+    rows = lake.read("quarantine", day)
+    rows = rows.filter(pc.equal(rows["stage"], f"ingest_{kind}"))
+    counted: dict[tuple[str, str], list[Any]] = {}
+    for r in rows.sort_by([("position", "ascending")]).to_pylist():
+        counted.setdefault((r["source"], r["reason"]), [0, r["position"], r["detail"]])[0] += 1
+    most = sorted(counted.items(), key=lambda e: -e[1][0])[:EXAMPLES]
+    return "; ".join(
+        f"{source}: {reason}, {detail}" if not position else f"{source}: {n} {reason}, line {position}: {detail}"
+        for (source, reason), (n, position, detail) in most
+    )
+
+
+@promise(
+    ["std_items"], "Not more of the night's events are of unknown items than guards.unknown_items allows.", ["item_id"]
+)
+def items_are_known(config: Config, night: "Night", _: str, rows: pa.Table) -> list[str]:
+    """Events of the day whose item is not in the catalogue, with the spelling that would make it known."""
+    days = [d for d in night.lake.days("std_interactions", night.day) if night.lake.rows("std_interactions", d)]
+    if not days or not rows.num_rows:
+        return []
+    events = night.lake.read("std_interactions", days[-1], ["item_id", "source"])
+    share = _unknown(events["item_id"], rows["item_id"])
+    if share <= config.guards.unknown_items:
+        return []
+    others = {how: _unknown(f(events["item_id"]), f(rows["item_id"])) for how, f in SPELLINGS.items()}
+    best = min(others, key=lambda how: others[how])
+    hint = f"; {best} it would be {others[best]:.0%}" if others[best] < share else ""
+    unknown = events.filter(pc.invert(pc.is_in(events["item_id"], value_set=rows["item_id"].combine_chunks())))
+    example, catalogue = unknown.slice(0, 1).to_pylist()[0], rows["item_id"][0].as_py()
+    return [
+        f"{share:.0%} of the {events.num_rows} events of {days[-1]} are of items that the catalogue does not have{hint}"
+        f": {example['source']} has item_id '{example['item_id']}', the catalogue for example '{catalogue}'; make the "
+        "ids alike, or set guards.unknown_items"
+    ]
+
+
+def _unknown(ids: pa.ChunkedArray, catalogue: pa.ChunkedArray) -> float:
+    """Share of ids that are not in the catalogue."""
+    return float(1 - np.asarray(pc.is_in(ids, value_set=catalogue.combine_chunks())).mean())

@@ -1,0 +1,227 @@
+"""JSON: an object a line (or several), arrays, pretty-printed values, a list within an object.
+
+Lines are taken apart by DuckDB, a block at a time; a block's odd lines, and values over several lines, by Python.
+Belongs here: objects and the paths in them. Does not: types of values (``cells``, ``times``).
+"""
+
+import json
+from collections.abc import Iterator
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.engine.database import database
+from pipelines.raw.cells import Cells, flat
+from pipelines.raw.containers import Unpacked
+from pipelines.raw.delimited import Rows
+from pipelines.raw.lines import Block, Reject, blocks, checked, strings
+from pipelines.raw.nested import EACH, Path, json_path, parsed
+from pipelines.raw.places import RawError
+from pipelines.raw.shape import Shape, rows_below
+
+MAX_VALUE_CHARACTERS = 1 << 29
+CHUNK_BYTES = 1 << 20
+BATCH = 20_000  # values that are taken apart at once
+DIGITS = 18  # more than a float64 holds; longer integers stay texts
+
+
+def read_documents(
+    stream: IO[bytes] | Unpacked, shape: Shape, lists: set[str], first: int = 1, end: int | None = None
+) -> Iterator[Rows]:
+    """Rows of a stream of JSON.
+
+    Args:
+        stream: at the beginning of a line.
+        shape: of the file.
+        lists: our columns that hold lists; paths through lists make a row an element in the others.
+        first: number of the first line.
+        end: bytes to read.
+    """
+    paths = {c: parsed(p) if p not in shape.header else (p,) for c, p in shape.columns.items()}
+    each = exploded(paths, lists)
+    if shape.lines:
+        for block in blocks(stream, shape.encoding, first, end):
+            yield _of_block(block, paths, each)
+        return
+    rejects: list[Reject] = []
+    waiting: list[tuple[int, Any]] = []
+    for number, value in _values(stream, shape.encoding, rejects):
+        waiting += [(number, row) for row in rows_below(value, shape.records)]
+        while len(waiting) >= BATCH:
+            yield _of_values(waiting[:BATCH], paths, each, [])
+            waiting = waiting[BATCH:]
+    if shape.records:  # rows are numbered through, because one value holds them all
+        waiting = [(i, row) for i, (_, row) in enumerate(waiting, 1)]
+    yield _of_values(waiting, paths, each, rejects)
+
+
+def exploded(paths: dict[str, Path], lists: set[str]) -> Path:
+    """The list whose elements become rows: the way to the last ``EACH`` in columns that hold one value.
+
+    Raises:
+        RawError: there are two.
+    """
+    found = {p[: len(p) - p[::-1].index(EACH)] for c, p in paths.items() if EACH in p and c not in lists}
+    if len(found) > 1:
+        raise RawError("two_lists", f"columns come from {len(found)} lists: {', '.join(map(str, sorted(found)))}")
+    return found.pop() if found else ()
+
+
+def _of_block(block: Block, paths: dict[str, Path], each: Path) -> Rows:
+    try:
+        block.data.decode("utf-8")
+    except UnicodeDecodeError:
+        return _line_by_line(block, paths, each)
+    if b"\0" in block.data or block.too_long:
+        return _line_by_line(block, paths, each)
+    texts = strings(block.data)
+    with database() as con:
+        con.register("lines", pa.table({"j": texts}))
+        query = "SELECT CASE WHEN json_valid(j) THEN json_type(j) = 'OBJECT' ELSE false END AS ok FROM lines"
+        good = flat(con.sql(query).to_arrow_table()["ok"])
+    if pc.all(good).as_py():
+        numbers = pa.array(np.arange(block.first, block.first + len(texts)))
+        return _taken_apart(numbers, texts, paths, each, [])
+    bad = texts.filter(pc.invert(good))
+    if len(bad) * 10 > len(texts) or len(texts) < BATCH:
+        return _line_by_line(block, paths, each)
+    odd_at = np.flatnonzero(~np.asarray(good))
+    odd = [(block.first + int(i), t) for i, t in zip(odd_at, bad.to_pylist(), strict=True)]
+    values, rejects = _of_lines(odd)
+    numbers = pa.array(block.first + np.flatnonzero(np.asarray(good)))
+    numbers = pa.concat_arrays([numbers, pa.array([n for n, _ in values], pa.int64())])
+    extra = pa.array([_dumped(v) for _, v in values], pa.string())
+    return _taken_apart(numbers, pa.concat_arrays([texts.filter(good), extra]), paths, each, rejects)
+
+
+def _line_by_line(block: Block, paths: dict[str, Path], each: Path) -> Rows:
+    lines, rejects = checked(block)
+    values, bad = _of_lines(lines)
+    return _of_values(values, paths, each, rejects + bad)
+
+
+def _of_lines(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, Any]], list[Reject]]:
+    """(line, object) of each line, which may hold several, and the lines that hold something else."""
+    found: list[tuple[int, Any]] = []
+    rejects: list[Reject] = []
+    decoder = _decoder()
+    for number, text in lines:
+        at, text = 0, text.strip()
+        try:
+            while at < len(text):
+                value, at = decoder.raw_decode(text, at)
+                while at < len(text) and text[at] in " \t\r,":
+                    at += 1
+                if not isinstance(value, dict):
+                    raise ValueError(f"expected an object, found {type(value).__name__}")
+                found.append((number, value))
+        except (ValueError, RecursionError) as e:
+            rejects.append(Reject(number, "bad_json", str(e)[:200]))
+    return found, rejects
+
+
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) < DIGITS else digits)
+
+
+def _values(stream: IO[bytes] | Unpacked, encoding: str, rejects: list[Reject]) -> Iterator[tuple[int, Any]]:
+    """(number, value) of a stream of values, or of the elements of one array, decoded as they come."""
+    decoder, text, at, number, wanted = _decoder(), "", 0, 0, 0
+    pieces = (b.data for b in blocks(stream, encoding))
+    done, problem = False, ""
+    while True:
+        if not done and len(text) - at < wanted + CHUNK_BYTES:
+            piece = next(pieces, None)
+            done = piece is None
+            text, at = text[at:] + (piece or b"").decode("utf-8", "replace"), 0
+        while at < len(text) and (text[at] in " \t\r\n," or (text[at] in "[]" and (number == 0 or text[at] == "]"))):
+            at += 1
+        if at >= len(text):
+            if done:
+                return
+            continue
+        try:
+            value, after = decoder.raw_decode(text, at)
+            if after == len(text) and not done and not isinstance(value, dict | list):
+                raise ValueError("a number may go on in the next piece")
+        except (ValueError, RecursionError) as e:
+            if not done and len(text) - at < MAX_VALUE_CHARACTERS:
+                wanted = 2 * (len(text) - at)
+                continue
+            problem = f"value {number + 1}: {str(e)[:150]}; what follows it is not read ({len(text) - at} characters)"
+            rejects.append(Reject(number + 1, "bad_json", problem))
+            return
+        at, number, wanted = after, number + 1, 0
+        yield number, value
+
+
+def _of_values(values: list[tuple[int, Any]], paths: dict[str, Path], each: Path, rejects: list[Reject]) -> Rows:
+    rows = [(n, v) for n, v in values if isinstance(v, dict)]
+    others = [(n, type(v).__name__) for n, v in values if not isinstance(v, dict)]
+    bad = [Reject(n, "bad_json", f"expected an object, found {found}") for n, found in others]
+    numbers = pa.array([n for n, _ in rows], pa.int64())
+    return _taken_apart(numbers, pa.array([_dumped(v) for _, v in rows], pa.string()), paths, each, rejects + bad)
+
+
+def _dumped(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+
+
+def _taken_apart(
+    numbers: pa.Array, objects: pa.Array, paths: dict[str, Path], each: Path, rejects: list[Reject]
+) -> Rows:
+    """Values at each path of JSON objects, by DuckDB; a row an element of the list at ``each``, where there is one."""
+    with database() as con:
+        con.register("objects", pa.table({"i": np.arange(len(numbers)), "n": numbers, "j": objects}))
+        table = con.sql(_query(paths, each)).to_arrow_table()
+    columns = {c: _cells(table, i) for i, c in enumerate(paths)}
+    if not each:
+        return Rows(flat(table["n"]), columns, rejects)
+    empty = np.ones(len(numbers), bool)
+    empty[np.asarray(table["i"], np.int64)] = False
+    detail = f"no element in {'.'.join(map(str, each[:-1]))}"
+    rejects = rejects + [Reject(n, "empty_list", detail) for n in numbers.filter(pa.array(empty)).to_pylist()]
+    return Rows(flat(table["n"]), columns, rejects, flat(table["k"]).cast(pa.int64()))
+
+
+def _query(paths: dict[str, Path], each: Path) -> str:
+    """SQL over ``objects`` (i, n, j): i, n, k, and of each path the JSON (r), its text (t), whether it has a structure.
+
+    Paths of one side (the object ``j``, the element ``e``) are found in one pass, unless they lead through lists.
+    """
+    rows = "SELECT i, n, 0 AS k, j FROM objects"
+    if each:
+        listed = f"SELECT i, n, j, json_extract(j, {_quoted(each)}) AS l FROM objects"  # noqa: S608
+        rows = f"SELECT i, n, generate_subscripts(l, 1) - 1 AS k, j, unnest(l) AS e FROM ({listed})"  # noqa: S608
+    below = {c: ("e", p[len(each) :]) if each and p[: len(each)] == each else ("j", p) for c, p in paths.items()}
+    found: list[str] = []
+    at: dict[str, str] = {}
+    for side in ("j", "e"):
+        mine = [c for c, (s, p) in below.items() if s == side and EACH not in p]
+        if mine:
+            found.append(f"json_extract({side}, [{', '.join(_quoted(below[c][1]) for c in mine)}]) AS {side}s")
+        at |= {c: f"{side}s[{i}]" for i, c in enumerate(mine, 1)}
+    for i, c in enumerate(c for c, (_, p) in below.items() if EACH in p):
+        found.append(f"to_json(json_extract({below[c][0]}, {_quoted(below[c][1])})) AS w{i}")
+        at[c] = f"w{i}"
+    cells = [
+        f"{at[c]} AS r{i}, {at[c]}->>'$' AS t{i}, left({at[c]}, 1) IN ('[', '{{') AS s{i}" for i, c in enumerate(paths)
+    ]
+    return f"SELECT i, n, k, {', '.join(cells)} FROM (SELECT i, n, k, {', '.join(found)} FROM ({rows}))"  # noqa: S608
+
+
+def _cells(table: pa.Table, i: int) -> Cells:
+    """Text of a JSON value; a number 7.0 is 7, an integer of any length keeps its digits."""
+    raw, text, nested = (flat(table[f"{name}{i}"]) for name in "rts")
+    raw, text = raw.cast(pa.string()), text.cast(pa.string())
+    whole = pc.match_substring_regex(raw, r"^-?\d+\.0+$")
+    if pc.any(whole).as_py():
+        text = pc.if_else(pc.fill_null(whole, False), pc.replace_substring_regex(text, r"\.0+$", ""), text)
+    nested = pc.fill_null(nested, False)
+    return Cells(text, nested if pc.any(nested).as_py() else None)
+
+
+def _quoted(path: Path) -> str:
+    return "'" + json_path(path).replace("'", "''") + "'"

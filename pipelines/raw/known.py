@@ -1,0 +1,282 @@
+"""Which parts of raw files have been read: a file whose size, time and inode are unchanged is not opened again.
+
+A longer version of a log is read from where it ended, where its head is unchanged. Only a cache: losing it costs
+time, and ``first_seen``. Belongs here: what is new. Does not: reading it (``pieces``), what the rows mean together.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pipelines.config import Config, Source, digest_of
+from pipelines.lake.folders import scratch
+from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw.lines import ends_of
+from pipelines.raw.pieces import Account, Part, Reader
+from pipelines.raw.places import DataError, RawError, RawStore
+from pipelines.raw.reading import look
+from pipelines.raw.shape import Shape
+from pipelines.raw.table_logs import live_files
+
+log = logging.getLogger(__name__)
+
+VERSION = 2  # raise it when the same file should give other pieces
+RANGE_BYTES = 256 << 20  # a bigger plain text file is read in ranges, side by side
+FILE_DATE = re.compile(r"(?<!\d)(\d{4})-?(\d\d)-?(\d\d)(?!\d)")
+PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".ico")
+SOUNDS = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
+CLIPS = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm")
+ENDS_BYTES = 1 << 16  # of the head and of the end of a part, to tell that a log only grew
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The typed content of a part of a raw file.
+
+    Attributes:
+        source: file, relative to the raw folder.
+        start: byte where the part begins.
+        folder: where ``rows.parquet`` and ``rejects.parquet`` are.
+        file_day: date in the file's name.
+        first_seen: day of the night that saw the file first.
+        account: what the piece says of itself.
+    """
+
+    source: str
+    start: int
+    folder: Path
+    file_day: date | None
+    first_seen: date
+    account: Account
+
+    @property
+    def rows(self) -> Path:
+        """Typed rows, see ``typed.schema_of``, with ``source``."""
+        return self.folder / "rows.parquet"
+
+    @property
+    def rejects(self) -> Path:
+        """Rejected rows with the day they are counted on, null where that is unknown."""
+        return self.folder / "rejects.parquet"
+
+    @property
+    def shape(self) -> Shape | None:
+        """What the file is; None where it was refused before that was known."""
+        return None if self.account.shape is None else shape_from(self.account.shape)
+
+
+def shape_from(stored: dict[str, Any]) -> Shape:
+    """A shape as JSON holds it."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Shape(**values)
+
+
+def media_files(names: Iterable[str]) -> list[str]:
+    """Files that are pictures, sounds or clips by their name, which rows refer to and nothing reads as a table."""
+    return [n for n in names if Path(n).suffix.lower() in (*PICTURES, *SOUNDS, *CLIPS)]
+
+
+class Known:
+    """What was read of one kind of raw file.
+
+    Args:
+        kind: interactions, items, user_content, ...
+        config: of the night.
+    """
+
+    def __init__(self, kind: str, config: Config):
+        self.kind, self.config, self.source = kind, config, source_of(config, kind)
+        self.store = RawStore(*config.raw_place)
+        self.cache = config.paths.data / "cache" / "pieces" / kind
+        self.path = self.cache / ".known.json"
+        try:
+            self.files: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            self.files = {}
+
+    def names(self) -> list[str]:
+        """Data files, in order of name.
+
+        Raises:
+            DataError: a table of a format that is not read.
+        """
+        try:
+            found = live_files(self.store, self.store.below(self.source.path))
+        except RawError as e:
+            raise DataError([e.detail]) from e
+        pictures = set(media_files(found))
+        return [n for n in found if n not in pictures]
+
+    def pieces(self, day: date) -> list[Piece]:
+        """Pieces of all raw files, in order of name and part; what is new is read.
+
+        Args:
+            day: of the night, for files that are seen for the first time.
+        """
+        settings = self._settings()
+        entries = {name: self._entry(name, settings, day) for name in self.names()}
+        reader = Reader(self.kind, self.config.raw_place, self.source, self.config.timezone)
+        every = [(name, e, p, self.cache / p["key"]) for name, e in entries.items() for p in e["parts"]]
+        reader.read([(_to_read(name, p), folder) for name, _, p, folder in every if not folder.is_dir()], self.config)
+        self._remember(entries)
+        self._forget_all_but({folder for *_, folder in every})
+        return [
+            Piece(name, p["start"], folder, file_day(name), date.fromisoformat(e["first_seen"]), _account(folder))
+            for name, e, p, folder in every
+        ]
+
+    def _settings(self) -> str:
+        columns = {c: str(kind) for c, kind in RAW_COLUMNS[self.kind].items()}
+        return digest_of([VERSION, self.kind, columns, self.source.model_dump(mode="json"), self.config.timezone])
+
+    def _entry(self, name: str, settings: str, day: date) -> dict[str, Any]:
+        """What is known of a file, with the parts that have to be read where it is new or has changed."""
+        old = self.files.get(name)
+        first_seen = day.isoformat() if old is None else min(old["first_seen"], day.isoformat())
+        stamp = list(self.store.stamp(name))
+        if old and old["settings"] == settings:
+            parts = old["parts"] if old["stamp"] == stamp else self._same_or_longer(name, old, stamp)
+            if parts:
+                return {"stamp": stamp, "settings": settings, "first_seen": first_seen, "parts": parts}
+        parts = self._parts(name, settings, stamp)
+        return {"stamp": stamp, "settings": settings, "first_seen": first_seen, "parts": parts}
+
+    def _parts(self, name: str, settings: str, stamp: list[str]) -> list[dict[str, Any]]:
+        """The parts of a file that is read from its beginning."""
+        shape, cuts = None, [(0, 1)]
+        if int(stamp[0]) > RANGE_BYTES:
+            try:
+                shape = look(self.store, name, self.kind, self.source)
+            except RawError:
+                shape = None  # the worker that reads the file says why
+            if shape and shape.growing:
+                cuts = _ranges(self.store, name, int(stamp[0]), shape)
+        ends = [at for at, _ in cuts[1:]] + [None]
+        return [
+            _part(start, end, first, shape, digest_of([settings, name, *stamp, start]))
+            for (start, first), end in zip(cuts, ends, strict=True)
+        ]
+
+    def _same_or_longer(self, name: str, old: dict[str, Any], stamp: list[str]) -> list[dict[str, Any]]:
+        """Parts of a file of another time or size whose old content is all there; none where it is not."""
+        size, before = int(stamp[0]), int(old["stamp"][0])
+        last = _account_or_none(self.cache / old["parts"][-1]["key"])
+        if last is None or size < before or not old.get("ends"):
+            return []
+        if size == before:
+            return old["parts"] if self.content(name, old["parts"]) == self._content_before(old) else []
+        if not (last.shape and shape_from(last.shape).growing and last.ends_whole):
+            return []
+        if _ends(self.store, name, before) != old["ends"]:
+            return []
+        start = old["parts"][-1]
+        first = start["first"] + last.lines
+        parts = [*old["parts"][:-1], {**start, "end": before}]
+        key = digest_of([old["settings"], name, *stamp, before])
+        log.info("%s: %s grew by %d bytes", self.kind, name, size - before)
+        return [*parts, _part(before, None, first, shape_from(last.shape), key)]
+
+    def content(self, name: str, parts: list[dict[str, Any]]) -> list[str]:
+        """sha256 of each part of a file as it is now."""
+        found = []
+        with self.store.open(name) as f:
+            for p in parts:
+                f.seek(p["start"])
+                left = None if p["end"] is None else p["end"] - p["start"]
+                sha = hashlib.sha256()
+                while data := f.read(1 << 23 if left is None else min(1 << 23, left)):
+                    left = None if left is None else left - len(data)
+                    sha.update(data)
+                found.append(sha.hexdigest())
+        return found
+
+    def _content_before(self, old: dict[str, Any]) -> list[str]:
+        accounts = [_account_or_none(self.cache / p["key"]) for p in old["parts"]]
+        return [a.sha256 if a else "" for a in accounts]
+
+    def _remember(self, entries: dict[str, dict[str, Any]]) -> None:
+        for name, entry in entries.items():
+            old = self.files.get(name)
+            if old and old["stamp"] == entry["stamp"] and old.get("ends"):
+                entry["ends"] = old["ends"]
+            else:
+                entry["ends"] = _ends(self.store, name, int(entry["stamp"][0]))
+        if entries != self.files:
+            self.files = entries
+            with scratch(self.cache, "known") as staging:
+                (staging / "known.json").write_text(json.dumps(entries))
+                (staging / "known.json").replace(self.path)
+
+    def _forget_all_but(self, needed: set[Path]) -> None:
+        """Remove pieces of files that are gone or have changed: what a user deletes is not kept here."""
+        for folder in self.cache.glob("[!.]*"):
+            if folder not in needed:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def source_of(config: Config, kind: str) -> Source:
+    """Settings of one kind of raw file."""
+    found: Source = getattr(config, kind)
+    return found
+
+
+def file_day(name: str) -> date | None:
+    """Last date in a file's path (2026-03-01 or 20260301), or None."""
+    for year, month, day in reversed(FILE_DATE.findall(name)):
+        try:
+            return date(int(year), int(month), int(day)) if 1990 <= int(year) < 2100 else None
+        except ValueError:
+            continue
+    return None
+
+
+def _part(start: int, end: int | None, first: int, shape: Shape | None, key: str) -> dict[str, Any]:
+    return {"start": start, "end": end, "first": first, "shape": asdict(shape) if shape else None, "key": key}
+
+
+def _to_read(name: str, part: dict[str, Any]) -> Part:
+    shape = shape_from(part["shape"]) if part["shape"] else None
+    return Part(name, part["start"], part["end"], part["first"], shape)
+
+
+def _account(folder: Path) -> Account:
+    return Account(**json.loads((folder / "account.json").read_text()))
+
+
+def _account_or_none(folder: Path) -> Account | None:
+    return _account(folder) if (folder / "account.json").is_file() else None
+
+
+def _ends(store: RawStore, name: str, size: int) -> str:
+    """Digest of the first bytes of a file and of those before ``size``."""
+    with store.open(name) as f:
+        head = f.read(min(ENDS_BYTES, size))
+        f.seek(max(0, size - ENDS_BYTES))
+        tail = f.read(min(ENDS_BYTES, size))
+    return hashlib.sha256(head + tail).hexdigest()
+
+
+def _ranges(store: RawStore, name: str, size: int, shape: Shape) -> list[tuple[int, int]]:
+    """(byte, line number) where each range of a big file begins: behind a newline outside of quotes."""
+    cuts, line, quotes, at = [(0, 1)], 1, 0, 0
+    with store.open(name) as f:
+        while data := f.read(1 << 23):
+            if at + len(data) >= cuts[-1][0] + RANGE_BYTES and size - at - len(data) > RANGE_BYTES // 4:
+                for end in ends_of(data)[-100:].tolist():
+                    before = quotes + data[:end].count(b'"')
+                    if data[end - 1 : end] == b"\n" and (
+                        shape.format == "json" or not shape.quoting or before % 2 == 0
+                    ):
+                        cuts.append((at + end, line + data[:end].count(b"\n")))
+                        break
+            quotes += data.count(b'"')
+            line += data.count(b"\n")
+            at += len(data)
+    return cuts

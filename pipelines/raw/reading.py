@@ -1,0 +1,169 @@
+"""A raw file as rows of cells: looks at it, chooses its reader, fills cells down, applies rules of the path.
+
+Belongs here: from a file's name to ``Rows``. Does not: types of values (``pieces``), what was read before (``known``).
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import Source
+from pipelines.lake.schemas import STRINGS, TIMESTAMP
+from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells
+from pipelines.raw.columnar import read_columnar
+from pipelines.raw.containers import Unpacked, opened
+from pipelines.raw.delimited import Rows, read_delimited
+from pipelines.raw.documents import read_documents
+from pipelines.raw.places import RawStore
+from pipelines.raw.shape import SAMPLE_ROWS, Shape, shape_of
+from pipelines.raw.times import format_of, unit_of
+
+SAMPLE_BYTES = 1 << 17
+FLOAT_ID = r"^-?\d+\.0+$"
+COMMA_NUMBER = r"^[-+]?(\d{1,3}(\.\d{3})+|\d+),\d+$"
+
+
+def look(store: RawStore, name: str, kind: str, source: Source) -> Shape:
+    """What a file is, and how its times and numbers are written, from its first rows.
+
+    Raises:
+        RawError: it cannot be read as a table.
+    """
+    shape = shape_of(store, name, kind, source)
+    sample = next(_of_head(store, name, shape, kind, source), None)
+    return shape if sample is None else _with_values(shape, sample, kind, source)
+
+
+def _of_head(store: RawStore, name: str, shape: Shape, kind: str, source: Source) -> Iterator[Rows]:
+    """Rows in the first bytes of a file."""
+    if shape.format == "parquet":
+        yield from rows_of(store, name, shape, kind, source)
+        return
+    with opened(store, name) as f:
+        head = f.read(SAMPLE_BYTES)
+    whole = len(head) < SAMPLE_BYTES or b"\n" not in head
+    yield from _read(io.BytesIO(head if whole else head[: head.rfind(b"\n") + 1]), len(head), shape, kind)
+
+
+def _with_values(shape: Shape, sample: Rows, kind: str, source: Source) -> Shape:
+    comma, float_ids, excel, formats, said = False, [], [], {}, []
+    for column, kind_of in RAW_COLUMNS[kind].items():
+        if column not in sample.columns or not is_text(flat(sample.columns[column].array).type):
+            continue
+        values = _meant(clean(flat(sample.columns[column].array).cast(pa.string())[:SAMPLE_ROWS]), source)
+        if not len(values):
+            continue
+        if column.endswith("_id") and pc.all(pc.match_substring_regex(values, FLOAT_ID)).as_py():
+            float_ids.append(column)
+            said.append(f"{column} without its .0")
+        elif kind_of == pa.float64():
+            commas = pc.sum(pc.match_substring_regex(values, COMMA_NUMBER)).as_py()
+            comma = comma or source.decimal == "," or (source.decimal == "auto" and 2 * commas > len(values))
+        elif kind_of == TIMESTAMP and source.time_format == "auto" and source.time_unit == "auto":
+            found = format_of(values.to_pylist())
+            if len(found) > 1:
+                said.append(f"{column} may be {' or '.join(found)}")
+            elif found:
+                formats[column] = found[0]
+                said.append(f"{column} as {found[0]}")
+            if unit_of(values.to_pylist()) == "excel" and not source.time_origin:
+                excel.append(column)
+                said.append(f"{column} as Excel's days")
+    said += ["decimal comma"] if comma else []
+    return replace(
+        shape, comma=comma, float_ids=tuple(float_ids), excel=tuple(excel), time_formats=formats,
+        said=(*shape.said, *said),
+    )  # fmt: skip
+
+
+def _meant(values: pa.Array, source: Source) -> pa.Array:
+    """Cells that hold something."""
+    return values.filter(pc.invert(pc.is_in(values, value_set=pa.array(source.nulls, pa.string())))).drop_null()
+
+
+def rows_of(
+    store: RawStore, name: str, shape: Shape, kind: str, source: Source, start: int = 0, first: int = 1,
+    end: int | None = None,
+) -> Iterator[Rows]:  # fmt: skip
+    """Rows of a file or of a part of it, with a column for each of ours.
+
+    Args:
+        store: where the file is.
+        name: of the file.
+        shape: of the file.
+        kind: interactions, items, user_content, ...
+        source: settings.
+        start: byte where the part begins; it is the beginning of a line.
+        first: number of that line.
+        end: byte behind the part; the end of the file by default.
+
+    Raises:
+        RawError: the file cannot be read to its end.
+    """
+    with opened(store, name) as f:
+        if start:
+            f.seek(start)
+        filler = _FillDown(source.fill_down)
+        length = None if end is None else end - start
+        for rows in _read(f, store.size(name), shape, kind, first, length, tuple(source.fill_down.values())):
+            yield _finished(filler.filled(rows), shape, kind, source)
+
+
+def _read(
+    f: IO[bytes] | Unpacked, size: int, shape: Shape, kind: str, first: int = 1, length: int | None = None,
+    beside: tuple[str, ...] = (),
+) -> Iterator[Rows]:  # fmt: skip
+    lists = {c for c, t in RAW_COLUMNS[kind].items() if t == STRINGS}
+    beside = tuple(b for b in beside if b in shape.header)
+    shape = replace(shape, columns=shape.columns | {f"={b}": b for b in beside})
+    if shape.format == "parquet":
+        yield from read_columnar(f, size, shape, lists)
+    elif shape.format == "json":
+        yield from read_documents(f, shape, lists, first, length)
+    else:
+        yield from read_delimited(f, shape, first, length)
+
+
+class _FillDown:
+    """Fills empty cells from the row above, across batches, while the row's group stays the same."""
+
+    def __init__(self, rules: dict[str, str]):
+        self.rules = rules
+        self.above: dict[str, tuple[str | None, str | None]] = {}
+
+    def filled(self, rows: Rows) -> Rows:
+        for column, by in self.rules.items():
+            if column in rows.columns and f"={by}" in rows.columns and len(rows.positions):
+                rows.columns[column] = Cells(self._column(column, rows.columns[column], rows.columns[f"={by}"]))
+        return rows
+
+    def _column(self, column: str, cells: Cells, by: Cells) -> pa.Array:
+        value, group = (clean(flat(c.array).cast(pa.string())) for c in (cells, by))
+        last, last_group = self.above.get(column, (None, None))
+        value = pa.concat_arrays([pa.array([last], pa.string()), value])
+        group = pa.concat_arrays([pa.array([last_group], pa.string()), group])
+        of_value = pc.fill_null_forward(pc.if_else(pc.is_valid(value), group, pa.scalar(None, pa.string())))
+        same = pc.fill_null(pc.equal(of_value, group), False)
+        filled = pc.if_else(pc.and_(pc.is_null(value), same), pc.fill_null_forward(value), value)
+        self.above[column] = (pc.fill_null_forward(value)[-1].as_py(), of_value[-1].as_py())
+        return filled[1:]
+
+
+def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
+    """Rows with a column for each of ours: from the file, its path, a rule, a default."""
+    n, columns = len(rows.positions), {}
+    for c in RAW_COLUMNS[kind]:
+        cells = rows.columns.get(c, no_cells(n))
+        if c in shape.keys:
+            cells = Cells(pa.repeat(pa.scalar(shape.keys[c], pa.string()), n))
+        array = flat(cells.array)
+        if is_text(array.type) and source.nulls and n:
+            none = pc.is_in(pc.utf8_trim_whitespace(array), value_set=pa.array(source.nulls, array.type))
+            array = pc.if_else(none, pa.scalar(None, array.type), array) if pc.any(none).as_py() else array
+        columns[c] = Cells(array, cells.nested)
+    return Rows(rows.positions, columns, rows.rejects, rows.elements)

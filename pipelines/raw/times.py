@@ -1,0 +1,241 @@
+"""Times as people write them to UTC microseconds: ISO 8601, epochs, 20260301, formats, Excel's days.
+
+A local time that the clock shows twice (the autumn hour) is the first of the two; one that it never shows (the spring
+hour) is an hour later. Belongs here: one cell's time. Does not: equal rows (``days``), which cells are times.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.engine.database import database
+from pipelines.lake.schemas import TIMESTAMP
+from pipelines.raw.cells import Cells, cast_texts, clean, flat, is_text
+
+EXACT, DATE_ONLY, TWICE = 0, 1, 2  # how well a time is known: to the moment, to the day, one of two
+SECOND = 1_000_000
+EARLIEST, LATEST = 365 * 86_400 * SECOND, 7_258_118_400 * SECOND  # numbers: 1971 to 2199, microseconds
+EXCEL_EPOCH = 25_569  # days from 1899-12-30 to 1970-01-01
+EXCEL_DAYS = (29_221, 73_051)  # 1980 to 2100
+ISO = r"^\d{4}-\d{1,2}-\d{1,2}([T ]|$)"
+ZONE = r"(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?|[A-Z][A-Za-z]+/[A-Za-z_]+)$"
+DAY_FIRST = ("%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%d/%m/%y", "%d.%m.%y")
+MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y")
+OTHER_DATES = ("%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
+CLOCKS = ("", " %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", " %H:%M:%S.%f", ", %H:%M:%S", ", %H:%M")
+WHOLE = (
+    "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
+    "%Y-%m-%dT%H.%M.%S", "%Y-%m-%d-%H.%M.%S.%f",
+)  # fmt: skip
+FORMATS = WHOLE + tuple(d + c for d in (*DAY_FIRST, *MONTH_FIRST, *OTHER_DATES) for c in CLOCKS)
+
+
+@dataclass(frozen=True)
+class TimeRule:
+    """How one column's times are written.
+
+    Attributes:
+        unit: of numbers, see ``config.Source.time_unit``.
+        format: of texts; empty for ISO 8601.
+        origin: ISO time that numbers count from; empty for 1970.
+        timezone: IANA zone of times without one.
+    """
+
+    unit: str = "auto"
+    format: str = ""
+    origin: str = ""
+    timezone: str = "UTC"
+
+
+def times(cells: Cells, rule: TimeRule) -> tuple[pa.Array, pa.Array, np.ndarray]:
+    """UTC microseconds of each cell, null where there is none; which cells hold something else; how well it is known.
+
+    Returns:
+        Timestamps, mask of what is no time, int8 of ``EXACT``, ``DATE_ONLY``, ``TWICE``.
+    """
+    array = flat(cells.array)
+    kind, exact = array.type, np.zeros(len(array), np.int8)
+    if pa.types.is_timestamp(kind):
+        if kind.tz:
+            found, known = array.cast(TIMESTAMP, safe=False), exact
+        else:
+            found, known = _local(array.cast(pa.timestamp("us"), safe=False), rule.timezone)
+    elif pa.types.is_date(kind):
+        found, _ = _local(array.cast(pa.timestamp("us"), safe=False), rule.timezone)
+        known = exact + np.int8(DATE_ONLY)
+    elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        found, known = _of_numbers(array.cast(pa.float64(), safe=False), rule)
+    elif is_text(kind) or pa.types.is_null(kind):
+        array = clean(array.cast(pa.string()))
+        found, known = _of_texts(array, rule)
+    else:
+        found, known = pa.nulls(len(array), TIMESTAMP), exact
+    return found, pc.and_(pc.is_valid(array), pc.is_null(found)), known
+
+
+def _of_texts(text: pa.Array, rule: TimeRule) -> tuple[pa.Array, np.ndarray]:
+    if rule.format:
+        found, known = _formatted(text, rule)
+        rest = pc.and_(pc.is_valid(text), pc.is_null(found))
+        if not pc.any(rest).as_py():
+            return found, known
+        other, more = _of_texts(pc.if_else(rest, text, pa.scalar(None, pa.string())), TimeRule(timezone=rule.timezone))
+        return pc.coalesce(found, other), np.where(np.asarray(rest), more, known).astype(np.int8)
+    found, known = _iso(text, rule.timezone)
+    if rule.unit == "iso":
+        return found, known
+    rest = pc.and_(pc.is_valid(text), pc.is_null(found))
+    if not pc.any(rest).as_py():
+        return found, known
+    numbers = cast_texts(pc.if_else(rest, text, pa.scalar(None, pa.string())), "DOUBLE")
+    epochs, more = _of_numbers(numbers, rule)
+    return pc.coalesce(found, epochs), np.where(np.asarray(rest), more, known).astype(np.int8)
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+def _of_numbers(numbers: pa.Array, rule: TimeRule) -> tuple[pa.Array, np.ndarray]:
+    """Epochs, Excel's days, and dates written as 20260301; a number that would be 1970 or after 2199 is no time."""
+    values = np.array(pc.fill_null(numbers, np.nan), np.float64)
+    values[~np.isfinite(values)] = np.nan
+    known = np.zeros(len(values), np.int8)
+    if rule.unit == "excel":
+        local = pa.array(_rounded((values - EXCEL_EPOCH) * 86_400 * SECOND)).cast(pa.timestamp("us"))
+        found, known = _local(local, rule.timezone)
+        return _in_range(found), np.where(values % 1 == 0, DATE_ONLY, known).astype(np.int8)
+    scale = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}.get(rule.unit)
+    if scale is None:
+        size = np.abs(values)
+        scales = np.select([size < 1e11, size < 1e14, size < 1e17], [1e6, 1e3, 1.0], 1e-3)
+    else:
+        scales = np.full(len(values), scale)
+    origin = _origin(rule) if rule.origin else 0
+    found = _in_range(pa.array(_rounded(values * scales + origin)).cast(TIMESTAMP))
+    if rule.unit != "auto" or rule.origin:
+        return found, known
+    dates, clocks = (values >= 19e6) & (values < 22e6), (values >= 19e12) & (values < 22e12)
+    for mask, digits, pattern in ((dates, 8, "%Y%m%d"), (clocks, 14, "%Y%m%d%H%M%S")):
+        if mask.any():
+            texts = pa.array([f"{int(v):0{digits}d}" if m else None for v, m in zip(values, mask, strict=True)])
+            read, _ = _formatted(texts, TimeRule(format=pattern, timezone=rule.timezone))
+            found = pc.if_else(pa.array(mask), read, found)
+            known[mask & (digits == 8)] = DATE_ONLY
+    return found, known
+
+
+def _rounded(micros: np.ndarray) -> np.ma.MaskedArray:
+    bad = ~(np.abs(micros) < 9e18)
+    return np.ma.masked_array(np.where(bad, 0, np.round(micros)).astype(np.int64), bad)
+
+
+def _in_range(found: pa.Array) -> pa.Array:
+    micros = found.cast(pa.int64())
+    good = pc.and_(pc.greater_equal(micros, EARLIEST), pc.less(micros, LATEST))
+    return pc.if_else(pc.fill_null(good, False), found, pa.scalar(None, TIMESTAMP))
+
+
+def _origin(rule: TimeRule) -> int:
+    start = datetime.fromisoformat(rule.origin)
+    if start.tzinfo is None:
+        return int(_local(pa.array([start], pa.timestamp("us")), rule.timezone)[0].cast(pa.int64())[0].as_py())
+    return int((start - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * SECOND)
+
+
+# --- texts --------------------------------------------------------------------------------------------------------
+
+
+def _iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
+    text = pc.if_else(pc.fill_null(pc.match_substring_regex(text, ISO), False), text, pa.scalar(None, pa.string()))
+    known = np.where(np.asarray(pc.fill_null(pc.utf8_length(text), 99)) <= 10, DATE_ONLY, EXACT).astype(np.int8)
+    loose_zone = pc.fill_null(pc.match_substring_regex(text, r" [+-]\d{2}:?\d{2}$"), False)
+    if pc.any(loose_zone).as_py():  # 14:30:52 -0500, as Ruby prints it
+        text = pc.if_else(loose_zone, pc.replace_substring_regex(text, r" ([+-]\d{2}:?\d{2})$", r"\1"), text)
+    if timezone == "UTC":
+        return _before(cast_texts(text, "TIMESTAMPTZ").cast(TIMESTAMP)), known
+    zoned = pc.fill_null(pc.match_substring_regex(text, r":\d{2}(\.\d+)? ?" + ZONE), False)
+    found = pa.nulls(len(text), TIMESTAMP)
+    if pc.any(zoned).as_py():
+        found = cast_texts(pc.if_else(zoned, text, pa.scalar(None, pa.string())), "TIMESTAMPTZ").cast(TIMESTAMP)
+    if not pc.all(zoned).as_py():
+        naive = cast_texts(pc.if_else(zoned, pa.scalar(None, pa.string()), text), "TIMESTAMP")
+        local, twice = _local(naive.cast(pa.timestamp("us")), timezone)
+        found, known = pc.coalesce(found, local), np.where(known == DATE_ONLY, known, twice).astype(np.int8)
+    return _before(found), known
+
+
+def _before(found: pa.Array) -> pa.Array:
+    """Times before 2200; a text says what it means, so the past has no limit."""
+    good = pc.less(found.cast(pa.int64()), LATEST)
+    return pc.if_else(pc.fill_null(good, False), found, pa.scalar(None, TIMESTAMP))
+
+
+def _formatted(text: pa.Array, rule: TimeRule) -> tuple[pa.Array, np.ndarray]:
+    pattern = rule.format.replace("'", "''")
+    with database(rule.timezone) as con:
+        con.register("cells", pa.table({"x": text}))
+        found = flat(con.sql(f"SELECT try_strptime(x, '{pattern}') AS y FROM cells").to_arrow_table()["y"])  # noqa: S608
+    if found.type.tz:
+        found, known = found.cast(TIMESTAMP), np.zeros(len(text), np.int8)
+    else:
+        found, known = _local(found.cast(pa.timestamp("us")), rule.timezone)
+    if not any(c in rule.format for c in ("%H", "%I", "%X", "%c", "%-H", "%-I")):
+        known = np.full(len(text), DATE_ONLY, np.int8)
+    return _before(found), known
+
+
+def _local(naive: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
+    """Local times in UTC, and which of them the clock showed twice."""
+    known = np.zeros(len(naive), np.int8)
+    if timezone == "UTC" or naive.null_count == len(naive):
+        return naive.cast(TIMESTAMP), known
+    first = pc.assume_timezone(naive, timezone, ambiguous="earliest", nonexistent="earliest")
+    second = pc.assume_timezone(naive, timezone, ambiguous="latest", nonexistent="earliest")
+    known[np.asarray(pc.fill_null(pc.not_equal(first, second), False))] = TWICE
+    never = pc.fill_null(pc.not_equal(pc.local_timestamp(first), naive), False)
+    if pc.any(never).as_py():
+        hour = pa.scalar(3600 * SECOND, pa.duration("us"))
+        later = pc.assume_timezone(pc.add(naive, hour), timezone, ambiguous="earliest", nonexistent="latest")
+        first = pc.if_else(never, later, first)
+    return first.cast(TIMESTAMP), known
+
+
+# --- what a sample shows --------------------------------------------------------------------------------------------
+
+
+def unit_of(sample: list[str]) -> str:
+    """Excel where all numbers of a sample can only be its days; auto otherwise."""
+    values = np.asarray(cast_texts(pa.array(sample, pa.string()), "DOUBLE").drop_null(), np.float64)
+    days = (values >= EXCEL_DAYS[0]) & (values < EXCEL_DAYS[1])
+    return "excel" if len(values) and len(values) == len(sample) and days.all() else "auto"
+
+
+def format_of(sample: list[str]) -> tuple[str, ...]:
+    """The format that reads most of a sample of texts; none where ISO or numbers do.
+
+    Two where days and months cannot be told apart.
+    """
+    text = clean(pa.array(sample, pa.string())).drop_null()
+    found, _ = _of_texts(text, TimeRule())
+    numbers = cast_texts(text, "DOUBLE")
+    odd = text.filter(pc.and_(pc.is_null(found), pc.is_null(numbers)))
+    if 2 * len(odd) <= len(text) or not len(odd):
+        return ()
+    read = {f: len(odd) - _formatted(odd, TimeRule(format=f))[0].null_count for f in FORMATS}
+    best = max(read.values())
+    if 2 * best < len(odd):
+        return ()
+    equal = [f for f, n in read.items() if n == best]
+    day_first = [f for f in equal if f.startswith(DAY_FIRST)]
+    month_first = [f for f in equal if f.startswith(MONTH_FIRST)]
+    clock_of_twelve = [f for f in equal if "%p" in f]
+    if clock_of_twelve and day_first and month_first:
+        return (
+            next(f for f in month_first if "%p" in f),
+        )  # only English writes AM and PM, mostly with the month first
+    if day_first and month_first:
+        return day_first[0], month_first[0]
+    return (equal[0],)
