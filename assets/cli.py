@@ -6,6 +6,8 @@ run. Belongs here: the command line. Does not: how a night is run (``runs``).
 
 import argparse
 import fcntl
+import json
+import logging
 import os
 import sys
 from datetime import date, timedelta
@@ -19,6 +21,8 @@ from pipelines.verify import verify
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code."""
     args = _parser().parse_args(argv)
+    if args.command == "init":
+        return _init(args)
     try:
         path = Path(args.config).resolve() if args.config else config_path()
         config = load_config(path)
@@ -41,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         "run": "run one night",
         "backfill": "run a range of nights in order",
         "search": "search settings of the recommenders on a night that was run; they serve until the next search",
-        "check": "check the configuration and what it points at",
+        "check": "check the configuration and look at the data: what is understood, lost, known, and what it costs",
         "ui": "start Dagster on 127.0.0.1, after ending runs that a crash left open",
     }.items():
         sub = commands.add_parser(name, help=text, description=text)
@@ -52,9 +56,57 @@ def _parser() -> argparse.ArgumentParser:
         if name == "backfill":
             sub.add_argument("--from", dest="first", type=date.fromisoformat, required=True, help="first day")
             sub.add_argument("--to", dest="last", type=date.fromisoformat, required=True, help="last day")
+        if name == "check":
+            sub.add_argument("--json", action="store_true", help="print what was found as one JSON object")
+            sub.add_argument("--deep", action="store_true", help="also hash every raw file that was read before")
         if name == "ui":
             sub.add_argument("--port", type=int, default=3000)
+    init = commands.add_parser("init", help="write a commented configuration for a folder of raw data")
+    init.add_argument("folder", help="the raw data: a folder or an fsspec URI")
+    init.add_argument("--out", default="nightloom.toml", help="file to write (default: nightloom.toml here)")
+    init.add_argument("--data", default="data", help="folder for the lake and caches, relative to the file")
+    for kind in ("interactions", "items", "user-content"):
+        init.add_argument(f"--{kind}", metavar="PATH", help=f"where the {kind} are, below the folder")
+    for column in ("user", "item", "event", "event-at", "value", "title"):
+        init.add_argument(f"--{column}", metavar="COLUMN", help=f"the files' column for {column}")
+    init.add_argument("--timezone", default="UTC", help="IANA name, for times without a zone")
+    init.add_argument("--start-date", type=date.fromisoformat, help="day of the first night")
+    init.add_argument("--force", action="store_true", help="overwrite the file")
     return parser
+
+
+ANSWERS = {
+    "user": "user_id",
+    "item": "item_id",
+    "event": "event",
+    "event_at": "event_at",
+    "value": "value",
+    "title": "title",
+}
+
+
+def _init(args: argparse.Namespace) -> int:
+    """Write a configuration and print it; exit code 2 where nothing can be proposed."""
+    logging.getLogger().setLevel(logging.ERROR)
+    from pipelines.propose import propose
+    from pipelines.raw.meaning import Answers
+
+    out = Path(args.out)
+    if out.exists() and not args.force:
+        print(f"{out} exists; --force overwrites it, --out names another file", file=sys.stderr)
+        return 2
+    raw = args.folder if "://" in args.folder else str(Path(args.folder).resolve())
+    paths = {k: getattr(args, k) for k in ("interactions", "items", "user_content") if getattr(args, k)}
+    columns = {ours: getattr(args, flag) for flag, ours in ANSWERS.items() if getattr(args, flag)}
+    try:
+        text = propose(raw, args.data, Answers(paths, columns, args.timezone, args.start_date))
+    except ValueError as e:
+        print(e, file=sys.stderr)
+        return 2
+    out.write_text(text)
+    print(text)
+    print(f"wrote {out}; next: nightloom check --config {out}", file=sys.stderr)
+    return 0
 
 
 def _run(args: argparse.Namespace, config: Config, path: Path) -> int:
@@ -93,8 +145,32 @@ def _search(args: argparse.Namespace, config: Config, path: Path) -> int:
 
 
 def _check(args: argparse.Namespace, config: Config, path: Path) -> int:
-    print(f"{path}: ok")
-    return 0
+    """Look at the data; exit code 1 where a night would stop."""
+    logging.getLogger().setLevel(logging.ERROR)  # Beam says at its import what it lacks for other runners
+    from rich.console import Console
+
+    from assets.printed import print_survey
+    from pipelines.survey import survey
+
+    found = survey(config)
+    if args.deep:
+        found.problems += _changed_in_secret(config)
+    if args.json:
+        print(json.dumps(found.to_json(), ensure_ascii=False))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        console.print(f"{path}: keys, folders, encoders and runner are fine", highlight=False)
+        print_survey(found, console)
+    return 1 if found.problems else 0
+
+
+def _changed_in_secret(config: Config) -> list[str]:
+    """Raw files that have other bytes than those that were read, under the same size and time; they are read again."""
+    from pipelines.raw.known import Known
+    from pipelines.standardize import KINDS
+
+    changed = [name for kind in KINDS for name in Known(kind, config).forget_changed()]
+    return [f"{name}: other bytes than those that were read, of the same size and time" for name in changed]
 
 
 def _ui(args: argparse.Namespace, config: Config, path: Path) -> int:

@@ -5,7 +5,9 @@ Belongs here: running the job on the instance that the UI shows, ending orphaned
 
 import logging
 import os
+import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from assets.summary import summary_of
 from pipelines.config import Config
 
 if TYPE_CHECKING:
@@ -60,17 +63,19 @@ def run_nights(config: Config, path: Path, days: list[date], verbose: bool = Fal
                 bar.close()
                 print(f"night {day} failed\n{_why(result)}", file=sys.stderr)
                 return 1
+            bar.write(summary_of(config, day), file=sys.stdout)
     return 0
 
 
 @contextmanager
 def _progress(nights: int, verbose: bool) -> Iterator[Any]:
-    """A bar over the steps of all nights; what the stages log appears behind it."""
+    """A bar over the steps of all nights, with what the stages log behind it; off a terminal a line a step."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(message)s", stream=sys.stderr)
     for noisy in ("apache_beam", "root", "transformers", "httpx"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    os.environ.setdefault("TQDM_DISABLE", "0")
-    bar = tqdm(total=nights, unit="step", disable=verbose, dynamic_ncols=True, mininterval=0.2)
+    terminal = sys.stderr.isatty()
+    os.environ["TQDM_DISABLE"] = os.environ.get("TQDM_DISABLE", "0" if terminal else "1")  # of the stages' own bars
+    bar = tqdm(total=nights, unit="step", disable=verbose or not terminal, dynamic_ncols=True, mininterval=0.2)
     handler = _BarHandler(bar)
     for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
@@ -97,35 +102,44 @@ class _BarHandler(logging.Handler):
         if record.levelno >= logging.WARNING:
             self.bar.write(f"warning: {record.getMessage()}", file=sys.stderr)
         else:
-            self.bar.set_postfix_str(record.getMessage()[:70], refresh=True)
+            self.bar.set_postfix_str(record.getMessage()[:70], refresh=True)  # nothing where the bar is off
 
 
 def _step_hook(bar: Any) -> "dg.HookDefinition":
     import dagster as dg
 
+    started = time.monotonic()
+
     @dg.success_hook(name="progress")
-    def progress(_: dg.HookContext) -> None:
+    def progress(context: dg.HookContext) -> None:
         bar.update(1)
+        if bar.disable:
+            print(f"{time.monotonic() - started:7.1f} s  {context.op.name} done", file=sys.stderr, flush=True)
 
     return progress
 
 
 def _why(result: Any) -> str:
-    """Messages of the failed steps and checks, innermost cause last."""
-    lines = []
+    """Messages of the failed steps and checks, innermost cause last; a check's echo in its step is left out."""
+    lines, failed = [], {e.step_key for e in result.all_events if _is_failed_check(e)}
     for event in result.all_events:
-        if event.is_step_failure:
+        if event.is_step_failure and event.step_key not in failed:
             error, seen = event.step_failure_data.error, []
             while error is not None:
-                seen.append(error.message.strip())
+                seen.append(re.sub(r"^[\w.]*\.(Failure|DataError|ConfigError): ", "", error.message.strip()))
                 error = error.cause
             lines.append(f"  step {event.step_key}: " + "\n    caused by: ".join(dict.fromkeys(seen)))
-        elif event.event_type_value == "ASSET_CHECK_EVALUATION" and not event.asset_check_evaluation_data.passed:
+        elif _is_failed_check(event):
             check = event.asset_check_evaluation_data
             problems = check.metadata.get("problems")
             found = problems.value if problems else "failed"
             lines.append(f"  check {check.check_name} of {check.asset_key.to_user_string()}: {found}")
     return "\n".join(lines) or "  no step reported why; see the run in the UI"
+
+
+def _is_failed_check(event: Any) -> bool:
+    is_check = event.event_type_value == "ASSET_CHECK_EVALUATION"
+    return is_check and not event.asset_check_evaluation_data.passed
 
 
 def _process_tags(pid: int) -> dict[str, str]:

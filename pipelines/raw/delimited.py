@@ -59,6 +59,7 @@ class _Reader:
         self.shape, self.width = shape, len(shape.header)
         self.at = {ours: shape.header.index(theirs) for ours, theirs in shape.columns.items()}
         self.used = sorted(set(self.at.values()))
+        self.delimiter = shape.delimiter if len(shape.delimiter) == 1 else UNIT
         self.seen_header = shape.headless
         self.open: list[tuple[int, str]] = []  # lines of a record that the last block did not close
 
@@ -87,50 +88,67 @@ class _Reader:
 
     def _whole(self, block: Block) -> Rows | None:
         """Arrow's reading of a block; None where it has not one record a line."""
-        data, delimiter = block.data, self.shape.delimiter
-        if b"\0" in data:
+        data = self._for_arrow(block.data)
+        if data is None:
             return None
-        if len(delimiter) > 1:
-            if UNIT.encode() in data:
-                return None
-            data, delimiter = data.replace(delimiter.encode(), UNIT.encode()), UNIT
         invalid: list[arrow_csv.InvalidRow] = []
-
-        def note(row: arrow_csv.InvalidRow) -> str:
-            invalid.append(row)
-            return "skip"
-
-        names = [str(i) for i in range(self.width)]
         try:
-            table = arrow_csv.read_csv(
-                io.BytesIO(data or b"\n"),
-                arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
-                arrow_csv.ParseOptions(
-                    delimiter=delimiter, quote_char='"' if self.shape.quoting else False,
-                    escape_char="\\" if self.shape.escape else False, invalid_row_handler=note,
-                ),
-                arrow_csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.string()), include_columns=[str(i) for i in self.used],
-                    strings_can_be_null=False, quoted_strings_can_be_null=False,
-                ),
-            )  # fmt: skip
+            table = self._read_by_arrow(data, invalid)
         except pa.ArrowException:
             return None
         lines = _full_lines(data)
-        if table.num_rows + len(invalid) != len(lines):
-            return None
-        if len(invalid) > len(lines) // 10 or (invalid and len(lines) and lines[-1] != len(lines) - 1):
+        has_empty_lines = len(lines) > 0 and lines[-1] != len(lines) - 1
+        uneven = table.num_rows + len(invalid) != len(lines)
+        if uneven or len(invalid) > len(lines) // 10 or (invalid and has_empty_lines):
             return None
         keep, rejects = np.ones(len(lines), bool), list[Reject]()
         extra: list[tuple[int, list[str]]] = []
         for row in invalid:
             at = (row.number or 1) - 1
             keep[at] = False
-            self._checked(block.first + int(lines[at]), _fields(row.text, self.shape, delimiter), extra, rejects)
+            fields = split_line(row.text, self.delimiter, self.shape.quoting, self.shape.escape)
+            self._checked(block.first + int(lines[at]), fields, extra, rejects)
         if extra:
             return None
         columns = {ours: Cells(_one(table[str(i)])) for ours, i in self.at.items()}
         return Rows(pa.array(lines[keep] + block.first, pa.int64()), columns, rejects)
+
+    def _for_arrow(self, data: bytes) -> bytes | None:
+        """A block as Arrow can read it, with one character between fields; None where it cannot."""
+        try:
+            data.decode("utf-8")  # Arrow's handler of odd rows cannot show what is not
+        except UnicodeDecodeError:
+            return None
+        if b"\0" in data:
+            return None
+        if len(self.shape.delimiter) == 1:
+            return data
+        return None if UNIT.encode() in data else data.replace(self.shape.delimiter.encode(), UNIT.encode())
+
+    def _read_by_arrow(self, data: bytes, invalid: list[arrow_csv.InvalidRow]) -> pa.Table:
+        """Texts of the columns that are used; rows of another width go to ``invalid``."""
+
+        def note(row: arrow_csv.InvalidRow) -> str:
+            invalid.append(row)
+            return "skip"
+
+        names = [str(i) for i in range(self.width)]
+        return arrow_csv.read_csv(
+            io.BytesIO(data or b"\n"),
+            arrow_csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=names),
+            arrow_csv.ParseOptions(
+                delimiter=self.delimiter,
+                quote_char='"' if self.shape.quoting else False,
+                escape_char="\\" if self.shape.escape else False,
+                invalid_row_handler=note,
+            ),
+            arrow_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                include_columns=[str(i) for i in self.used],
+                strings_can_be_null=False,
+                quoted_strings_can_be_null=False,
+            ),
+        )
 
     def _line_by_line(self, block: Block, last: bool) -> Rows:
         lines, rejects = checked(block)
@@ -227,10 +245,6 @@ class _Reader:
         other = pc.invert(same)
         columns = {c: Cells(v.array.filter(other)) for c, v in rows.columns.items()}
         return Rows(rows.positions.filter(other), columns, rows.rejects + again)
-
-
-def _fields(text: str, shape: Shape, delimiter: str) -> list[str]:
-    return split_line(text, delimiter, shape.quoting, shape.escape)
 
 
 def _full_lines(data: bytes) -> np.ndarray:

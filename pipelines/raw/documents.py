@@ -6,6 +6,7 @@ Belongs here: objects and the paths in them. Does not: types of values (``cells`
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
@@ -27,8 +28,28 @@ BATCH = 20_000  # values that are taken apart at once
 DIGITS = 18  # more than a float64 holds; longer integers stay texts
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """What is taken out of each object.
+
+    Attributes:
+        paths: our column -> where it is.
+        each: the list whose elements become rows; empty where an object is a row.
+        exact: columns in which a number, a text and a list must be told apart.
+    """
+
+    paths: dict[str, Path]
+    each: Path
+    exact: frozenset[str]
+
+
 def read_documents(
-    stream: IO[bytes] | Unpacked, shape: Shape, lists: set[str], first: int = 1, end: int | None = None
+    stream: IO[bytes] | Unpacked,
+    shape: Shape,
+    lists: set[str],
+    exact: set[str],
+    first: int = 1,
+    end: int | None = None,
 ) -> Iterator[Rows]:
     """Rows of a stream of JSON.
 
@@ -36,25 +57,26 @@ def read_documents(
         stream: at the beginning of a line.
         shape: of the file.
         lists: our columns that hold lists; paths through lists make a row an element in the others.
+        exact: our columns in which it matters whether a value is a number, a text or a list.
         first: number of the first line.
         end: bytes to read.
     """
     paths = {c: parsed(p) if p not in shape.header else (p,) for c, p in shape.columns.items()}
-    each = exploded(paths, lists)
+    plan = _Plan(paths, exploded(paths, lists), frozenset(exact))
     if shape.lines:
         for block in blocks(stream, shape.encoding, first, end):
-            yield _of_block(block, paths, each)
+            yield _of_block(block, plan)
         return
     rejects: list[Reject] = []
     waiting: list[tuple[int, Any]] = []
     for number, value in _values(stream, shape.encoding, rejects):
         waiting += [(number, row) for row in rows_below(value, shape.records)]
         while len(waiting) >= BATCH:
-            yield _of_values(waiting[:BATCH], paths, each, [])
+            yield _of_values(waiting[:BATCH], plan, [])
             waiting = waiting[BATCH:]
     if shape.records:  # rows are numbered through, because one value holds them all
         waiting = [(i, row) for i, (_, row) in enumerate(waiting, 1)]
-    yield _of_values(waiting, paths, each, rejects)
+    yield _of_values(waiting, plan, rejects)
 
 
 def exploded(paths: dict[str, Path], lists: set[str]) -> Path:
@@ -69,37 +91,69 @@ def exploded(paths: dict[str, Path], lists: set[str]) -> Path:
     return found.pop() if found else ()
 
 
-def _of_block(block: Block, paths: dict[str, Path], each: Path) -> Rows:
+def _of_block(block: Block, plan: _Plan) -> Rows:
     try:
         block.data.decode("utf-8")
     except UnicodeDecodeError:
-        return _line_by_line(block, paths, each)
+        return _line_by_line(block, plan)
     if b"\0" in block.data or block.too_long:
-        return _line_by_line(block, paths, each)
+        return _line_by_line(block, plan)
     texts = strings(block.data)
+    numbers = pa.array(np.arange(block.first, block.first + len(texts)))
+    if not plan.each and not any(EACH in p for p in plan.paths.values()):
+        columns = _flat_objects(texts, plan)
+        if columns is not None:
+            return Rows(numbers, columns)
     with database() as con:
         con.register("lines", pa.table({"j": texts}))
         query = "SELECT CASE WHEN json_valid(j) THEN json_type(j) = 'OBJECT' ELSE false END AS ok FROM lines"
         good = flat(con.sql(query).to_arrow_table()["ok"])
     if pc.all(good).as_py():
-        numbers = pa.array(np.arange(block.first, block.first + len(texts)))
-        return _taken_apart(numbers, texts, paths, each, [])
+        return _taken_apart(numbers, texts, plan, [])
     bad = texts.filter(pc.invert(good))
     if len(bad) * 10 > len(texts) or len(texts) < BATCH:
-        return _line_by_line(block, paths, each)
+        return _line_by_line(block, plan)
     odd_at = np.flatnonzero(~np.asarray(good))
     odd = [(block.first + int(i), t) for i, t in zip(odd_at, bad.to_pylist(), strict=True)]
     values, rejects = _of_lines(odd)
-    numbers = pa.array(block.first + np.flatnonzero(np.asarray(good)))
-    numbers = pa.concat_arrays([numbers, pa.array([n for n, _ in values], pa.int64())])
+    numbers = pa.concat_arrays([numbers.filter(good), pa.array([n for n, _ in values], pa.int64())])
     extra = pa.array([_dumped(v) for _, v in values], pa.string())
-    return _taken_apart(numbers, pa.concat_arrays([texts.filter(good), extra]), paths, each, rejects)
+    return _taken_apart(numbers, pa.concat_arrays([texts.filter(good), extra]), plan, rejects)
 
 
-def _line_by_line(block: Block, paths: dict[str, Path], each: Path) -> Rows:
+def _flat_objects(texts: pa.Array, plan: _Plan) -> dict[str, Cells] | None:
+    """Cells of lines that are one object each, in a single pass; None where one is something else.
+
+    Columns that may hold a list, an object or a number that looks like a whole one are looked at again.
+    """
+    if not pc.all(pc.starts_with(texts, "{")).as_py():
+        return None
+    paths = ", ".join(_quoted(p) for p in plan.paths.values())
+    cells = ", ".join(f"x[{i}] AS t{i}" for i in range(1, len(plan.paths) + 1))
+    inside = f"SELECT TRY(json_extract_string(j, [{paths}])) AS x FROM lines"  # noqa: S608
+    with database() as con:
+        con.register("lines", pa.table({"j": texts}))
+        table = con.sql(f"SELECT x IS NULL AS bad, {cells} FROM ({inside})").to_arrow_table()  # noqa: S608
+    if pc.any(table["bad"]).as_py():
+        return None
+    columns = {c: Cells(flat(table[f"t{i}"]).cast(pa.string())) for i, c in enumerate(plan.paths, 1)}
+    odd = {c: plan.paths[c] for c in plan.exact & plan.paths.keys() if _is_odd(columns[c].array)}
+    if odd:
+        again = _taken_apart(pa.array(np.arange(len(texts))), texts, _Plan(odd, (), frozenset()), [])
+        columns |= again.columns
+    return columns
+
+
+def _is_odd(text: pa.Array) -> bool:
+    """Whether a text may be JSON of a list or an object, or a number such as 7.0."""
+    looks = (pc.starts_with(text, "["), pc.starts_with(text, "{"), pc.ends_with(text, ".0"))
+    return any(pc.any(found).as_py() for found in looks)
+
+
+def _line_by_line(block: Block, plan: _Plan) -> Rows:
     lines, rejects = checked(block)
     values, bad = _of_lines(lines)
-    return _of_values(values, paths, each, rejects + bad)
+    return _of_values(values, plan, rejects + bad)
 
 
 def _of_lines(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, Any]], list[Reject]]:
@@ -157,22 +211,21 @@ def _values(stream: IO[bytes] | Unpacked, encoding: str, rejects: list[Reject]) 
         yield number, value
 
 
-def _of_values(values: list[tuple[int, Any]], paths: dict[str, Path], each: Path, rejects: list[Reject]) -> Rows:
+def _of_values(values: list[tuple[int, Any]], plan: _Plan, rejects: list[Reject]) -> Rows:
     rows = [(n, v) for n, v in values if isinstance(v, dict)]
     others = [(n, type(v).__name__) for n, v in values if not isinstance(v, dict)]
     bad = [Reject(n, "bad_json", f"expected an object, found {found}") for n, found in others]
     numbers = pa.array([n for n, _ in rows], pa.int64())
-    return _taken_apart(numbers, pa.array([_dumped(v) for _, v in rows], pa.string()), paths, each, rejects + bad)
+    return _taken_apart(numbers, pa.array([_dumped(v) for _, v in rows], pa.string()), plan, rejects + bad)
 
 
 def _dumped(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
 
 
-def _taken_apart(
-    numbers: pa.Array, objects: pa.Array, paths: dict[str, Path], each: Path, rejects: list[Reject]
-) -> Rows:
+def _taken_apart(numbers: pa.Array, objects: pa.Array, plan: _Plan, rejects: list[Reject]) -> Rows:
     """Values at each path of JSON objects, by DuckDB; a row an element of the list at ``each``, where there is one."""
+    paths, each = plan.paths, plan.each
     with database() as con:
         con.register("objects", pa.table({"i": np.arange(len(numbers)), "n": numbers, "j": objects}))
         table = con.sql(_query(paths, each)).to_arrow_table()

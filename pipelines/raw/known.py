@@ -132,6 +132,20 @@ class Known:
             for name, e, p, folder in every
         ]
 
+    def forget_changed(self) -> list[str]:
+        """Hash every file that was read and forget those that have other bytes now, so that they are read again."""
+        changed = [
+            name
+            for name, entry in self.files.items()
+            if list(self.store.stamp(name)) == entry["stamp"]
+            and self.content(name, entry["parts"]) != self._content_before(entry)
+        ]
+        if changed:
+            for name in changed:
+                for p in self.files[name]["parts"]:
+                    shutil.rmtree(self.cache / p["key"], ignore_errors=True)
+        return changed
+
     def _settings(self) -> str:
         columns = {c: str(kind) for c, kind in RAW_COLUMNS[self.kind].items()}
         return digest_of([VERSION, self.kind, columns, self.source.model_dump(mode="json"), self.config.timezone])
@@ -156,7 +170,7 @@ class Known:
                 shape = look(self.store, name, self.kind, self.source)
             except RawError:
                 shape = None  # the worker that reads the file says why
-            if shape and shape.growing:
+            if shape and shape.growing and not self.source.fill_down:
                 cuts = _ranges(self.store, name, int(stamp[0]), shape)
         ends = [at for at, _ in cuts[1:]] + [None]
         return [
@@ -172,7 +186,7 @@ class Known:
             return []
         if size == before:
             return old["parts"] if self.content(name, old["parts"]) == self._content_before(old) else []
-        if not (last.shape and shape_from(last.shape).growing and last.ends_whole):
+        if not (last.shape and shape_from(last.shape).growing and last.ends_whole) or self.source.fill_down:
             return []
         if _ends(self.store, name, before) != old["ends"]:
             return []

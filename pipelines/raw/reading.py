@@ -124,7 +124,8 @@ def _read(
     if shape.format == "parquet":
         yield from read_columnar(f, size, shape, lists)
     elif shape.format == "json":
-        yield from read_documents(f, shape, lists, first, length)
+        exact = {c for c, t in RAW_COLUMNS[kind].items() if t in (STRINGS, pa.string())}
+        yield from read_documents(f, shape, lists, exact, first, length)
     else:
         yield from read_delimited(f, shape, first, length)
 

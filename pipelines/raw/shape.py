@@ -195,7 +195,7 @@ def _looks_like_json(text: str, suffixes: list[str]) -> bool:
 
 
 def _of_json(text: str, kind: str, source: Source) -> Shape:
-    by_line, objects = _first_objects(text)
+    by_line, objects = first_objects(text)
     records = source.records or _records_path(objects, kind, source)
     rows = _below(objects, records) if records else objects
     found = {c: in_objects(source.names_of(c), rows) for c in RAW_COLUMNS[kind]}
@@ -210,7 +210,7 @@ def _of_json(text: str, kind: str, source: Source) -> Shape:
     return Shape("json", lines=by_line and not records, records=records, columns=columns, header=keys, said=tuple(said))
 
 
-def _first_objects(text: str) -> tuple[bool, list[dict[str, Any]]]:
+def first_objects(text: str) -> tuple[bool, list[dict[str, Any]]]:
     """Whether each line holds whole values, and the first objects."""
     lines = [line for line in text.split("\n")[: SAMPLE_OBJECTS + 1] if line.strip()]
     read = [_values_in(line) for line in lines]
@@ -239,8 +239,8 @@ def _values_in(text: str, most: int = SAMPLE_OBJECTS) -> tuple[list[Any], bool]:
 
 
 def _records_path(objects: list[dict[str, Any]], kind: str, source: Source) -> str:
-    """Path of the only list of objects in the first value, where that value has none of our columns itself."""
-    if not objects or any(in_objects(source.names_of(c), objects[:1]) for c in RAW_COLUMNS[kind]):
+    """Path of the only list of objects in the first value, where that has none of our columns and little else."""
+    if not objects or (len(objects) > 1 and len(objects[0]) > 2) or any(in_objects(source.names_of(c), objects[:1]) for c in RAW_COLUMNS[kind]):
         return ""
     lists = [
         [*path] for path, value in _items_to(objects[0], 2) if isinstance(value, list) and value

@@ -1,4 +1,4 @@
-"""Data in the shapes that people have, from raw folder to std tables: the right outcome, or a stop that names the cause.
+"""Data in the shapes that people have, from raw folder to std tables: the right outcome, or a stop that says why.
 
 The cases are those of a real-data folder; what they are made of in small is tested beside each module of ``raw``.
 """

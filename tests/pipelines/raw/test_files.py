@@ -123,4 +123,6 @@ def test_hostile_tables_never_stop_the_reader(tmp_path: Path) -> None:
             rows, rejects = read(tmp_path, f"x{suffix}", path.read_bytes(), "items", columns={})
             assert all(r["reason"] and r["detail"] for r in rejects), path.name
             if kind != "parquet":
-                assert len(rows) + len(rejects) <= path.read_bytes().count(b"\n") + 1
+                data = path.read_bytes()
+                several = sum(data.count(c) for c in (b",", b" ", b"[", b"}")) if kind == "json" else 0
+                assert len(rows) + len(rejects) <= data.count(b"\n") + 1 + several

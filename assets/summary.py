@@ -1,0 +1,122 @@
+"""A night in a few lines: rows read and refused, items known, content encoded, accuracy, where the tables are.
+
+Belongs here: what `nightloom run` prints of a night. Does not: what the UI shows (``shown``), running it (``runs``).
+"""
+
+from collections import Counter
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.resources import lake_of
+from pipelines.config import Config
+from pipelines.evaluate import CUTOFFS
+from pipelines.lake.storage import Lake
+
+SHOWN = 5  # reasons
+
+
+def summary_of(config: Config, day: date) -> str:
+    """The published tables of a night, as text of some ten lines."""
+    lake = lake_of(config)
+    lines = [f"night {day}"]
+    made = _made_on(lake, day)
+    if len(made) > 1:
+        events = sum(lake.rows("std_interactions", d) for d in made[:-1])
+        lines.append(f"  earlier days made too      {len(made) - 1} ({made[0]} to {made[-2]}), {events:,} events")
+    lines += _rows(lake, made, day) + _rejects(lake, made) + _unknown(lake, day)
+    lines += [line for m in config.encoders for line in _encoded(lake, day, m)]
+    lines += _accuracy(config, lake, day)
+    return "\n".join([*lines, f"  tables                     {lake.root}/<table>/date={day}/"])
+
+
+def _made_on(lake: Lake, day: date) -> list[date]:
+    """Days of events that were last made on this night."""
+    known = {d: lake.require("std_interactions", d) for d in lake.days("std_interactions", day)}
+    return [d for d, m in known.items() if m.counters.get("night") == day.toordinal()]
+
+
+def _rows(lake: Lake, made: list[date], day: date) -> list[str]:
+    """Rows of each kind of raw file: of events those of all days made, of others those known by the night's end."""
+    rows = [
+        r for d in made for r in lake.read("ingest_files", d).to_pylist() if d == day or r["kind"] == "interactions"
+    ]
+    lines = []
+    for kind in ("interactions", "items", "user_content"):
+        mine = [r for r in rows if r["kind"] == kind]
+        total: Counter[str] = Counter()
+        for r in mine:
+            total.update({k: v for k, v in r.items() if k.startswith("rows_")})
+        if mine:
+            parts = f"{total['rows_in']:,} in, {total['rows_out']:,} out"
+            parts += f", {total['rows_superseded']:,} superseded" if total["rows_superseded"] else ""
+            parts += f", {total['rows_quarantined']:,} rejected" if total["rows_quarantined"] else ""
+            parts += f", {total['rows_lost']:,} in files refused whole" if total["rows_lost"] else ""
+            files = len({r["source"] for r in mine})
+            lines.append(f"  rows of {kind:18s} {parts} ({files} file{'s' * (files > 1)})")
+        elif kind == "interactions":
+            lines.append("  rows of interactions       none for this day")
+    return lines
+
+
+def _rejects(lake: Lake, made: list[date]) -> list[str]:
+    counted: dict[tuple[str, str], list[Any]] = {}
+    for d in made:
+        for r in lake.read("quarantine", d).to_pylist():
+            entry = counted.setdefault((r["stage"], r["reason"]), [0, r["source"], r["position"], r["detail"]])
+            entry[0] += 1
+    most = sorted(counted.items(), key=lambda e: (-e[1][0], e[0]))
+    lines = [
+        f"  rejected {n:>8,} {reason:18s} {source}{f' line {position}' if position else ''}: {detail[:110]}"
+        for (_, reason), (n, source, position, detail) in most[:SHOWN]
+    ]
+    return lines + ([f"  rejected for {len(most) - SHOWN} more reasons, see table quarantine"] if most[SHOWN:] else [])
+
+
+def _unknown(lake: Lake, day: date) -> list[str]:
+    events, items = (lake.read(t, day, ["item_id"])["item_id"] for t in ("std_interactions", "std_items"))
+    if not len(events):
+        return []
+    unknown = len(events) - (pc.sum(pc.is_in(events, value_set=_one(items))).as_py() or 0)
+    return [f"  events of unknown items    {unknown:,} of {len(events):,}"]
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks()
+
+
+def _encoded(lake: Lake, day: date, modality: str) -> list[str]:
+    manifest = lake.manifest(f"emb_{modality}", day)
+    if manifest is None:
+        return []
+    counted = manifest.counters
+    reused = counted.get("earlier", 0) + counted.get("copied", 0)
+    failed = f", {counted['failed']:,} failed" if counted.get("failed") else ""
+    return [f"  {modality:26s} {counted.get('encoded', 0):,} encoded, {reused:,} reused{failed}"]
+
+
+def _accuracy(config: Config, lake: Lake, day: date) -> list[str]:
+    """NDCG of what was served, judged by this day, against that of the night before."""
+    found = [_ndcg(config, lake, d) for d in (day, day - timedelta(days=1))]
+    if found[0] is None:
+        return []
+    before = "" if found[1] is None else f" (the night before {found[1][0]:.4f})"
+    k, users = _cutoff(config), found[0][1]
+    return [f"  NDCG@{k:<3d} of last night      {found[0][0]:.4f}{before}, {config.recommend.serve}, {users:,} users"]
+
+
+def _cutoff(config: Config) -> int:
+    """The longest that lists are judged at."""
+    return max([c for c in CUTOFFS if c <= config.recommend.k] or [min(CUTOFFS)])
+
+
+def _ndcg(config: Config, lake: Lake, day: date) -> tuple[float, int] | None:
+    if lake.manifest("eval_offline", day) is None:
+        return None
+    for r in lake.read("eval_offline", day).to_pylist():
+        found = (r["model"], r["metric"], r["slice"]) == (config.recommend.serve, "ndcg", "all")
+        if found and r["k"] == _cutoff(config):
+            return r["value"], r["n_users"]
+    return None
