@@ -22,7 +22,7 @@ from pipelines.config import Config, digest_of
 from pipelines.engine import blocks as encoding
 from pipelines.engine.chosen import choice_of, unload
 from pipelines.lake.folders import scratch
-from pipelines.lake.schemas import OPTIONAL_VECTOR
+from pipelines.lake.schemas import VECTOR
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import view_digest
@@ -79,7 +79,7 @@ def _empty() -> pa.Table:
             "view_digest": pa.array([], pa.string()),
             "modality": pa.array([], pa.string()),
             "view": pa.array([], pa.int32()),
-            "vector": pa.array([], OPTIONAL_VECTOR),
+            "vector": pa.array([], VECTOR),
         }
     )
 
@@ -90,7 +90,7 @@ def _rows(modality: Modality, epoch: int, staging: Path) -> Iterator[pa.Table]:
         n = part.num_rows
         columns = {"content_sha256": part["content_sha256"], "view_digest": part["encoder_digest"]}
         columns |= {"modality": [modality] * n, "view": pa.array([epoch] * n, pa.int32())}
-        yield pa.table(columns | {"vector": part["vector"].cast(OPTIONAL_VECTOR)})
+        yield pa.table(columns | {"vector": part["vector"]})
 
 
 # --- to look at -------------------------------------------------------------------------------------------------

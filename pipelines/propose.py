@@ -36,6 +36,10 @@ from pipelines.raw.shape import path_keys
 from pipelines.raw.times import TimeRule, format_of, times
 
 FILES_OF_FOLDER = 12
+HINTS = {  # in the name of a log without a column of events
+    "transaction": "purchase", "order": "purchase", "purchase": "purchase", "play": "play", "listen": "play",
+    "click": "click", "rating": "rating", "review": "rating",
+}  # fmt: skip
 FIRST_YEAR = 1990  # of logs; numbers that give an earlier one count from elsewhere
 
 
@@ -196,7 +200,7 @@ def _section(kind: str, group: Group, columns: list[Guess], store: RawStore) -> 
         lines.append(f"[{kind}.fill_down]  # cells are empty where the row above holds the value")
         lines += [f"{c} = {_quoted(by)}" for c, by in fill.items()]
     if kind == "interactions" and (days := _days(group, columns, "UTC")) and max(days).year < FIRST_YEAR:
-        lines.insert(2, '# time_origin = "2016-06-14T00:00:00Z"  # set it: times seem to count from a beginning')
+        lines.insert(2, '# time_origin = "2016-06-14T00:00:00Z"  # times seem to count from elsewhere')
     formats = [f for g in columns for f in [ambiguous(group, g)] if f]
     if formats:
         one, other = formats[0]
@@ -206,8 +210,7 @@ def _section(kind: str, group: Group, columns: list[Guess], store: RawStore) -> 
 
 def _default(group: Group, columns: list[Guess]) -> str:
     words = group.path.casefold() + " " + " ".join(h.source.casefold() for h in group.heads[:1])
-    for hint, event in (("transaction", "purchase"), ("order", "purchase"), ("purchase", "purchase"), ("play", "play"),
-                        ("listen", "play"), ("click", "click"), ("rating", "rating"), ("review", "rating")):  # fmt: skip
+    for hint, event in HINTS.items():
         if hint in words:
             return event
     values = next(([str(v) for v in group.values(g.theirs)] for g in columns if g.column == "value"), [])

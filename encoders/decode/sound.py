@@ -1,4 +1,4 @@
-"""Bytes of a sound to a mono waveform: guarded decoding, resampling, windows.
+"""Bytes of a sound to a mono waveform: guarded decoding, mixing, resampling, windows.
 
 Every sound of the project is decoded by ``decode_audio``. One reader a format, on purpose: libsndfile for WAV,
 FLAC, Ogg and MP3, PyAV (FFmpeg) for MP4/M4A, WebM and the rest; the two disagree on many odd files. Does not belong
@@ -13,8 +13,10 @@ import numpy as np
 
 from encoders.errors import DecodeError, cause_of
 
+SEALED = {"protocol_whitelist": "none"}  # FFmpeg: a playlist or an SDP text must open neither files nor sockets
 MAX_SECONDS = 180  # a longer sound is described by its first three minutes
 MAX_CHANNELS = 32
+CANCELLED = 1e-3  # share of its energy that a mix keeps where channels are in opposite phase
 SNDFILE_MAGIC = {
     b"RIFF": "wav",
     b"RF64": "wav",
@@ -38,8 +40,8 @@ def _check_header(rate: int, channels: int) -> None:
         raise DecodeError("bad_audio_header", f"{rate} Hz, {channels} channels")
 
 
-def _sndfile_blocks(data: bytes) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(rate, channels, mono float32 block) of at most one second each."""
+def _sndfile_blocks(data: bytes) -> Iterator[tuple[int, np.ndarray]]:
+    """(rate, float32 block (n, channels)) of at most one second each."""
     import soundfile
 
     with soundfile.SoundFile(io.BytesIO(data)) as f:
@@ -48,14 +50,14 @@ def _sndfile_blocks(data: bytes) -> Iterator[tuple[int, int, np.ndarray]]:
             block = f.read(f.samplerate, dtype="float32", always_2d=True)
             if not len(block):
                 return
-            yield f.samplerate, f.channels, block.mean(1)
+            yield f.samplerate, block
 
 
-def _av_blocks(data: bytes) -> Iterator[tuple[int, int, np.ndarray]]:
-    """(rate, channels, mono float32 block) of each decoded frame."""
+def _av_blocks(data: bytes) -> Iterator[tuple[int, np.ndarray]]:
+    """(rate, float32 block (n, channels)) of each decoded frame."""
     import av
 
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+    with av.open(io.BytesIO(data), metadata_errors="ignore", options=SEALED) as container:
         if not container.streams.audio:
             raise DecodeError("no_audio_stream", f"container {container.format.name}")
         done = 0.0
@@ -68,9 +70,9 @@ def _av_blocks(data: bytes) -> Iterator[tuple[int, int, np.ndarray]]:
                 samples = (samples.astype(np.float32) - (info.max + info.min + 1) / 2) / (
                     info.max + 1.0 if info.min else 128.0
                 )
-            mono = samples.reshape(-1, channels).mean(1) if not frame.format.is_planar else samples.mean(0)
-            done += len(mono) / frame.sample_rate
-            yield frame.sample_rate, channels, mono.astype(np.float32)
+            block = samples.T if frame.format.is_planar else samples.reshape(-1, channels)
+            done += len(block) / frame.sample_rate
+            yield frame.sample_rate, block.astype(np.float32)
             if done >= MAX_SECONDS:
                 return
 
@@ -90,24 +92,49 @@ def decode_audio(data: bytes) -> tuple[np.ndarray, int, int, str]:
     if not data:
         raise DecodeError("empty_file", "0 bytes")
     fmt = _sndfile_format(data)
-    blocks: list[np.ndarray] = []
-    rate = channels = 0
+    mixed = _Mixed()
+    rate = 0
     try:
-        for block_rate, block_channels, block in _sndfile_blocks(data) if fmt else _av_blocks(data):
-            if blocks and block_rate != rate:
+        for block_rate, block in _sndfile_blocks(data) if fmt else _av_blocks(data):
+            if rate and block_rate != rate:
                 raise DecodeError("undecodable_audio", f"sample rate changes from {rate} to {block_rate} Hz")
-            rate, channels = block_rate, block_channels
-            blocks.append(block)
+            rate = block_rate
+            mixed.add(block)
     except DecodeError:
         raise
     except Exception as e:  # libsndfile and FFmpeg bindings raise many unrelated kinds
         raise DecodeError("undecodable_audio", cause_of(e)) from e
-    wave = np.concatenate(blocks)[: MAX_SECONDS * rate] if blocks else np.zeros(0, np.float32)
+    wave = mixed.wave()[: MAX_SECONDS * rate]
     if not len(wave):
         raise DecodeError("empty_audio", "no samples")
     if not np.isfinite(wave).all():
         raise DecodeError("non_finite_audio", f"{int((~np.isfinite(wave)).sum())} samples are NaN or infinite")
-    return wave, rate, channels, fmt or "container"
+    return wave, rate, mixed.channels, fmt or "container"
+
+
+class _Mixed:
+    """Blocks of several channels as one: their mean; the first alone where they cancel each other out."""
+
+    def __init__(self) -> None:
+        self.mean: list[np.ndarray] = []
+        self.first: list[np.ndarray] = []
+        self.energy, self.mean_energy, self.channels = 0.0, 0.0, 0
+
+    def add(self, block: np.ndarray) -> None:
+        """Add samples (n, channels)."""
+        mean = block.mean(1)
+        self.channels = block.shape[1]
+        self.mean.append(mean)
+        if self.channels > 1:
+            self.first.append(block[:, 0].copy())
+            self.energy += float((block.astype(np.float64) ** 2).mean(1).sum())
+            self.mean_energy += float((mean.astype(np.float64) ** 2).sum())
+
+    def wave(self) -> np.ndarray:
+        """The sound, float32 (samples,)."""
+        cancelled = self.mean_energy < CANCELLED * self.energy
+        parts = self.first if cancelled else self.mean
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
 
 def probe_audio(data: bytes) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from encoders.decode.image import MAX_PIXELS
+from encoders.decode.sound import SEALED
 from encoders.errors import DecodeError, cause_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def decode_video(data: bytes, frames: int) -> "tuple[list[Image.Image], float]":
     if not data:
         raise DecodeError("empty_file", "0 bytes")
     try:
-        with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+        with av.open(io.BytesIO(data), metadata_errors="ignore", options=SEALED) as container:
             if not container.streams.video:
                 raise DecodeError("no_video_stream", f"container {container.format.name}")
             stream = container.streams.video[0]
@@ -107,6 +108,6 @@ def probe_video(data: bytes) -> dict[str, Any]:
     import av
 
     pictures, duration = decode_video(data, 2)
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+    with av.open(io.BytesIO(data), metadata_errors="ignore", options=SEALED) as container:
         name = container.format.name.split(",")[0]
     return {"format": name, "width_px": pictures[0].width, "height_px": pictures[0].height, "duration_s": duration}

@@ -3,7 +3,7 @@
 Does not belong here: which tables there are (``tables``), where one lives (``storage``).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-VECTOR = "fixed_size_list<float32>[d]"
-# A nullable vector is a plain list: pyarrow cannot read back a Parquet fixed_size_list column that holds nulls.
-OPTIONAL_VECTOR = pa.list_(pa.float32())
+# Vectors are plain lists, their length is in the field's metadata (``dim``): readers refuse folders whose dates have
+# fixed_size_list columns of several lengths, and pyarrow cannot read one back that holds nulls.
+VECTOR = pa.list_(pa.float32())
 TIMESTAMP = pa.timestamp("us", tz="UTC")
 STRINGS = pa.list_(pa.string())
 CHECK_ROWS = 1 << 12  # vectors whose norms are computed at once
@@ -33,20 +33,22 @@ class Column:
 
     Attributes:
         name: name; carries the unit where there is one.
-        type: Arrow type; ``VECTOR`` and ``OPTIONAL_VECTOR`` hold float32 vectors of L2 norm 1, length of the model.
+        type: Arrow type; ``VECTOR`` holds float32 vectors of L2 norm 1, all of one length.
         description: what it holds.
         nullable: may be missing.
+        lengths_differ: whether vectors of several encoders stand in one partition.
     """
 
     name: str
     type: Any
     description: str
     nullable: bool = False
+    lengths_differ: bool = False
 
     @property
     def is_vector(self) -> bool:
         """Whether the column holds unit vectors."""
-        return self.type in (VECTOR, OPTIONAL_VECTOR)
+        return bool(self.type == VECTOR)
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,14 @@ class Table:
     parents: tuple[str, ...] = ()
     by_step: bool = False
 
-    def schema(self, vector_types: dict[str, pa.DataType]) -> pa.Schema:
-        """Arrow schema with the key and descriptions in its metadata."""
+    def schema(self, dims: Mapping[str, int]) -> pa.Schema:
+        """Arrow schema with the key and descriptions in its metadata, and the length of vectors where it is known."""
         fields = [
             pa.field(
                 c.name,
-                vector_types[c.name] if c.type == VECTOR else c.type,
+                c.type,
                 nullable=c.nullable,
-                metadata={"description": c.description},
+                metadata={"description": c.description} | ({"dim": str(dims[c.name])} if c.name in dims else {}),
             )
             for c in self.columns
         ]
@@ -99,12 +101,19 @@ class Table:
         if set(data.column_names) != set(names):
             missing, extra = set(names) - set(data.column_names), set(data.column_names) - set(names)
             raise SchemaError(f"{self.name}: missing columns {sorted(missing)}, unknown columns {sorted(extra)}")
-        vectors = {c.name: data.schema.field(c.name).type for c in self.columns if c.type == VECTOR}
-        for name, kind in vectors.items():
-            if not (pa.types.is_fixed_size_list(kind) and kind.value_type == pa.float32()):
-                raise SchemaError(f"{self.name}.{name}: type is {kind}, expected {VECTOR}")
+        dims: dict[str, int] = {}
+        for c in (c for c in self.columns if c.is_vector):
+            kind = data.schema.field(c.name).type
+            is_list = pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)
+            if not (is_list and kind.value_type == pa.float32()):
+                raise SchemaError(f"{self.name}.{c.name}: type is {kind}, expected {VECTOR}")
+            lengths = pc.unique(pc.list_value_length(data[c.name])).drop_null().to_pylist()
+            if len(lengths) > 1 and not c.lengths_differ:
+                raise SchemaError(f"{self.name}.{c.name}: vectors differ in length: {sorted(lengths)[:5]}")
+            if len(lengths) == 1:
+                dims[c.name] = lengths[0]
         try:
-            data = data.select(names).cast(self.schema(vectors))
+            data = data.select(names).cast(self.schema(dims))
         except (pa.ArrowInvalid, ValueError) as e:
             raise SchemaError(f"{self.name}: {e}") from e
         return data if in_order(data, self.key)[0] else data.sort_by([(k, "ascending") for k in self.key])
@@ -191,8 +200,8 @@ def rows_in(ids: pa.Array | pa.ChunkedArray, values: pa.Array | pa.ChunkedArray)
     return np.asarray(pc.fill_null(pc.index_in(ids, value_set=values), -1), np.int64)
 
 
-def vectors_to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """Float32 matrix (n, d) of a vector column without nulls; d is 0 for an empty list column.
+def vectors_to_numpy(column: pa.ChunkedArray | pa.Array, dim: int = 0) -> np.ndarray:
+    """Float32 matrix (n, d) of a vector column without nulls; (0, dim) of an empty one.
 
     Raises:
         SchemaError: the vectors differ in length.
@@ -204,18 +213,16 @@ def vectors_to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     lengths = np.unique(np.asarray(pc.list_value_length(array)))
     if len(lengths) > 1:
         raise SchemaError(f"vectors of one column differ in length: {lengths.tolist()[:5]}")
-    return flat.reshape(len(array), int(lengths[0]) if len(lengths) else 0)
+    return flat.reshape(len(array), int(lengths[0]) if len(lengths) else dim)
 
 
-def vectors_to_arrow(matrix: np.ndarray) -> pa.FixedSizeListArray:
+def vectors_to_arrow(matrix: np.ndarray) -> pa.ListArray:
     """``VECTOR`` column of a matrix (n, d)."""
-    return pa.FixedSizeListArray.from_arrays(
-        pa.array(np.ascontiguousarray(matrix, np.float32).ravel()), matrix.shape[1]
-    )
+    return optional_vectors_to_arrow(matrix, np.ones(len(matrix), bool))
 
 
 def optional_vectors_to_arrow(matrix: np.ndarray, present: np.ndarray) -> pa.ListArray:
-    """``OPTIONAL_VECTOR`` column of a matrix (n, d), null where ``present`` is False."""
+    """``VECTOR`` column of a matrix (n, d), null where ``present`` is False."""
     ends = np.concatenate([[0], np.cumsum(np.where(present, matrix.shape[1], 0))]).astype(np.int32)
     mask = pa.array(~np.asarray(present, bool))
     flat = pa.array(np.ascontiguousarray(matrix[present], np.float32).ravel())

@@ -325,7 +325,7 @@ def _groups(table: Table, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
         last, broken = table.after(last, conformed)
         if broken:
             raise SchemaError(f"{table.name}: {broken[0]}")
-        waiting = conformed if waiting is None else pa.concat_tables([waiting, conformed])
+        waiting = pa.concat_tables([waiting, conformed]) if waiting is not None and waiting.num_rows else conformed
         while waiting.num_rows > size:
             yield waiting.slice(0, size).combine_chunks()
             waiting = waiting.slice(size)

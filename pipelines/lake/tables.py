@@ -12,7 +12,6 @@ import pyarrow as pa
 
 from encoders.modalities import FILES, KINDS, MODALITIES
 from pipelines.lake.schemas import (
-    OPTIONAL_VECTOR,
     STRINGS,
     TIMESTAMP,
     VECTOR,
@@ -28,7 +27,7 @@ def _c(name: str, kind: Any, description: str, nullable: bool = False) -> Column
 
 def _per_modality(columns: Iterable[str]) -> tuple[Column, ...]:
     kinds: dict[str, tuple[Any, str, bool]] = {
-        "vector": (OPTIONAL_VECTOR, "aligned {m} vector, null where the item has none", True)
+        "vector": (VECTOR, "aligned {m} vector, null where the item has none", True)
     }
     kinds |= {"has": (pa.bool_(), "whether the item has {m}", False)}
     kinds |= {"attention": (pa.float32(), "share of the fused vector that came from {m}, 0..1", False)}
@@ -173,7 +172,7 @@ TABLES: dict[str, Table] = {
                 _c("view_digest", pa.string(), "identity of encoder, ops and epoch"),
                 _c("modality", pa.string(), "text, image or audio"),
                 _c("view", pa.int32(), "epoch that seeds the ops"),
-                _c("vector", OPTIONAL_VECTOR, "unit vector, as long as the encoder's"),
+                Column("vector", VECTOR, "unit vector, as long as the encoder's", lengths_differ=True),
             ),
             stage="augment", group="embedded", parents=("emb_*",),
         ),

@@ -56,7 +56,7 @@ def feature_vectors(night: Night, data: Dataset) -> tuple[np.ndarray, np.ndarray
     """
     fused = vectors_to_numpy(night.lake.read("feat_items", night.day, ["vector"])["vector"])
     table = night.lake.read("feat_users", night.day, ["user_id", "vector"])
-    stored = vectors_to_numpy(table["vector"])
+    stored = vectors_to_numpy(table["vector"], fused.shape[1])
     out = np.zeros((len(data.users), stored.shape[1]), np.float32)
     row = rows_in(table["user_id"], pa.array(data.users, pa.string()))
     if (row < 0).any():

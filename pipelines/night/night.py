@@ -242,7 +242,10 @@ class Night:
                 parts.append(current)
         vectors = pa.concat_tables(parts or [none])
         sequence = own.spec.get("sequence")
-        keys, matrix = vectors["content_sha256"].combine_chunks(), vectors_to_numpy(vectors["vector"])
+        keys, matrix = (
+            vectors["content_sha256"].combine_chunks(),
+            vectors_to_numpy(vectors["vector"], own.spec.get("dim", 0)),
+        )
         return Vectors(keys, matrix, own.config_digest, tuple(sequence) if sequence else None)
 
     def features(self) -> dict[Modality, Features]:

@@ -240,7 +240,11 @@ def _values_in(text: str, most: int = SAMPLE_OBJECTS) -> tuple[list[Any], bool]:
 
 def _records_path(objects: list[dict[str, Any]], kind: str, source: Source) -> str:
     """Path of the only list of objects in the first value, where that has none of our columns and little else."""
-    if not objects or (len(objects) > 1 and len(objects[0]) > 2) or any(in_objects(source.names_of(c), objects[:1]) for c in RAW_COLUMNS[kind]):
+    if (
+        not objects
+        or (len(objects) > 1 and len(objects[0]) > 2)
+        or any(in_objects(source.names_of(c), objects[:1]) for c in RAW_COLUMNS[kind])
+    ):
         return ""
     lists = [
         [*path] for path, value in _items_to(objects[0], 2) if isinstance(value, list) and value

@@ -84,3 +84,25 @@ def test_integers_become_shares_of_full_scale(codec: str, layout: str, samples: 
     wave, rate, channels, _ = decode_audio(out.getvalue())
     assert (rate, channels, len(wave)) == (8_000, 2, 800)
     assert wave[:4].tolist() == [0, 0.5, -0.5, -1]
+
+
+def stereo(left: np.ndarray, right: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    soundfile.write(out, np.stack([left, right], 1), 8000, format="WAV", subtype="FLOAT")
+    return out.getvalue()
+
+
+def test_channels_in_opposite_phase_do_not_cancel_out() -> None:
+    tone = np.sin(np.arange(8000) / 5).astype(np.float32)
+    assert np.allclose(decode_audio(stereo(tone, -tone))[0], tone, atol=1e-6), "the first channel alone"
+    assert np.allclose(decode_audio(stereo(tone, tone * 0.5))[0], tone * 0.75, atol=1e-6), "else their mean"
+    assert not decode_audio(stereo(tone * 0, tone * 0))[0].any()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nm=audio 9 RTP/AVP 0\r\n", b"ffconcat version 1.0\nfile a.wav\n"],
+)
+def test_texts_that_name_other_sources_open_nothing(text: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_audio(text)
