@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.lake.promises import promise
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.night.events import end_of_day
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night
@@ -99,10 +100,12 @@ def items_are_known(config: Config, night: "Night", _: str, rows: pa.Table) -> l
     days = [d for d in night.lake.days("std_interactions", night.day) if night.lake.rows("std_interactions", d)]
     if not days or not rows.num_rows:
         return []
+    start, events = end_of_day(days[-1] - timedelta(days=1), config.timezone), night.events()
+    events = events.filter(pc.greater_equal(events["event_at"], pa.scalar(start, events["event_at"].type)))
+    if not events.num_rows or _unknown(events["item_id"], rows["item_id"]) <= config.guards.unknown_items:
+        return []
     events = night.lake.read("std_interactions", days[-1], ["item_id", "source"])
     share = _unknown(events["item_id"], rows["item_id"])
-    if share <= config.guards.unknown_items:
-        return []
     others = {how: _unknown(f(events["item_id"]), f(rows["item_id"])) for how, f in SPELLINGS.items()}
     best = min(others, key=lambda how: others[how])
     hint = f"; {best} it would be {others[best]:.0%}" if others[best] < share else ""

@@ -159,7 +159,7 @@ def numbers(cells: Cells, comma: bool) -> tuple[pa.Array, pa.Array]:
         return pa.nulls(len(array), pa.float64()), pc.is_valid(array)
     else:
         text = clean(array.cast(pa.string()))
-        given = pc.is_valid(text)
+        given = pc.and_(pc.is_valid(text), pc.not_equal(pc.utf8_lower(pc.fill_null(text, "")), "nan"))
         found = cast_texts(text, "DOUBLE")
         if pc.any(pc.and_(given, pc.is_null(found))).as_py() or (comma and pc.any(pc.match_substring(text, "."))):
             found = cast_texts(_english(text, comma), "DOUBLE")

@@ -78,11 +78,12 @@ class _Reader:
         self.seen_header = True
         if block.first > 1:  # a part of the file that does not begin with the header
             return block
-        number, data = block.first, block.data
+        number, data, before = block.first, block.data, self.shape.preamble
         while data:
             line, _, data = data.partition(b"\n")
             number += 1
-            if line.strip():
+            before -= bool(line.strip())
+            if line.strip() and before < 0:
                 break
         return Block(number, data, block.too_long)
 
@@ -103,6 +104,8 @@ class _Reader:
             return None
         keep, rejects = np.ones(len(lines), bool), list[Reject]()
         extra: list[tuple[int, list[str]]] = []
+        if self.shape.quoting and any(row.text.count('"') % 2 for row in invalid):
+            return None
         for row in invalid:
             at = (row.number or 1) - 1
             keep[at] = False

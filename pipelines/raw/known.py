@@ -7,7 +7,6 @@ time, and ``first_seen``. Belongs here: what is new. Does not: reading it (``pie
 import hashlib
 import json
 import logging
-import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from pipelines.lake.folders import scratch
 from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw.lines import ends_of
 from pipelines.raw.pieces import Account, Part, Reader
-from pipelines.raw.places import DataError, RawError, RawStore
+from pipelines.raw.places import DataError, RawError, RawStore, file_day
 from pipelines.raw.reading import look
 from pipelines.raw.shape import Shape
 from pipelines.raw.table_logs import live_files
@@ -29,7 +28,6 @@ log = logging.getLogger(__name__)
 
 VERSION = 2  # raise it when the same file should give other pieces
 RANGE_BYTES = 256 << 20  # a bigger plain text file is read in ranges, side by side
-FILE_DATE = re.compile(r"(?<!\d)(\d{4})-?(\d\d)-?(\d\d)(?!\d)")
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".ico")
 SOUNDS = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
 CLIPS = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm")
@@ -239,16 +237,6 @@ def source_of(config: Config, kind: str) -> Source:
     """Settings of one kind of raw file."""
     found: Source = getattr(config, kind)
     return found
-
-
-def file_day(name: str) -> date | None:
-    """Last date in a file's path (2026-03-01 or 20260301), or None."""
-    for year, month, day in reversed(FILE_DATE.findall(name)):
-        try:
-            return date(int(year), int(month), int(day)) if 1990 <= int(year) < 2100 else None
-        except ValueError:
-            continue
-    return None
 
 
 def _part(start: int, end: int | None, first: int, shape: Shape | None, key: str) -> dict[str, Any]:

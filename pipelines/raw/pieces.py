@@ -30,7 +30,7 @@ from pipelines.raw.containers import opened
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
 from pipelines.raw.lines import Reject
-from pipelines.raw.places import RawError, RawPlace, RawStore
+from pipelines.raw.places import RawError, RawPlace, RawStore, file_day
 from pipelines.raw.reading import look, rows_of
 from pipelines.raw.shape import Shape
 from pipelines.raw.typed import Typed, schema_of, typed
@@ -221,6 +221,7 @@ class _Writer:
         self.kind, self.source, self.folder, self.account = kind, source, folder, Account(ends_whole=True)
         self.schema = schema_of(kind).append(pa.field("source", pa.string()))
         self.out = self._opened()
+        self.named = file_day(source)
         self.rejects: list[dict[str, Any]] = []
         self.undated: list[dict[str, Any]] = []  # rejects before the first dated row
         self.near: date | None = None
@@ -270,7 +271,7 @@ class _Writer:
                 entry[2] = max(entry[2], known)
 
     def _reject(self, rejects: list[tuple[Reject, date | None]], rows: pa.Table) -> None:
-        """Each reject counts on its own day, else that of the nearest dated row before it, else after it."""
+        """Each reject counts on the day in the file's name, else its own, that of the row before it, or after it."""
         self.account.rejects += len(rejects)
         self.account.ends_whole = not any(r.reason in ("unbalanced_quote", "bad_json") for r, _ in rejects[-1:])
         dated = rows.filter(pc.is_valid(rows["_day"])) if rejects or self.undated else rows.slice(0, 0)
@@ -282,7 +283,12 @@ class _Writer:
         for r, own in rejects:
             at = int(np.searchsorted(positions, r.position)) - 1
             near = days[at].as_py() if at >= 0 else self.near or (days[0].as_py() if len(positions) else None)
-            entry = {"position": r.position, "reason": r.reason, "detail": r.detail[:500], "day": own or near}
+            entry = {
+                "position": r.position,
+                "reason": r.reason,
+                "detail": r.detail[:500],
+                "day": self.named or own or near,
+            }
             self.rejects.append(entry)
             if entry["day"] is None:
                 self.undated.append(entry)

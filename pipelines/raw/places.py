@@ -5,10 +5,12 @@ Belongs here: finding files, staying inside. Does not: reading their rows (``fil
 
 import re
 from collections.abc import Iterable
+from datetime import date
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+FILE_DATE = re.compile(r"(?<!\d)(\d{4})-?(\d\d)-?(\d\d)(?!\d)")
 EMBEDDED = "embedded://"  # before the sha256 of bytes that came inside a table
 
 
@@ -118,6 +120,16 @@ class RawStore:
         """
         fs, full = self.locate(name)
         return fs.open(full, "rb")
+
+
+def file_day(name: str) -> date | None:
+    """Last date in a file's path (2026-03-01 or 20260301), or None."""
+    for year, month, day in reversed(FILE_DATE.findall(name)):
+        try:
+            return date(int(year), int(month), int(day)) if 1990 <= int(year) < 2100 else None
+        except ValueError:
+            continue
+    return None
 
 
 def embedded_path(folder: Path, reference: str) -> Path:

@@ -6,6 +6,7 @@ Belongs here: looking at a head, and saying what was found. Does not: reading al
 
 import codecs
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pipelines.raw.nested import EACH, in_header, in_objects, in_schema, parsed,
 from pipelines.raw.places import RawError, RawStore
 
 SAMPLE_ROWS = 1_000
+PREAMBLE = 20  # lines among which a header is looked for
 SAMPLE_OBJECTS = 200
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
@@ -51,6 +53,7 @@ class Shape:
         escape: whether a backslash makes the next character plain.
         header: names of the columns of delimited text, in order; of other formats those that were seen.
         headless: whether the first line is data.
+        preamble: lines before the header that are not empty (``sep=;``, comments, a title).
         lines: whether JSON has an object a line (or several); else it is read value by value.
         records: path of the list that holds the rows of a JSON value; empty where the values are the rows.
         columns: our column -> its name or path in the file.
@@ -72,6 +75,7 @@ class Shape:
     escape: bool = False
     header: tuple[str, ...] = ()
     headless: bool = False
+    preamble: int = 0
     lines: bool = True
     records: str = ""
     columns: dict[str, str] = field(default_factory=dict)
@@ -92,6 +96,14 @@ class Shape:
     def has(self, column: str) -> bool:
         """Whether the file, its path or a rule gives one of our columns."""
         return column in self.columns or column in self.keys or column in self.rules
+
+
+def _day_of(keys: dict[str, str | None]) -> str | None:
+    """The day that a path says: ``dt=2026-03-01``, or ``year=2026/month=03/day=01``."""
+    parts = [keys.get(k) for k in ("year", "month", "day")]
+    if all(p and p.isdigit() for p in parts):
+        return "-".join(str(p).zfill(2) for p in parts)
+    return next((keys[k] for k in ("dt", "date", "day", "ds", "event_date") if keys.get(k)), None)
 
 
 def path_keys(name: str) -> dict[str, str | None]:
@@ -132,9 +144,9 @@ def _with_path(shape: Shape, name: str, kind: str, source: Source) -> Shape:
         key = in_header(names, list(found))
         if not shape.has(column) and column not in rules and key is not None:
             keys[column] = found[key]
-    day = next((k for k in ("dt", "date", "day", "ds", "event_date") if found.get(k)), None)
+    day = _day_of(found)
     if kind == "interactions" and not shape.has("event_at") and "event_at" not in keys and day:
-        keys["event_at"] = found[day]
+        keys["event_at"] = day
     columns = {c: p for c, p in shape.columns.items() if c not in rules}
     said = tuple(f"{c} from the path" for c in keys)
     return replace(shape, columns=columns, keys=keys, rules=rules, said=(*shape.said, *said))
@@ -277,9 +289,10 @@ def rows_below(value: Any, records: str) -> list[Any]:
 
 def _of_delimited(text: str, suffixes: list[str], kind: str, source: Source) -> Shape:
     lines = [line for line in text.splitlines()[: SAMPLE_ROWS + 1] if line.strip()]
+    delimiter, preamble = source.delimiter, _preamble(lines, kind, source)
+    lines = lines[preamble:]
     if not lines:
         return Shape("csv")
-    delimiter = source.delimiter
     if delimiter == "auto":
         delimiter = "\t" if ".tsv" in suffixes else delimiter_of(lines, lambda h: len(_in_header(h, kind, source)))
     quoting = source.quoting == "on" or (source.quoting == "auto" and is_quoted(lines, delimiter))
@@ -294,14 +307,25 @@ def _of_delimited(text: str, suffixes: list[str], kind: str, source: Source) -> 
             raise RawError("duplicate_column", f"the header has '{theirs}' {header.count(theirs)} times")
     said = [f"delimiter {delimiter!r}"] if delimiter != "," else []
     said += ["no header"] if headless else []
+    said += [f"{preamble} lines before the header"] if preamble else []
     said += ["no quoting"] if not quoting and delimiter == "," else []
     said += ["backslash escapes"] if escape else []
     lists = [c for c, t in RAW_COLUMNS[kind].items() if t == STRINGS]
     spaced = tuple(c for c in lists if columns.get(c, "").endswith(":token_seq"))
     return Shape(
         "csv", delimiter=delimiter, quoting=quoting, escape=escape, header=tuple(header), headless=headless,
-        columns=columns, spaced=spaced, said=(*said, *_renamed(columns, source)),
+        columns=columns, spaced=spaced, said=(*said, *_renamed(columns, source)), preamble=preamble,
     )  # fmt: skip
+
+
+def _preamble(lines: list[str], kind: str, source: Source) -> int:
+    """Lines before the one that names our columns, where the first does not."""
+    if source.header or any(n.isdigit() for c in source.columns for n in source.names_of(c)):
+        return 0
+    cut = [[f.strip(' "') for f in re.split(r"[,;|\t\x01]|::", line)] for line in lines[:PREAMBLE]]
+    named = [len(_in_header(fields, kind, source)) for fields in cut]
+    best = max(named, default=0)
+    return named.index(best) if best > 1 and named[0] == 0 else 0
 
 
 def _in_header(header: list[str], kind: str, source: Source) -> dict[str, str]:

@@ -21,6 +21,7 @@ EARLIEST, LATEST = 365 * 86_400 * SECOND, 7_258_118_400 * SECOND  # numbers: 197
 EXCEL_EPOCH = 25_569  # days from 1899-12-30 to 1970-01-01
 EXCEL_DAYS = (29_221, 73_051)  # 1980 to 2100
 ISO = r"^\d{4}-\d{1,2}-\d{1,2}([T ]|$)"
+BASIC = r"^(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})"
 ZONE = r"(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?|[A-Z][A-Za-z]+/[A-Za-z_]+)$"
 DAY_FIRST = ("%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%d/%m/%y", "%d.%m.%y")
 MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y")
@@ -149,6 +150,9 @@ def _origin(rule: TimeRule) -> int:
 
 
 def _iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
+    basic = pc.fill_null(pc.match_substring_regex(text, BASIC), False)
+    if pc.any(basic).as_py():  # 20260301T143052Z
+        text = pc.if_else(basic, pc.replace_substring_regex(text, BASIC, r"\1-\2-\3T\4:\5:\6"), text)
     text = pc.if_else(pc.fill_null(pc.match_substring_regex(text, ISO), False), text, pa.scalar(None, pa.string()))
     known = np.where(np.asarray(pc.fill_null(pc.utf8_length(text), 99)) <= 10, DATE_ONLY, EXACT).astype(np.int8)
     loose_zone = pc.fill_null(pc.match_substring_regex(text, r" [+-]\d{2}:?\d{2}$"), False)

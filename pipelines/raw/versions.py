@@ -39,7 +39,8 @@ def known_rows(kind: str, pieces: list[Piece], day: date, account: Account) -> p
         rows = rows.filter(pc.or_kleene(pc.is_null(rows["_day"]), past))
         when = pc.coalesce(rows["_day"], pa.scalar(piece.file_day or date.min, pa.date32()))
         tables.append(rows.append_column("_when", when).cast(schema))
-        account.count(kind, piece.source, **{"in": rows.num_rows})
+        if rows.num_rows:
+            account.count(kind, piece.source, **{"in": rows.num_rows})
         rejects = pq.read_table(piece.rejects)
         rejects = rejects.filter(pc.less_equal(pc.fill_null(rejects["day"], day), pa.scalar(day, pa.date32())))
         source = pa.repeat(pa.scalar(piece.source, pa.string()), rejects.num_rows)

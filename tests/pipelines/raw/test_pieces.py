@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.raw.known import file_day
+from pipelines.raw.places import file_day
 from tests.raw import read
 
 
