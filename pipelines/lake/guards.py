@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.lake.promises import promise
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.night.events import end_of_day
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night
@@ -97,6 +96,8 @@ def _why(lake: Lake, day: date, kind: str) -> str:
 )
 def items_are_known(config: Config, night: "Night", _: str, rows: pa.Table) -> list[str]:
     """Events of the day whose item is not in the catalogue, with the spelling that would make it known."""
+    from pipelines.night.events import end_of_day
+
     days = [d for d in night.lake.days("std_interactions", night.day) if night.lake.rows("std_interactions", d)]
     if not days or not rows.num_rows:
         return []
