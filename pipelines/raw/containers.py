@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipelines.raw.places import RawError, RawStore
 
 MAX_RATIO = 400  # plain bytes for a packed one; text packs to a hundredth at best
+STEP_BYTES = 1 << 16  # unpacked at once; what a torn file loses before the tear
 BOMB_BYTES = 1 << 30  # below this any ratio is harmless
 MAGIC = {
     b"\x1f\x8b": "gzip",
@@ -57,6 +58,7 @@ class Unpacked(io.RawIOBase):
 
     def __init__(self, packed: IO[bytes], kind: str, size: int):
         self.packed, self.kind, self.size, self.done = packed, kind, size, 0
+        self.broken: RawError | None = None
         self.plain: Any = _plain(packed, kind)
 
     def readable(self) -> bool:
@@ -66,9 +68,11 @@ class Unpacked(io.RawIOBase):
     def read(self, n: int = -1) -> bytes:
         """The next ``n`` bytes, fewer at the end only."""
         parts, missing = [], n
+        if self.broken:
+            raise self.broken
         try:
             while missing:
-                part = self.plain.read(missing if missing > 0 else 1 << 20)
+                part = self.plain.read(min(missing, STEP_BYTES) if missing > 0 else STEP_BYTES)
                 if not part:
                     break
                 parts.append(part)
@@ -79,7 +83,9 @@ class Unpacked(io.RawIOBase):
         except BROKEN as e:
             if isinstance(e, RawError):
                 raise
-            raise RawError(f"broken_{self.kind}", f"after {self.done} plain bytes: {str(e)[:200]}") from e
+            self.broken = RawError(f"broken_{self.kind}", f"after {self.done} plain bytes: {str(e)[:200]}")
+            if not parts:
+                raise self.broken from e  # what was read before is good, and goes first
         return b"".join(parts)
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from pipelines.raw.cells import Cells
 from pipelines.raw.containers import Unpacked
 from pipelines.raw.dialect import split_line
 from pipelines.raw.lines import Block, Reject, blocks, checked, ends_of
+from pipelines.raw.places import RawError
 from pipelines.raw.shape import Shape
 
 MAX_RECORD_LINES = 1_000  # lines of one quoted record; a stray quote must not swallow the file
@@ -46,12 +47,19 @@ def read_delimited(
 ) -> Iterator[Rows]:
     """Rows of a stream that begins with a line; the header is left out where the first line is number 1."""
     reader, waiting = _Reader(shape), None
-    for block in blocks(stream, shape.encoding, first, end):
+    source = blocks(stream, shape.encoding, first, end)
+    while True:
+        try:
+            block = next(source, None)
+        except RawError:  # what came before the tear is good
+            if waiting is not None:
+                yield reader.rows(waiting, last=True)
+            raise
         if waiting is not None:
-            yield reader.rows(waiting, last=False)
+            yield reader.rows(waiting, last=block is None)
+        if block is None:
+            return
         waiting = block
-    if waiting is not None:
-        yield reader.rows(waiting, last=True)
 
 
 class _Reader:

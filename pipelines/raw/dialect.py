@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pipelines.raw.places import RawError, RawStore
 
 HEAD_BYTES = 1 << 20
+EDGES = 6  # broken characters that may come from where samples begin and end
+STRAY = 3  # broken characters that may be bad rows
 DELIMITERS = (",", ";", "\t", "::", "|", "\x01")
 
 
@@ -51,10 +53,10 @@ def encoding_of(head: bytes, more: bytes) -> str:
     sample = head + more
     good = len(re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}", sample))
     broken = sample.decode("utf-8", "replace").count("\ufffd") - sample.count(b"\xef\xbf\xbd")
-    cut = 2 if more else 1  # a sample may begin or end within a character
-    if broken > cut * 3 and broken > good:
+    letters = len(re.findall(rb"[A-Za-z][\xc0-\xff]|[\xc0-\xff][A-Za-z]", sample))  # of a Western word
+    if broken > good and (broken > (EDGES if more else STRAY) or (not good and letters >= broken)):
         printable = sum(sample.count(b) for b in range(0x80, 0xA0) if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D))
-        if sum(sample.count(b) for b in range(0x01, 0x09)) > len(sample) // 100 or printable > len(sample) // 10:
+        if sum(sample.count(b) for b in range(0x01, 0x09)) > len(sample) // 100 or printable > len(sample) // 4:
             raise RawError("unsupported_format", "not text: the file is binary, and of no format that is known here")
         return "cp1252"
     return "utf-8"

@@ -27,6 +27,7 @@ from pipelines.raw.table_logs import live_files
 log = logging.getLogger(__name__)
 
 VERSION = 2  # raise it when the same file should give other pieces
+STEP_BYTES = 1 << 23
 RANGE_BYTES = 256 << 20  # a bigger plain text file is read in ranges, side by side
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".ico")
 SOUNDS = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
@@ -269,7 +270,7 @@ def _ranges(store: RawStore, name: str, size: int, shape: Shape) -> list[tuple[i
     """(byte, line number) where each range of a big file begins: behind a newline outside of quotes."""
     cuts, line, quotes, at = [(0, 1)], 1, 0, 0
     with store.open(name) as f:
-        while data := f.read(1 << 23):
+        while data := f.read(STEP_BYTES):
             if at + len(data) >= cuts[-1][0] + RANGE_BYTES and size - at - len(data) > RANGE_BYTES // 4:
                 for end in ends_of(data)[-100:].tolist():
                     before = quotes + data[:end].count(b'"')

@@ -102,7 +102,7 @@ def checked(block: Block) -> tuple[list[tuple[int, str]], list[Reject]]:
     """(number, text) of each line that is whole UTF-8, and the others as rejects."""
     good: list[tuple[int, str]] = []
     rejects = [Reject(n, "line_too_long", f"more than {MAX_LINE_BYTES} bytes") for n in block.too_long]
-    for number, raw in enumerate(block.data.split(b"\n"), block.first):
+    for number, raw in enumerate(block.data.removesuffix(b"\n").split(b"\n"), block.first):
         try:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as e:

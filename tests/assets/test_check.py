@@ -1,0 +1,132 @@
+"""What people see before a night runs: check, init; and after it: the summary."""
+
+import json
+import os
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from assets.cli import main
+from pipelines.config import load_config
+from tests.shop import write_jsonl
+
+LINES = "".join(f"u{n % 7};i{n % 5};View;{1 + n % 3:02d}.03.2026 14:{n % 60:02d};4,50\n" for n in range(60))
+
+
+def shop(root: Path, items: int = 5) -> Path:
+    """A log of a German spreadsheet, a catalogue, pictures named by item, a file that nothing reads."""
+    raw = root / "raw"
+    (raw / "sales").mkdir(parents=True)
+    (raw / "sales" / "export.csv").write_bytes(
+        ("Kunde;Artikel;event;Zeit;Betrag\n" + LINES + "Café;x\n").encode("cp1252")
+    )
+    write_jsonl(raw / "stock" / "items.jsonl", [{"sku": f"i{n}", "name": f"thing {n}"} for n in range(items)])
+    (raw / "covers").mkdir()
+    for n in range(5):
+        (raw / "covers" / f"i{n}.jpg").write_bytes(b"\xff\xd8 picture")
+    (raw / "notes.md").write_text("remember\n")
+    return raw
+
+
+def test_from_a_folder_to_a_configuration_that_check_accepts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, out = shop(tmp_path), tmp_path / "mine.toml"
+    assert main(["init", str(raw), "--out", str(out)]) == 0
+    config = load_config(out)
+    assert config.start_date == date(2026, 3, 1)
+    assert dict(config.interactions.columns) == {
+        "user_id": "Kunde", "item_id": "Artikel", "event": "event", "event_at": "Zeit", "value": "Betrag",
+    }  # fmt: skip
+    assert dict(config.items.columns) == {"item_id": "sku", "title": "name", "images": "covers/{item_id}.jpg"}
+    text = out.read_text()
+    assert 'path = "sales"' in text
+    assert "100% are times, such as 01.03.2026 14:00" in text, "the evidence is said"
+    assert main(["init", str(raw), "--out", str(out)]) == 2, "a file that is there is not overwritten"
+    capsys.readouterr()
+    assert main(["check", "--config", str(out)]) == 0
+    shown = capsys.readouterr().out
+    for what in ("cp1252", "decimal comma", "wrong_column_count", "notes.md", "a night would run", "items with image", "100.0%"):  # noqa: E501 # fmt: skip
+        assert what in shown, what
+
+
+def test_what_is_found_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, out = shop(tmp_path, items=2), tmp_path / "mine.toml"
+    main(["init", str(raw), "--out", str(out)])
+    capsys.readouterr()
+    assert main(["check", "--config", str(out), "--json"]) == 1, "two of five items are known"
+    found = json.loads(capsys.readouterr().out)
+    assert (found["known_items"], found["events"]["view"]) == (0.4, [1.0, 1.0, True])
+    assert {d: round(s, 3) for d, s in found["days"].items()} == dict.fromkeys(
+        ("2026-03-01", "2026-03-02", "2026-03-03"), 0.333
+    )
+    files = {f["source"]: f for f in found["files"]}
+    assert files["sales/export.csv"]["rows"] == 61
+    assert files["sales/export.csv"]["usable"] == pytest.approx(60 / 61)
+    assert files["sales/export.csv"]["reasons"][0][:3] == [1, "wrong_column_count", 62]
+    assert found["to_encode"] == {"text": 2, "image": 2, "audio": 0, "video": 0}
+    assert found["unread"] == ["notes.md"]
+    assert "40%" in found["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (('"Zeit"', '"Zeiten"'), "interactions.columns.event_at = 'Zeiten': no file has it"),
+        (('title   = "name"', 'title   = "titel"'), "items.columns.title = 'titel': no file has it"),
+        (("start_date = 2026-03-01", "start_date = 2027-01-01"), "lie before start_date 2027-01-01"),
+        (('path = "sales"', 'path = "stock"'), "no file has it"),
+    ],
+)
+def test_what_would_stop_a_night_is_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], edit: tuple[str, str], says: str
+) -> None:
+    raw, out = shop(tmp_path), tmp_path / "mine.toml"
+    main(["init", str(raw), "--out", str(out)])
+    assert edit[0] in out.read_text()
+    out.write_text(out.read_text().replace(*edit, 1))
+    capsys.readouterr()
+    assert main(["check", "--config", str(out), "--json"]) == 1
+    assert any(says in p for p in json.loads(capsys.readouterr().out)["problems"])
+
+
+def test_a_folder_that_says_nothing_is_answered_by_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "x.csv").write_text(
+        "a,b,c\n" + "".join(f"p{n % 3},q{n % 4},2026-03-0{1 + n % 2}\n" for n in range(20))
+    )
+    out = tmp_path / "mine.toml"
+    assert main(["init", str(tmp_path / "raw"), "--out", str(out)]) == 2
+    assert "x.csv: a, b, c" in capsys.readouterr().err
+    flags = ["--interactions", "x.csv", "--user", "a", "--item", "b", "--event-at", "c"]
+    assert main(["init", str(tmp_path / "raw"), "--out", str(out), *flags]) == 0
+    assert dict(load_config(out).interactions.columns) == {"user_id": "a", "item_id": "b", "event_at": "c"}
+    assert dict(load_config(out).interactions.defaults) == {"event": "view"}
+
+
+def test_values_in_comments_stay_in_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = 'x\nstart_date = 1999-01-01\n"'
+    rows = [{"user_id": f"u{n}", 'it"em': evil, "item_id": evil, "event_at": "2026-03-01T00:00:00Z"} for n in range(3)]
+    write_jsonl(tmp_path / "raw" / "a.jsonl", rows)
+    out = tmp_path / "mine.toml"
+    assert main(["init", str(tmp_path / "raw"), "--out", str(out)]) == 0
+    assert load_config(out).start_date == date(2026, 3, 1)
+    assert capsys.readouterr().out
+
+
+def test_deep_finds_bytes_that_changed_in_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from pipelines.raw.known import Known
+
+    raw, out = shop(tmp_path), tmp_path / "mine.toml"
+    main(["init", str(raw), "--out", str(out)])
+    Known("interactions", load_config(out)).pieces(date(2026, 3, 3))
+    path = raw / "sales" / "export.csv"
+    stat, data = path.stat(), path.read_bytes()
+    path.write_bytes(data.replace(b"u0;", b"u9;"))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    capsys.readouterr()
+    assert main(["check", "--config", str(out), "--json"]) == 0
+    capsys.readouterr()
+    assert main(["check", "--config", str(out), "--json", "--deep"]) == 1
+    assert "sales/export.csv: other bytes" in json.loads(capsys.readouterr().out)["problems"][0]
