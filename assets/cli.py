@@ -14,7 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from assets.runs import end_orphans, run_nights
-from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config
+from pipelines.config import ENV_CONFIG, SOURCES, Config, ConfigError, config_path, load_config
 from pipelines.verify import verify
 
 
@@ -167,9 +167,8 @@ def _check(args: argparse.Namespace, config: Config, path: Path) -> int:
 def _changed_in_secret(config: Config) -> list[str]:
     """Raw files that have other bytes than those that were read, under the same size and time; they are read again."""
     from pipelines.raw.known import Known
-    from pipelines.standardize import KINDS
 
-    changed = [name for kind in KINDS for name in Known(kind, config).forget_changed()]
+    changed = [name for kind in SOURCES for name in Known(kind, config).forget_changed()]
     return [f"{name}: other bytes than those that were read, of the same size and time" for name in changed]
 
 

@@ -30,6 +30,8 @@ RAW = {
     "raw_interactions": "Event logs as the user drops them: CSV, JSON Lines or Parquet. Never modified.",
     "raw_items": "Catalogue files as the user drops them. Never modified.",
     "raw_user_content": "What users upload: reviews, pictures, sounds. Never modified.",
+    "raw_users": "Who users are: any columns. Never modified.",
+    "raw_controls": "What users wish to see more, less or never. Never modified.",
     "raw_media": "Images and sounds that rows refer to by path or URI. Never modified.",
 }
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.resources import lake_of
-from pipelines.config import Config
+from pipelines.config import SOURCES, Config
 from pipelines.evaluate import CUTOFFS
 from pipelines.lake.storage import Lake
 
@@ -44,7 +44,7 @@ def _rows(lake: Lake, made: list[date], day: date) -> list[str]:
         r for d in made for r in lake.read("ingest_files", d).to_pylist() if d == day or r["kind"] == "interactions"
     ]
     lines = []
-    for kind in ("interactions", "items", "user_content"):
+    for kind in SOURCES:
         mine = [r for r in rows if r["kind"] == kind]
         total: Counter[str] = Counter()
         for r in mine:

@@ -23,6 +23,7 @@ from encoders.settings import STRICT, VECTOR_FILES, AlignerSettings, FinetuneSet
 from pipelines.raw.places import RawPlace
 from pipelines.recommenders.registry import RECOMMENDERS, known_recommender, singles
 
+SOURCES = ("interactions", "items", "user_content", "users", "controls")  # of raw files, each a section
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
 ModelName = Annotated[str, AfterValidator(known_recommender)]
 
@@ -50,7 +51,7 @@ class Settings(BaseModel):
 class Paths(Settings):
     """Where raw data is read and tables are written. Relative paths start at the config file's folder."""
 
-    raw: str = Field(description="folder or fsspec URI (s3://, gs://) with interactions/, items/, user_content/")
+    raw: str = Field(description="folder or fsspec URI (s3://, gs://) with interactions/, items/ and the others")
     data: Path = Field(description="local folder for the lake, caches and the Dagster home")
     allowed_uris: tuple[str, ...] = Field((), description="places outside raw that media references may name")
 
@@ -102,6 +103,14 @@ class Source(Settings):
         """What the files may call one of our columns, the first that a file has counts."""
         named = self.columns.get(column, column)
         return (named,) if isinstance(named, str) else named
+
+
+class ItemsSource(Source):
+    """The catalogue."""
+
+    mode: Literal["changes", "snapshot"] = Field(
+        "changes", description="whether files hold changes, or each dated file the whole catalogue of its day"
+    )
 
 
 def known_modality(name: str) -> str:
@@ -231,8 +240,10 @@ class Config(Settings):
     end_date: date | None = Field(None, description="last day of a finished data set; leave out for a living one")
     timezone: str = "UTC"
     interactions: Source = Source(path="interactions")
-    items: Source = Source(path="items")
+    items: ItemsSource = ItemsSource(path="items")
     user_content: Source = Source(path="user_content")
+    users: Source = Source(path="users")
+    controls: Source = Source(path="controls")
     encoders: dict[Annotated[Modality, AfterValidator(known_modality)], ModelChoice] = {
         k.name: ModelChoice(k.default_encoder) for k in KINDS.values()
     }
@@ -295,7 +306,7 @@ def load_config(path: ConfigFile) -> Config:
         raise ConfigError(str(path), ["file does not exist; pass --config FILE or set NIGHTLOOM_CONFIG"]) from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
         raise ConfigError(str(path), [f"cannot be read as TOML: {e}"]) from e
-    for name in ("interactions", "items", "user_content"):
+    for name in SOURCES:
         if isinstance(raw.get(name), dict):
             raw[name].setdefault("path", name)
     try:

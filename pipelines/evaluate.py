@@ -4,8 +4,9 @@ Writes ``eval_offline``. Belongs here: who is judged by what, slices. Does not: 
 """
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipelines.night.night import Night
 log = logging.getLogger(__name__)
 
 CUTOFFS = (10, 20)
+MOST_SEGMENTS = 20  # that are judged apart
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Judgement:
         warm: bool (users,), whether the user had met anything up to the night.
         met: number of users who had met each item up to the night (items,).
         users_before: number of users with events up to the night.
+        segments: segment -> bool (users,), whose lists are judged apart.
     """
 
     users: pa.Array
@@ -46,6 +49,7 @@ class Judgement:
     warm: np.ndarray
     met: np.ndarray
     users_before: int
+    segments: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -66,12 +70,24 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
         before, later = events.filter(pc.invert(late)), events.filter(late)
         judgement = judge(catalogue, before, later, night.feedback, r.filter_seen)
+        judgement = replace(judgement, segments=segments_of(lake, yesterday, judgement.users))
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
         for name in sorted(pc.unique(table["model"]).to_pylist()):
             rows += evaluate_model(name, table.filter(pc.equal(table["model"], name)), judgement, r.k)
     data = pa.Table.from_pylist(rows, schema=TABLES["eval_offline"].schema({}))
     yield lake.publish("eval_offline", day, data, config_digest=config.digest("recommend"), inputs=inputs)
+
+
+def segments_of(lake: Lake, day: date, users: pa.Array) -> dict[str, np.ndarray]:
+    """Which of some users are of each segment, for those with most of them."""
+    if lake.manifest("std_users", day) is None:
+        return {}
+    table = lake.read("std_users", day, ["user_id", "segment"])
+    row = rows_in(users, table["user_id"].combine_chunks())
+    names = np.array([*table["segment"].to_pylist(), None], object)[row]  # row -1 is nobody
+    counted = Counter(n for n in names if n is not None)
+    return {name: names == name for name, _ in sorted(counted.most_common(MOST_SEGMENTS))}
 
 
 def judge(
@@ -165,7 +181,7 @@ def _per_user(shown: np.ndarray, judgement: Judgement) -> Iterator[dict[str, obj
         "item_warm": (hits & ~cold_hits, number - number_cold),
         "user_cold": (hits, np.where(judgement.warm, 0, number)),
         "user_warm": (hits, np.where(judgement.warm, number, 0)),
-    }
+    } | {f"segment={name}": (hits, np.where(who, number, 0)) for name, who in judgement.segments.items()}
     for metric, function in sorted(PER_USER.items()):
         for part, (hit, relevant) in slices.items():
             judged = relevant > 0

@@ -30,6 +30,7 @@ from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.learning.reasons import Space, explain
 from pipelines.night.inputs import arrays_of, load_inputs, load_inputs_from, load_sparse, save_inputs, save_sparse
 from pipelines.night.night import Night
+from pipelines.night.rules import ruled
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.blend.transfer import Transfer
@@ -95,6 +96,10 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     data, inputs = load_inputs(night, device)
     save_inputs(inputs, folder)
     save_sparse(data.seen(), folder, "seen")
+    hidden, moved = night.wishes(pa.array(data.users, pa.string()))
+    save_sparse(hidden, folder, "hidden")
+    save_sparse(moved, folder, "moved")
+    np.save(folder / "servable.npy", night.servable())
     for name, ids in (("users", data.users), ("items", data.items)):
         write_parquet(pa.table({"id": pa.array(ids, pa.string())}), folder / f"{name}.parquet")
     np.save(folder / "space.npy", centred(inputs.fused))
@@ -118,6 +123,9 @@ class Loaded:
     users: pa.StringArray
     items: pa.StringArray
     seen: sparse.csr_matrix
+    hidden: sparse.csr_matrix
+    moved: sparse.csr_matrix
+    servable: np.ndarray
     liked: np.ndarray
     space: Space
     models: list[Recommender]
@@ -132,6 +140,9 @@ class Loaded:
             users=pq.read_table(folder / "users.parquet")["id"].combine_chunks(),
             items=pq.read_table(folder / "items.parquet")["id"].combine_chunks(),
             seen=load_sparse(folder, "seen"),
+            hidden=load_sparse(folder, "hidden"),
+            moved=load_sparse(folder, "moved"),
+            servable=np.load(folder / "servable.npy"),
             liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
             space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
             models=load_recommenders(lake, day, names, inputs),
@@ -159,11 +170,13 @@ class ScoreBlock(beam.DoFn):
 
     def _scored(self, start: int, stop: int, total: int) -> Iterator[str]:
         night, serving, users = self.night, self.serving, np.arange(start, stop)
-        forbidden = night.seen[users] if serving.filter_seen else None
-        for name, scores, chances in scored(night.models, night.inputs, users):
+        forbidden = night.hidden[users] + night.seen[users] if serving.filter_seen else night.hidden[users]
+        new, moved = ~night.liked & night.servable, night.moved[users]
+        for name, plain, chances in scored(night.models, night.inputs, users):
+            scores = ruled(plain, night.servable, moved)
             lists = top_k(scores, serving.k, forbidden, night.inputs.device)
-            if chances is not None and serving.new_items and not night.liked.all():
-                lists = place_new(lists, scores, chances, ~night.liked, serving.new_items, forbidden)
+            if chances is not None and serving.new_items and new.any():
+                lists = place_new(lists, scores, chances, new, serving.new_items, forbidden)
             rows = candidates(night, users, name, *lists)
             yield self._write(f"{name}-{start:09d}", rows)
             if name == serving.serve:

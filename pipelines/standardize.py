@@ -1,9 +1,9 @@
-"""Raw files to the std tables of a night: events by day, catalogue versions, uploads, media, quarantine.
+"""Raw files to the std tables of a night: events by day, versions of items and users, uploads, media, quarantine.
 
-Writes ``std_interactions``, ``std_items``, ``std_user_content``, ``std_media``, ``quarantine``, ``ingest_files``.
-Belongs here: which days are made again, publishing. Does not: reading files (``raw.known``), equal events
-(``raw.days``), versions of items and uploads (``raw.versions``), media bytes (``raw.media``). Nothing here looks at a
-row dated after D.
+Writes ``std_interactions``, ``std_items``, ``std_user_content``, ``std_users``, ``std_controls``, ``std_media``,
+``quarantine``, ``ingest_files``. Belongs here: which days are made again, publishing. Does not: reading files
+(``raw.known``), equal events (``raw.days``), versions and uploads (``raw.versions``), media bytes (``raw.media``).
+Nothing here looks at a row dated after D.
 """
 
 import json
@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import Config
+from pipelines.config import SOURCES, Config
 from pipelines.lake.folders import scratch
 from pipelines.lake.storage import Lake, Manifest, rows_of_parts
 from pipelines.lake.tables import TABLES
@@ -26,19 +26,22 @@ from pipelines.raw.known import Known, Piece
 from pipelines.raw.media import MediaFile, MediaIndex
 from pipelines.raw.versions import (
     Found,
-    current_items,
+    controls_table,
+    current,
     items_table,
     known_rows,
     references_of,
     uploaded_references,
     uploads,
     uploads_table,
+    users_table,
+    without_gone,
 )
 
 log = logging.getLogger(__name__)
 
-KINDS = ("interactions", "items", "user_content")
-SECTIONS = (*KINDS, "timezone", "start_date")
+SECTIONS = (*SOURCES, "timezone", "start_date")
+OF_DAYS = ("interactions", "timezone", "start_date")  # settings that days of events are made under
 OF_EVENTS, OF_OTHERS = "events", "standardize"  # what writes a part of quarantine and ingest_files
 
 
@@ -50,14 +53,18 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     Raises:
         DataError: a column that the configuration names is in no file, or a new day's file has lost it.
     """
-    pieces = {kind: Known(kind, config).pieces(day) for kind in KINDS}
+    pieces = {kind: Known(kind, config).pieces(day) for kind in SOURCES}
     stop_where_columns_are_missing(config, pieces, day)
+    yield from _events(config, lake, day, pieces["interactions"], {"config_digest": config.digest(*OF_DAYS)})
     provenance = {"config_digest": config.digest(*SECTIONS)}
-    yield from _events(config, lake, day, pieces["interactions"], provenance)
     account = Account()
-    for kind in KINDS[1:]:
+    for kind in SOURCES[1:]:
         account.add_whole_files(kind, pieces[kind], day, config.start_date)
-    items = current_items(known_rows("items", pieces["items"], day, account), account)
+    items = current("items", known_rows("items", pieces["items"], day, account), account)
+    if config.items.mode == "snapshot":
+        items = without_gone(items, pieces["items"], day)
+    users = current("users", known_rows("users", pieces["users"], day, account), account)
+    wishes = controls_table(known_rows("controls", pieces["controls"], day, account), account)
     uploaded = uploads(known_rows("user_content", pieces["user_content"], day, account), account)
     refs = pa.concat_tables([references_of(items), uploaded_references(uploaded)])
     wanted = list(zip(refs["kind"].to_pylist(), refs["uri"].to_pylist(), strict=True))
@@ -69,6 +76,8 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     made = [
         lake.publish("std_items", day, items_table(items, found), **provenance),
         lake.publish("std_user_content", day, contents, **provenance),
+        lake.publish("std_users", day, users_table(users), **provenance),
+        lake.publish("std_controls", day, wishes, **provenance),
         lake.publish("std_media", day, _media_table(found.values()), **provenance),
         lake.publish_step("quarantine", day, OF_OTHERS, account.quarantine(), keep=rejecting, **provenance),
         lake.publish_step("ingest_files", day, OF_OTHERS, account.ledger(), keep=kept, **provenance),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from encoders.modalities import KINDS as MODALITY_KINDS
 from encoders.modalities import MODALITIES
-from pipelines.config import Config
+from pipelines.config import SOURCES, Config
 from pipelines.lake.guards import SPELLINGS
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.account import HARMLESS
@@ -23,7 +23,6 @@ from pipelines.raw.media import MAX_FILE_BYTES
 from pipelines.raw.places import DataError, RawError, RawStore
 from pipelines.raw.sample import Sampled, sampled, spread
 
-KINDS = ("interactions", "items", "user_content")
 REASONS = 3  # shown of a file
 REFERENCES = 300  # of a modality, whose files are looked for
 PER_SECOND = {"text": 100.0, "image": 40.0, "audio": 15.0, "video": 1.0}  # default encoders on two cores, README
@@ -36,7 +35,7 @@ class FileReport:
 
     Attributes:
         source: the file.
-        kind: interactions, items or user_content.
+        kind: of raw files, see ``config.SOURCES``.
         format: csv, json or parquet; empty where it is refused.
         said: encoding, delimiter and whatever else is not plain.
         rows: by estimate.
@@ -105,7 +104,7 @@ def survey(config: Config) -> Survey:
     found, store = Survey(), RawStore(*config.raw_place)
     samples: dict[str, list[Sampled]] = {}
     names: set[str] = set()
-    for kind in KINDS:
+    for kind in SOURCES:
         try:
             mine = Known(kind, config).names()
         except DataError as e:
@@ -269,7 +268,7 @@ def _is_there(store: RawStore, reference: str) -> bool:
 def _count_work(config: Config, found: Survey, samples: dict[str, list[Sampled]]) -> None:
     """Contents that a first night would encode, and how long it would take; a later night costs what is new."""
     totals = {}
-    for kind in KINDS:
+    for kind in SOURCES:
         scale = found.many[kind] / max(1, len(samples[kind]))
         totals[kind] = round(sum(s.total for s in samples[kind]) * scale)
     found.to_encode = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from encoders.catalogue import check_model
 from pipelines.config import (
+    SOURCES,
     Config,
     ConfigError,
 )
@@ -35,7 +36,7 @@ def verify(config: Config, source: str = "configuration") -> None:
         ]
     except Exception as e:  # an unknown protocol or refused credentials: every kind is a wrong path here
         problems.append(f"paths.raw: cannot open {config.paths.raw}: {type(e).__name__}: {e}")
-    for name in ("interactions", "items", "user_content"):
+    for name in SOURCES:
         known = set(RAW_COLUMNS[name])
         settings = getattr(config, name)
         for key in sorted({*settings.columns, *settings.defaults} - known):

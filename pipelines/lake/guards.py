@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import Config
+from pipelines.config import SOURCES, Config
 from pipelines.lake.promises import promise
 from pipelines.lake.storage import Lake, Manifest
 
@@ -37,7 +37,7 @@ SPELLINGS = {
 def enough_is_read(config: Config, night: "Night", _: str, rows: pa.Table) -> list[str]:
     """Days made tonight that lost more rows of events than is allowed, and kinds of file that did."""
     problems = _lost_events(config, night)
-    for kind in ("items", "user_content"):
+    for kind in SOURCES[1:]:
         mine = rows.filter(pc.equal(rows["kind"], kind))
         refused, read = (pc.sum(mine[c]).as_py() or 0 for c in ("rows_lost", "rows_in"))
         lost = refused + _rejected(night.lake, night.day, kind).num_rows

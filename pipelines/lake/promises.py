@@ -17,6 +17,8 @@ from pipelines.config import Config
 from pipelines.lake.schemas import EVERYONE, rows_in
 
 if TYPE_CHECKING:
+    from scipy import sparse
+
     from pipelines.night.night import Night
 
 Broken = Callable[[Config, "Night", str, pa.Table], list[str]]
@@ -110,12 +112,16 @@ def references_embedded(config: Config, night: "Night", table: str, rows: pa.Tab
 
 @promise(
     ["recommendations"],
-    "Every user with history has K distinct items, all known, none seen.",
+    "Every user with history has K distinct items: known, available, not hidden, not seen.",
     ["user_id", "item_id"],
 )
 def lists_keep_their_word(config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
-    """Served lists that are short, repeat an item, hold an unknown one, or one that the user has seen."""
+    """Served lists that are short, repeat an item, or hold one that is unknown, not available, hidden or seen."""
     catalogue, problems = night.items()["item_id"].combine_chunks(), []
+    servable = catalogue.filter(pa.array(night.servable()))
+    gone = (pc.sum(pc.is_in(rows["item_id"], value_set=catalogue.filter(pa.array(~night.servable())))).as_py()) or 0
+    if gone:
+        problems.append(f"{gone} rows recommend items that are not available on the next day")
     unknown = pc.sum(pc.invert(pc.is_in(rows["item_id"], value_set=catalogue))).as_py() or 0
     if unknown:
         problems.append(f"{unknown} rows recommend items that are not in the catalogue")
@@ -123,15 +129,24 @@ def lists_keep_their_word(config: Config, night: "Night", table: str, rows: pa.T
     if repeated:
         problems.append(f"{repeated} rows repeat an item within a list")
     events = night.events().select(["user_id", "item_id"])
-    met = events.filter(pc.is_in(events["item_id"], value_set=catalogue)).group_by(["user_id", "item_id"]).aggregate([])
-    if config.recommend.filter_seen:
-        seen = rows.join(met, ["user_id", "item_id"], join_type="left semi").num_rows
-        if seen:
-            problems.append(f"{seen} rows recommend what the user has seen")
-    else:
-        met = met.slice(0, 0)
-    users = pa.concat_arrays([pc.unique(events["user_id"]), pa.array([EVERYONE])])
-    return problems + _short_lists(rows, met, pc.unique(users), len(catalogue), config.recommend.k)
+    users = pc.unique(pa.concat_arrays([pc.unique(events["user_id"]), pa.array([EVERYONE])]))
+    listed = pc.unique(pa.chunked_array([*rows["user_id"].chunks, users]))
+    hidden = _pairs(night.wishes(listed)[0], listed, catalogue, events.schema)
+    seen = events if config.recommend.filter_seen else events.slice(0, 0)
+    for pairs, what in ((seen, "has seen"), (hidden, "hides")):
+        distinct = pairs.group_by(["user_id", "item_id"]).aggregate([])
+        wrong = rows.join(distinct, ["user_id", "item_id"], join_type="left semi")
+        if wrong.num_rows:
+            problems.append(f"{wrong.num_rows} rows recommend what the user {what}")
+    never = pa.concat_tables([seen, hidden])
+    never = never.filter(pc.is_in(never["item_id"], value_set=servable)).group_by(["user_id", "item_id"]).aggregate([])
+    return problems + _short_lists(rows, never, users, len(servable), config.recommend.k)
+
+
+def _pairs(matrix: "sparse.csr_matrix", users: pa.Array, items: pa.Array, schema: pa.Schema) -> pa.Table:
+    """User and item of each nonzero."""
+    row, column = matrix.nonzero()
+    return pa.table({"user_id": users.take(pa.array(row)), "item_id": items.take(pa.array(column))}, schema=schema)
 
 
 def _short_lists(lists: pa.Table, seen: pa.Table, users: pa.Array, catalogue: int, k: int) -> list[str]:

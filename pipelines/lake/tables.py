@@ -43,10 +43,19 @@ RAW_COLUMNS: dict[str, dict[str, Any]] = {
         "item_id": pa.string(), "title": pa.string(), "description": pa.string(),
         "categories": STRINGS, "tags": STRINGS,
         "domain": pa.string(), "price": pa.float64(), "created_at": TIMESTAMP, "updated_at": TIMESTAMP,
+        "available_from": TIMESTAMP, "available_to": TIMESTAMP, "status": pa.string(),
         **{k.raw_column: STRINGS for k in FILES},
     },
     "user_content": {
         "user_id": pa.string(), "item_id": pa.string(), **dict.fromkeys(MODALITIES, pa.string()),
+        "created_at": TIMESTAMP,
+    },
+    "users": {
+        "user_id": pa.string(), "segment": pa.string(), "attributes": STRINGS, "created_at": TIMESTAMP,
+        "updated_at": TIMESTAMP,
+    },
+    "controls": {
+        "user_id": pa.string(), "item_id": pa.string(), "category": pa.string(), "wish": pa.string(),
         "created_at": TIMESTAMP,
     },
 }  # fmt: skip
@@ -56,6 +65,8 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "interactions": ("user_id", "item_id", "event", "event_at"),
     "items": ("item_id",),
     "user_content": ("user_id", "created_at"),
+    "users": ("user_id",),
+    "controls": ("user_id", "wish", "created_at"),
 }
 
 
@@ -88,6 +99,9 @@ TABLES: dict[str, Table] = {
                 _c("price", pa.float64(), "price in the source's currency", True),
                 _c("created_at", TIMESTAMP, "when the item appeared, UTC", True),
                 _c("updated_at", TIMESTAMP, "when this version of it appeared, UTC", True),
+                _c("available_from", TIMESTAMP, "first moment at which it may be recommended, UTC", True),
+                _c("available_to", TIMESTAMP, "moment from which it may not, UTC", True),
+                _c("status", pa.string(), "lower case; what `night.rules` knows as gone is not recommended", True),
                 _c("text", pa.string(), "the text that is embedded: title, description, categories, tags", True),
                 _c("text_sha256", pa.string(), "sha256 of text", True),
                 *(_c(k.sha_column, STRINGS, f"sha256 of each usable {k.noun}") for k in FILES),
@@ -109,6 +123,31 @@ TABLES: dict[str, Table] = {
                 _c("source", pa.string(), "raw file"),
             ),
             stage="standardize", group="data", parents=("raw_user_content", "raw_media"),
+        ),
+        Table(
+            "std_users", "Who users are, as known at the end of the day.", ("user_id",),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("segment", pa.string(), "group that lists are judged by apart", True),
+                _c("attributes", STRINGS, "every other column as name=value"),
+                _c("created_at", TIMESTAMP, "when the user came, UTC", True),
+                _c("updated_at", TIMESTAMP, "when this version appeared, UTC", True),
+                _c("source", pa.string(), "raw file of this version"),
+            ),
+            stage="standardize", group="data", parents=("raw_users",),
+        ),
+        Table(
+            "std_controls", "What users wish at the end of the day: the latest of each target.",
+            ("user_id", "target", "value"),
+            (
+                _c("user_id", pa.string(), "user"),
+                _c("target", pa.string(), "item or category"),
+                _c("value", pa.string(), "item_id, or category as the catalogue writes it"),
+                _c("wish", pa.string(), "hide, less or more"),
+                _c("created_at", TIMESTAMP, "when it was said, UTC"),
+                _c("source", pa.string(), "raw file"),
+            ),
+            stage="standardize", group="data", parents=("raw_controls",),
         ),
         Table(
             "std_media", "One row a distinct media file that decodes.", ("sha256",),
@@ -141,7 +180,7 @@ TABLES: dict[str, Table] = {
             "ingest_files", "Row account of each raw file, for the rows of this day.", ("kind", "source"),
             (
                 _c("source", pa.string(), "raw file"),
-                _c("kind", pa.string(), "interactions, items or user_content"),
+                _c("kind", pa.string(), "interactions, items, user_content, users or controls"),
                 _c("rows_in", pa.int64(), "rows that belong to this day (items: known by its end)"),
                 _c("rows_out", pa.int64(), "rows in the std table"),
                 _c("rows_superseded", pa.int64(), "older versions of an item or upload that a newer row replaced"),
@@ -226,7 +265,7 @@ TABLES: dict[str, Table] = {
                 _c("reason_modality", pa.string(), "modality that makes them alike, by attention times cosine", True),
                 _c("reason_attention", pa.float32(), "attention of that modality in the item's vector, 0 to 1", True),
             ),
-            stage="score", group="recommendations", parents=("reco_candidates",),
+            stage="score", group="recommendations", parents=("reco_candidates", "std_controls"),
         ),
         Table(
             "eval_offline", "Yesterday's lists judged by what users did today.", ("model", "metric", "k", "slice"),
@@ -234,11 +273,12 @@ TABLES: dict[str, Table] = {
                 _c("model", pa.string(), "recommender"),
                 _c("metric", pa.string(), "recall, ndcg, map, mrr, hit_rate, coverage, novelty"),
                 _c("k", pa.int32(), "list length"),
-                _c("slice", pa.string(), "all, user_warm, user_cold, item_warm, item_cold"),
+                _c("slice", pa.string(), "all, user_warm, user_cold, item_warm, item_cold, segment=..."),
                 _c("value", pa.float64(), "mean over users"),
                 _c("n_users", pa.int64(), "users in the slice"),
             ),
-            stage="evaluate", group="evaluation", parents=("reco_candidates@yesterday", "std_interactions"),
+            stage="evaluate", group="evaluation",
+            parents=("reco_candidates@yesterday", "std_interactions", "std_users"),
         ),
     )
 }  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from encoders.modalities import MODALITIES, Modality
 from encoders.settings import ModelChoice
@@ -25,6 +26,7 @@ from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import Reuse, content_of, features_of, needed, uploads_of
 from pipelines.night.events import COLUMNS, Dataset, Feedback, end_of_day, numbered
+from pipelines.night.rules import available, wishes_of
 
 Read = TypeVar("Read")
 
@@ -152,6 +154,21 @@ class Night:
         """``std_media`` of the day."""
         made_from = self.lake.require("std_media", self.day).content_digest
         return self._once("std_media", made_from, lambda: self.lake.read("std_media", self.day))
+
+    def controls(self) -> pa.Table:
+        """``std_controls`` of the day; empty in a lake of a version without them."""
+        known = self.lake.manifest("std_controls", self.day)
+        if known is None:
+            return TABLES["std_controls"].schema({}).empty_table()
+        return self._once("std_controls", known.content_digest, lambda: self.lake.read("std_controls", self.day))
+
+    def servable(self) -> np.ndarray:
+        """Bool (items,): which items of the catalogue may be recommended for the next day."""
+        return available(self.items(), self.end)
+
+    def wishes(self, users: pa.Array) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """What users hide, and what they want more or less of; see ``rules.wishes_of``."""
+        return wishes_of(self.controls(), self.items(), users)
 
     # --- events ---------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Names of events as shops, music services and analytics write them, and the name of ours that each means.
+"""Names of events and wishes as shops, music services and analytics write them, and the name of ours that each means.
 
 Belongs here: the table of synonyms. Does not: how much an event weighs (``config.Recommend.event_weights``).
 """
@@ -27,6 +27,25 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "dislike": ("disliked", "thumbs_down", "downvote", "not_interested", "hide", "unlike"),
 }  # fmt: skip
 MEANING = {written: ours for ours, names in SYNONYMS.items() for written in names}
+
+
+WISHES: dict[str, tuple[str, ...]] = {
+    "hide": ("block", "never", "remove", "ban", "not_interested", "dislike"),
+    "less": ("fewer", "see_less", "show_less"),
+    "more": ("see_more", "show_more", "boost"),
+    "reset": ("undo", "clear", "none", "unhide"),
+}
+WISHED = {written: ours for ours, names in WISHES.items() for written in (ours, *names)}
+
+
+def wished(wishes: pa.Array) -> pa.Array:
+    """hide, less, more or reset for each wish; null for what is none of them."""
+    names = pc.unique(wishes).drop_null()
+    if not len(names):
+        return wishes
+    plain = [re.sub(r"[\s\-]+", "_", n.strip()).casefold() for n in names.to_pylist()]
+    ours = pa.array([WISHED.get(n) for n in plain], pa.string())
+    return ours.take(pc.index_in(wishes, value_set=names))
 
 
 def canonical(events: pa.Array) -> pa.Array:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from pipelines.config import Source
 from pipelines.lake.schemas import STRINGS, TIMESTAMP
 from pipelines.lake.tables import RAW_COLUMNS
-from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells
+from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells, texts
 from pipelines.raw.columnar import read_columnar
 from pipelines.raw.containers import Unpacked, opened
 from pipelines.raw.delimited import Rows, read_delimited
@@ -120,6 +120,8 @@ def _read(
 ) -> Iterator[Rows]:  # fmt: skip
     lists = {c for c, t in RAW_COLUMNS[kind].items() if t == STRINGS}
     beside = tuple(b for b in beside if b in shape.header)
+    if kind == "users":
+        beside += tuple(h for h in shape.header if h and h not in {*shape.columns.values(), *beside})
     shape = replace(shape, columns=shape.columns | {f"={b}": b for b in beside})
     if shape.format == "parquet":
         yield from read_columnar(f, size, shape, lists)
@@ -155,6 +157,16 @@ class _FillDown:
         return filled[1:]
 
 
+def _attributes(others: dict[str, Cells], n: int) -> Cells:
+    """Cells of all other columns as ``name=value``."""
+    found: list[list[str]] = [[] for _ in range(n)]
+    for name, cells in others.items():
+        for row, value in enumerate(texts(cells)[0].to_pylist()):
+            if value is not None:
+                found[row].append(f"{name}={value}")
+    return Cells(pa.array(found, STRINGS))
+
+
 def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
     """Rows with a column for each of ours: from the file, its path, a rule, a default."""
     n, columns = len(rows.positions), {}
@@ -167,4 +179,6 @@ def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
             none = pc.is_in(pc.utf8_trim_whitespace(array), value_set=pa.array(source.nulls, array.type))
             array = pc.if_else(none, pa.scalar(None, array.type), array) if pc.any(none).as_py() else array
         columns[c] = Cells(array, cells.nested)
+    if kind == "users" and "attributes" not in shape.columns:
+        columns["attributes"] = _attributes({c[1:]: v for c, v in rows.columns.items() if c.startswith("=")}, n)
     return Rows(rows.positions, columns, rows.rejects, rows.elements)

@@ -19,7 +19,7 @@ from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.cells import Cells, cast_texts, flat, lists, numbers, texts
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
-from pipelines.raw.event_names import canonical
+from pipelines.raw.event_names import WISHES, canonical, wished
 from pipelines.raw.lines import Reject
 from pipelines.raw.shape import Shape
 from pipelines.raw.times import TimeRule, times
@@ -30,6 +30,8 @@ DAY_COLUMN = {
     "interactions": ("event_at",),
     "items": ("updated_at", "created_at"),
     "user_content": ("created_at",),
+    "users": ("updated_at", "created_at"),
+    "controls": ("created_at",),
 }
 JOINED = ("title", "description", "text")  # texts that may come as a list of paragraphs
 MEDIA = {k.raw_column for k in FILES} | {k.name for k in FILES}
@@ -133,7 +135,10 @@ class _Typing:
             detail = f"user_id '{EVERYONE}' is reserved for the list of users who have none"
             self._reject(pc.fill_null(pc.equal(found, EVERYONE), False), "reserved_user_id", detail)
         self._required(name, pc.or_(pc.is_valid(found), structured))
-        return canonical(found) if name == "event" else found
+        if name == "wish":
+            found = wished(found)
+            self._reject(pc.is_null(found), "unknown_wish", f"wish: expected {', '.join(WISHES)}", cells)
+        return canonical(found) if name == "event" else pc.utf8_lower(found) if name == "status" else found
 
     def ruled(self, column: str, rule: str) -> pa.Array:
         """A column that a rule makes from others: ``covers/{item_id}.jpg``; empty where one of them is."""
@@ -178,6 +183,9 @@ class _Typing:
 
     def result(self) -> Typed:
         positions = self.source_rows.positions
+        if self.kind == "controls":
+            aimless = pc.and_(pc.is_null(self.columns["item_id"]), pc.is_null(self.columns["category"]))
+            self._reject(aimless, "no_target", "item_id and category are both empty")
         days = self._days()
         table = pa.table({"_position": positions, "_day": days, "_known": pa.array(self.known), **self.columns})
         table = table.cast(schema_of(self.kind))

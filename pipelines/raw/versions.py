@@ -1,4 +1,4 @@
-"""Which rows of all files are known at the end of a day: the latest version of each item, every upload once.
+"""Which rows of all files are known at the end of a day: the latest version of items and users, uploads, wishes.
 
 Belongs here: what rows mean together, as tables. Does not: reading files (``pieces``), media bytes (``media``),
 publishing (``standardize``). Nothing here looks at a row dated after the day.
@@ -21,6 +21,7 @@ from pipelines.raw.media import MediaFile
 from pipelines.raw.typed import schema_of
 
 Found = dict[tuple[str, str], MediaFile]  # kind, uri -> what is known of the file
+REMOVED = "removed"  # status of an item that a whole catalogue no longer has
 REFERENCES = pa.schema([("kind", pa.string()), ("uri", pa.string()), ("source", pa.string()), ("position", pa.int64())])
 
 
@@ -51,25 +52,37 @@ def known_rows(kind: str, pieces: list[Piece], day: date, account: Account) -> p
 # --- items ------------------------------------------------------------------------------------------------------
 
 
-def current_items(rows: pa.Table, account: Account) -> pa.Table:
-    """The latest version of each item in order of item_id: by day, then time, then file and position.
+def current(kind: str, rows: pa.Table, account: Account) -> pa.Table:
+    """The latest version of each item or user in order of id: by day, then time, then file and position.
 
     Args:
+        kind: items or users.
         rows: what ``known_rows`` gives.
         account: older versions count as superseded.
     """
-    narrow = rows.select(["item_id", "_when", "updated_at", "created_at", "source", "_position"])
+    key = {"items": "item_id", "users": "user_id"}[kind]
+    narrow = rows.select([key, "_when", "updated_at", "created_at", "source", "_position"])
     with database() as con:
         con.register("versions", narrow.append_column("n", pa.array(np.arange(rows.num_rows))))
         ranked = con.sql(
-            """SELECT n, row_number() OVER (PARTITION BY item_id ORDER BY _when DESC,
+            f"""SELECT n, row_number() OVER (PARTITION BY {key} ORDER BY _when DESC,
                  coalesce(epoch_us(coalesce(updated_at, created_at)), 0) DESC, source DESC, _position DESC, n DESC) AS v
-               FROM versions ORDER BY item_id"""
+               FROM versions ORDER BY {key}"""  # noqa: S608, the key is one of ours
         ).to_arrow_table()
     latest = ranked["n"].filter(pc.equal(ranked["v"], 1))
-    account.count_each("items", rows["source"].take(latest), "out")
-    account.count_each("items", rows["source"].take(ranked["n"].filter(pc.greater(ranked["v"], 1))), "superseded")
+    account.count_each(kind, rows["source"].take(latest), "out")
+    account.count_each(kind, rows["source"].take(ranked["n"].filter(pc.greater(ranked["v"], 1))), "superseded")
     return rows.take(latest)
+
+
+def without_gone(items: pa.Table, pieces: list[Piece], day: date) -> pa.Table:
+    """Items of a catalogue whose dated files are whole: those that the latest file lacks get the status ``removed``."""
+    latest = max((p.file_day for p in pieces if p.file_day and p.file_day <= day), default=None)
+    if latest is None:
+        return items
+    now = pa.array([p.source for p in pieces if p.file_day == latest], pa.string())
+    status = pc.if_else(pc.is_in(items["source"], value_set=now), items["status"], REMOVED)
+    return items.set_column(items.column_names.index("status"), "status", status)
 
 
 def references_of(items: pa.Table) -> pa.Table:
@@ -211,3 +224,37 @@ def _account_uploads(table: pa.Table, usable: pa.Table, kept: pa.Table, account:
         detail = "every file of the row was rejected, see stage media"
         account.reject("ingest_user_content", r["source"], r["_position"], "no_usable_content", detail)
         account.count("user_content", r["source"], quarantined=1)
+
+
+# --- users and their wishes -------------------------------------------------------------------------------------
+
+
+def users_table(users: pa.Table) -> pa.Table:
+    """Rows of ``std_users`` from current versions."""
+    schema = TABLES["std_users"].schema({})
+    return users.select(schema.names).cast(schema)
+
+
+def controls_table(rows: pa.Table, account: Account) -> pa.Table:
+    """Rows of ``std_controls``: the latest wish of each user for each item or category; a reset takes it back.
+
+    Args:
+        rows: what ``known_rows`` gives.
+        account: older wishes, and what was reset, count as superseded.
+    """
+    with database() as con:
+        con.register("wishes", rows.append_column("n", pa.array(np.arange(rows.num_rows))))
+        found = con.sql(
+            """SELECT n, user_id, CASE WHEN item_id IS NULL THEN 'category' ELSE 'item' END AS target,
+                      coalesce(item_id, category) AS value, wish, created_at, source
+               FROM wishes QUALIFY row_number() OVER (
+                 PARTITION BY user_id, target, value ORDER BY created_at DESC, source DESC, _position DESC) = 1
+               ORDER BY user_id, target, value"""
+        ).to_arrow_table()
+    kept = found.filter(pc.not_equal(found["wish"], "reset"))
+    gone = np.ones(rows.num_rows, bool)
+    gone[np.asarray(kept["n"], np.int64)] = False
+    account.count_each("controls", kept["source"], "out")
+    account.count_each("controls", rows["source"].filter(pa.array(gone)), "superseded")
+    schema = TABLES["std_controls"].schema({})
+    return kept.select(schema.names).cast(schema)

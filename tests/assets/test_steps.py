@@ -88,7 +88,9 @@ def test_what_is_off_is_no_parent(shop: Path) -> None:
     assert parents(shop, "emb_image") == {"std_items", "std_media"}
     assert parents(shop, "model_aligner") == {"emb_text", "emb_image", "emb_audio", "std_interactions"}
     assert parents(shop, "model_ease") == {"feat_items", "feat_users"}
-    assert parents(shop, "quarantine") == {"std_interactions", "std_items", "std_user_content", "std_media"}
+    assert parents(shop, "quarantine") == {
+        "std_interactions", "std_items", "std_user_content", "std_users", "std_controls", "std_media",
+    }  # fmt: skip
     shop.write_text(shop.read_text() + "\n[finetune]\nenabled = true\n[augment]\nviews = 1\n")
     assert parents(shop, "emb_text") == {"std_items", "std_user_content", "model_finetuned"}
     assert "aug_views" in parents(shop, "model_aligner")

@@ -15,6 +15,7 @@ from encoders.space.ragged import Ragged
 from pipelines.align import align
 from pipelines.config import Aligner, Compute, Recommend
 from pipelines.fuse import fuse
+from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake
 from pipelines.learning.reasons import Space
 from pipelines.recommenders.base import Inputs, Recommender
@@ -32,7 +33,7 @@ from pipelines.score import (
     served,
 )
 from pipelines.train import train
-from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, tiny_lake
+from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
 from tests.toy import Fixed
 
 
@@ -43,7 +44,9 @@ def night() -> Loaded:
     inputs = Inputs(positives, histories=Ragged.of([[], [0], []]), has_signal=np.array([False, True, True]))
     space = Space(vectors, {"text": vectors}, {"text": np.array([1, 0.75, 1], np.float32)})
     liked = np.array([True, False, False])
-    return Loaded(inputs, pa.array(["*", "u", "z"]), pa.array(["a", "b", "c"]), positives, liked, space, [])
+    none = sparse.csr_matrix((3, 3), dtype=np.float32)
+    ids = pa.array(["*", "u", "z"]), pa.array(["a", "b", "c"])
+    return Loaded(inputs, *ids, positives, none, none, np.ones(3, bool), liked, space, [])
 
 
 def test_an_id_is_the_same_for_the_same_night_model_user_and_item() -> None:
@@ -232,3 +235,31 @@ def test_what_workers_read_is_what_the_night_has(shop: Lake, tmp_path: Path) -> 
     assert loaded.space.attention["text"].tolist() == table["attention_text"].to_pylist()
     assert loaded.space.aligned.keys() == {"text"}
     assert [m.name for m in loaded.models] == ["popularity"]
+
+
+def test_lists_obey_wishes_and_leave_out_what_is_gone(shop: Lake) -> None:
+    """Popularity lists a, b, then c and d. Here u hides c, v wants more of d, w hides a category, b is sold out."""
+    items = shop.read("std_items", DAY).to_pylist()
+    items[0]["categories"], items[1]["status"] = ["sea"], "sold out"
+    shop.publish("std_items", DAY, rows_of("std_items", items))
+    wishes = [("u", "item", "c", "hide"), ("v", "item", "d", "more"), ("w", "category", "sea", "hide")]
+    rows = [
+        {"user_id": u, "target": t, "value": v, "wish": w, "created_at": at(10), "source": "s"} for u, t, v, w in wishes
+    ]
+    shop.publish("std_controls", DAY, rows_of("std_controls", rows))
+    recommend = Recommend(models=("popularity",), serve="popularity", k=2, event_weights={"skip": -1.0})
+    config = config_of(shop.root, recommend=recommend)
+    for stage in (align, fuse, train, score):
+        list(stage(config.model_copy(update={"aligner": Aligner(dim=8, heads=2, kind="ridge")}), shop, DAY))
+    lists: dict[str, list[str]] = {}
+    for r in shop.read("recommendations", DAY).sort_by([("rank", "ascending")]).to_pylist():
+        lists.setdefault(r["user_id"], []).append(r["item_id"])
+    assert lists == {"*": ["a", "c"], "u": ["d"], "v": ["d"], "w": ["c", "d"]}
+    (promise,) = (p for p in PROMISES["recommendations"] if p.name == "lists_keep_their_word")
+    served = shop.read("recommendations", DAY, ["user_id", "item_id"])
+    night = night_of(shop, recommend=recommend)
+    assert promise.broken(config, night, "recommendations", served) == []
+    wrong = pa.table({"user_id": ["u", "w", "*"], "item_id": ["c", "a", "b"]})
+    problems = promise.broken(config, night, "recommendations", pa.concat_tables([served, wrong.cast(served.schema)]))
+    assert "1 rows recommend items that are not available on the next day" in problems
+    assert "2 rows recommend what the user hides" in problems

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from encoders.settings import ModelChoice
-from pipelines.config import Config, Paths, Source
+from pipelines.config import Config, Paths
 from pipelines.lake.storage import Lake, StorageError
-from pipelines.standardize import SECTIONS, standardize
+from pipelines.standardize import OF_DAYS, SECTIONS, standardize
 from tests.lakes import at, rows_of
 from tests.payloads import picture
 from tests.shop import write_jsonl
@@ -21,8 +21,7 @@ def config_at(root: Path, timezone: str = "UTC") -> Config:
     (root / "raw" / "interactions").mkdir(parents=True, exist_ok=True)
     write_jsonl(root / "raw" / "items" / "a.jsonl", [{"item_id": "x", "title": "X"}])
     paths = Paths(raw=str(root / "raw"), data=root / "data")
-    sources = {n: Source(path=n) for n in ("interactions", "items", "user_content")}
-    return Config(paths=paths, start_date=date(2026, 3, 9), timezone=timezone, **sources)
+    return Config(paths=paths, start_date=date(2026, 3, 9), timezone=timezone)
 
 
 def made(config: Config, day: date = date(2026, 3, 10)) -> Lake:
@@ -159,10 +158,10 @@ def test_each_table_of_the_night_is_made_with_its_rows_accounted_for(tmp_path: P
     )
     lake = Lake(config.paths.data / "lake")
     manifests = list(standardize(config, lake, date(2026, 3, 10)))
-    tables = ["std_items", "std_user_content", "std_media", "quarantine", "ingest_files"]
+    tables = ["std_items", "std_user_content", "std_users", "std_controls", "std_media", "quarantine", "ingest_files"]
     assert [m.table for m in manifests] == ["std_interactions"] * 2 + tables
     assert [m.partition for m in manifests[:2]] == ["2026-03-09", "2026-03-10"]
-    assert {m.config_digest for m in manifests} == {config.digest(*SECTIONS)}
+    assert [m.config_digest for m in manifests] == [config.digest(*OF_DAYS)] * 2 + [config.digest(*SECTIONS)] * 7
     files = {r["source"]: r for r in lake.read("ingest_files", date(2026, 3, 10)).to_pylist()}
     rows = ("rows_in", "rows_out", "rows_superseded", "rows_quarantined")
     assert [files["interactions/a.csv"][c] for c in rows] == [3, 1, 0, 2]

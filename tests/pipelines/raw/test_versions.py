@@ -19,7 +19,7 @@ from pipelines.raw.pieces import REJECTS
 from pipelines.raw.typed import schema_of
 from pipelines.raw.versions import (
     Found,
-    current_items,
+    current,
     item_texts,
     items_table,
     known_rows,
@@ -60,7 +60,7 @@ def piece(
 
 def items_of(root: Path, *pieces: Piece, day: date = D) -> tuple[dict[str, str], Account]:
     account = Account()
-    rows = current_items(known_rows("items", list(pieces), day, account), account)
+    rows = current("items", known_rows("items", list(pieces), day, account), account)
     return dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True)), account
 
 
@@ -153,7 +153,7 @@ def test_an_item_has_its_usable_files_once_in_the_order_of_its_references(tmp_pa
         {"item_id": "y", "title": "words", "images": ["torn.jpg"]},
     ]
     account = Account()
-    items = current_items(known_rows("items", [piece(tmp_path, "items", "a.jsonl", rows)], D, account), account)
+    items = current("items", known_rows("items", [piece(tmp_path, "items", "a.jsonl", rows)], D, account), account)
     refs = references_of(items).to_pylist()
     assert [(r["kind"], r["uri"], r["position"]) for r in refs if r["kind"] != "video"] == [
         ("image", "b.jpg", 1), ("image", "a.jpg", 1), ("image", "copy-of-b.jpg", 1), ("image", "torn.jpg", 1),

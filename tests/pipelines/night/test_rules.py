@@ -1,0 +1,137 @@
+"""What may be listed: availability and wishes, by hand."""
+
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import sparse
+
+from pipelines.config import ItemsSource
+from pipelines.lake.storage import Lake
+from pipelines.night.rules import available, ruled, wishes_of
+from pipelines.standardize import standardize
+from tests.lakes import at, rows_of
+from tests.pipelines.test_standardize import config_at, log, made
+from tests.shop import write_jsonl
+
+END = datetime(2026, 3, 11, tzinfo=UTC)  # the lists are for the eleventh
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ({}, True),
+        ({"available_from": at(11, 23)}, True),
+        ({"available_from": at(12, 0)}, False),
+        ({"available_to": at(11, 0)}, False),
+        ({"available_to": at(11, 1)}, True),
+        ({"status": "active"}, True),
+        ({"status": "sold out"}, False),
+        ({"status": "removed"}, False),
+        ({"available_from": at(1), "available_to": at(20), "status": "published"}, True),
+    ],
+)
+def test_an_item_is_available_on_the_next_day(item: dict[str, object], expected: bool) -> None:
+    assert available(rows_of("std_items", [{"item_id": "x"} | item]), END).tolist() == [expected]
+
+
+ITEMS = rows_of(
+    "std_items",
+    [{"item_id": "a", "categories": ["sea", "art"]}, {"item_id": "b", "categories": ["sea"]}, {"item_id": "c"}],
+)
+
+
+def wish(user: str, value: str, what: str, target: str = "item") -> dict[str, object]:
+    return {"user_id": user, "target": target, "value": value, "wish": what, "created_at": at(1)}
+
+
+def matrices(*wishes: dict[str, object]) -> tuple[list[list[float]], list[list[float]]]:
+    hidden, moved = wishes_of(rows_of("std_controls", wishes), ITEMS, pa.array(["u", "v"]))
+    return hidden.toarray().tolist(), moved.toarray().tolist()
+
+
+def test_wishes_for_items_and_categories() -> None:
+    nothing = [[0, 0, 0], [0, 0, 0]]
+    assert matrices() == (nothing, nothing)
+    assert matrices(wish("v", "c", "hide")) == ([[0, 0, 0], [0, 0, 1]], nothing)
+    assert matrices(wish("u", "sea", "hide", "category")) == ([[1, 1, 0], [0, 0, 0]], nothing)
+    assert matrices(wish("u", "sea", "more", "category"), wish("u", "art", "more", "category"))[1][0] == [2, 1, 0]
+    assert matrices(wish("u", "sea", "more", "category"), wish("u", "art", "less", "category"))[1][0] == [0, 1, 0]
+    assert matrices(wish("u", "sea", "hide", "category"), wish("u", "a", "more")) == (
+        [[0, 1, 0], [0, 0, 0]],
+        [[1, 0, 0], [0, 0, 0]],
+    ), "a wish for the item counts before one for its category"
+    assert matrices(wish("nobody", "a", "hide"), wish("u", "gone", "hide"), wish("u", "?", "hide", "category")) == (
+        nothing,
+        nothing,
+    )
+
+
+def test_scores_after_the_rules() -> None:
+    scores = np.array([[1.0, 2.0, 3.0], [5.0, 5.0, 5.0]], np.float32)
+    moved = sparse.csr_matrix(np.array([[1, 0, -2], [1, 0, 0]], np.float32))
+    out = ruled(scores, np.array([True, False, True]), moved)
+    spread = np.sqrt(2 / 3)
+    assert np.allclose(out[0, [0, 2]], [1 + spread, 3 - 2 * spread])
+    assert np.allclose(out[1, [0, 2]], [5, 5])
+    assert np.isinf(out[:, 1]).all()
+    assert scores[0].tolist() == [1, 2, 3], "those of other recommenders are read later"
+    assert ruled(scores, np.ones(3, bool), sparse.csr_matrix((2, 3), dtype=np.float32)) is scores
+
+
+def test_the_latest_wish_counts_and_every_row_has_a_fate(tmp_path: Path) -> None:
+    config = config_at(tmp_path)
+    rows = [
+        ("u", "x", None, "hide", 1), ("u", "x", None, "Reset", 2),
+        ("u", "y", None, "less", 1), ("u", "y", None, "hide", 3),
+        ("v", None, "sea", "See more", 1), ("v", "x", None, "sing", 1), ("v", None, None, "hide", 1),
+        ("v", "z", None, "hide", 11),
+    ]  # fmt: skip
+    names = ("user_id", "item_id", "category", "wish")
+    wishes = [dict(zip(names, r[:4], strict=True)) | {"created_at": at(int(str(r[4]))).isoformat()} for r in rows]
+    write_jsonl(tmp_path / "raw" / "controls" / "w.jsonl", wishes)
+    lake = made(config)
+    found = lake.read("std_controls", date(2026, 3, 10)).to_pylist()
+    assert [(r["user_id"], r["target"], r["value"], r["wish"]) for r in found] == [
+        ("u", "item", "y", "hide"),
+        ("v", "category", "sea", "more"),
+    ]
+    rejects = lake.read("quarantine", date(2026, 3, 10)).to_pylist()
+    assert [(r["stage"], r["position"], r["reason"]) for r in rejects] == [
+        ("ingest_controls", 6, "unknown_wish"),
+        ("ingest_controls", 7, "no_target"),
+    ]
+    (ledger,) = (r for r in lake.read("ingest_files", date(2026, 3, 10)).to_pylist() if r["kind"] == "controls")
+    assert [ledger[f"rows_{f}"] for f in ("in", "out", "superseded", "quarantined")] == [7, 2, 3, 2]
+
+
+def test_who_users_are_as_of_the_day(tmp_path: Path) -> None:
+    config = config_at(tmp_path)
+    path = tmp_path / "raw" / "users" / "u.csv"
+    path.parent.mkdir()
+    path.write_text(
+        "user_id,segment,country,age,updated_at\nu,old,DE,40,2026-03-01\nu,new,FR,,2026-03-09\nu,later,IT,1,2026-03-12\n"
+    )
+    (row,) = made(config).read("std_users", date(2026, 3, 10)).to_pylist()
+    assert (row["segment"], row["attributes"]) == ("new", ["country=FR"])
+
+
+def test_what_a_whole_catalogue_no_longer_has_is_removed(tmp_path: Path) -> None:
+    config = config_at(tmp_path)
+    (tmp_path / "raw" / "items" / "a.jsonl").unlink()
+    log(tmp_path, "e.csv", "u,x,view,,2026-03-10T02:00:00Z")
+    for day, ids in ((9, "xyz"), (10, "xz"), (11, "y")):
+        rows = [{"item_id": i, "title": i, "status": "Active"} for i in ids]
+        write_jsonl(tmp_path / "raw" / "items" / f"2026-03-{day:02d}.jsonl", rows)
+
+    def statuses(mode: str) -> dict[str, str]:
+        chosen = config.model_copy(update={"items": ItemsSource(path="items", mode=mode)})
+        lake = Lake(tmp_path / mode)
+        list(standardize(chosen, lake, date(2026, 3, 10)))
+        table = lake.read("std_items", date(2026, 3, 10))
+        return dict(zip(table["item_id"].to_pylist(), table["status"].to_pylist(), strict=True))
+
+    assert statuses("changes") == {"x": "active", "y": "active", "z": "active"}
+    assert statuses("snapshot") == {"x": "active", "y": "removed", "z": "active"}
