@@ -21,8 +21,8 @@ from pipelines.verify import verify
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code."""
     args = _parser().parse_args(argv)
-    if args.command == "init":
-        return _init(args)
+    if args.command in ("init", "import"):
+        return {"init": _init, "import": _import}[args.command](args)
     try:
         path = Path(args.config).resolve() if args.config else config_path()
         config = load_config(path)
@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--deep", action="store_true", help="also hash every raw file that was read before")
         if name == "ui":
             sub.add_argument("--port", type=int, default=3000)
+    text = "write a raw folder and its configuration from a public data set, as published"
+    imports = commands.add_parser("import", help=text, description=text)
+    imports.add_argument("name", help="data set; without a match all are listed")
+    imports.add_argument("source", help="folder of the published files")
+    imports.add_argument("raw", help="raw folder to write")
     init = commands.add_parser("init", help="write a commented configuration for a folder of raw data")
     init.add_argument("folder", help="the raw data: a folder or an fsspec URI")
     init.add_argument("--out", default="nightloom.toml", help="file to write (default: nightloom.toml here)")
@@ -106,6 +111,23 @@ def _init(args: argparse.Namespace) -> int:
     out.write_text(text)
     print(text)
     print(f"wrote {out}; next: nightloom check --config {out}", file=sys.stderr)
+    return 0
+
+
+def _import(args: argparse.Namespace) -> int:
+    """Import a data set and say what was written; exit code 2 where it cannot be read."""
+    from pipelines.raw.importers.base import DataSetError
+    from pipelines.raw.importers.registry import IMPORTERS, import_set
+
+    try:
+        config, rows = import_set(args.name, Path(args.source), Path(args.raw))
+    except DataSetError as e:
+        print(e, file=sys.stderr)
+        known = IMPORTERS.values() if args.name not in IMPORTERS else [IMPORTERS[args.name]]
+        print("\n".join(f"  {i.name:14s} {i.what}: {i.files}" for i in known), file=sys.stderr)
+        return 2
+    print("\n".join(f"{kind}: {n:,} rows" for kind, n in rows.items()))
+    print(f"wrote {config}; next: nightloom check --config {config}")
     return 0
 
 
