@@ -25,9 +25,10 @@ def print_survey(found: Survey, console: Console) -> None:
     if found.unread:
         shown = ", ".join(found.unread[:5]) + (", ..." if len(found.unread) > 5 else "")
         console.print(f"[yellow]{len(found.unread)} files that nothing reads:[/] {escape(shown)}")
-    work = ", ".join(f"{n:,} {m}" for m, n in found.to_encode.items() if n) or "nothing"
-    time = f"about {max(1, round(found.minutes))} minutes on two cores without a GPU, {found.disk_mb:,.0f} MB on disk"
-    console.print(f"a first night encodes {work}: {time}; a later one what is new")
+    work = ", ".join(f"{n:,} {m}" for m, n in found.to_encode.items() if n)
+    time = f", about {max(1, round(found.minutes))} min on two cores without a GPU" if work else ""
+    disk = f"{max(1, round(found.disk_mb)):,} MB on disk"
+    console.print(f"a first night encodes {work or 'nothing'}{time}; {disk}; a later one what is new")
     for problem in found.problems:
         console.print(f"[red]problem:[/] {escape(problem)}")
     console.print("[green]a night would run[/]" if not found.problems else f"[red]{len(found.problems)} problem(s)[/]")

@@ -64,7 +64,8 @@ def steps(config: Config) -> list[Step]:
     found += [Step(f"embed_{m}", _stage("embed", m, reports=True), (f"emb_{m}",), on_device=True) for m in every]
     if config.augment.views:
         found.append(Step("augment", _stage("augment", reports=True), _of_stage("augment"), on_device=True))
-    found += [_step("align", on_device=True), _step("fuse", on_device=True)]
+    if config.encoders:
+        found += [_step("align", on_device=True), _step("fuse", on_device=True)]
     if config.recommend.search_days:
         found.append(_step("search"))
     found.append(Step("train", _stage("train"), tuple(f"model_{n}" for n in config.recommend.models)))

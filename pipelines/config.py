@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.dataclasses import dataclass
 
 from encoders.augment import OPS
-from encoders.modalities import KINDS, MODALITIES, Modality
+from encoders.modalities import KINDS, Modality
 from encoders.settings import STRICT, VECTOR_FILES, AlignerSettings, FinetuneSettings, ModelChoice
 from pipelines.raw.places import RawPlace
 from pipelines.recommenders.registry import RECOMMENDERS, known_recommender, singles
@@ -262,9 +262,22 @@ class Config(Settings):
             raise ValueError(f"timezone '{self.timezone}' is not an IANA name such as Europe/Paris") from e
         if self.end_date and self.end_date < self.start_date:
             raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}")
-        if not self.encoders:
-            raise ValueError(f"encoders is empty; name a model for at least one of {', '.join(MODALITIES)}")
+        lost = [m for m in self.recommend.models if RECOMMENDERS[m].on_content]
+        if not self.encoders and (lost or self.augment.views or self.finetune.enabled):
+            what = ", ".join([*lost, *(["augment"] if self.augment.views else []), *(["finetune"] if self.finetune.enabled else [])])  # noqa: E501 # fmt: skip
+            raise ValueError(f"encoders is empty, so there is no content for {what}; leave them out or name an encoder")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_content(cls, values: Any) -> Any:
+        """With ``encoders = {}`` the default recommenders are those that need no content."""
+        if isinstance(values, dict) and values.get("encoders") == {}:
+            recommend = values.get("recommend", {})
+            if isinstance(recommend, dict) and "models" not in recommend:
+                models = [n for n, e in RECOMMENDERS.items() if not e.on_content]
+                return values | {"recommend": recommend | {"models": models}}
+        return values
 
     @property
     def raw_place(self) -> RawPlace:

@@ -103,6 +103,8 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     for name, ids in (("users", data.users), ("items", data.items)):
         write_parquet(pa.table({"id": pa.array(ids, pa.string())}), folder / f"{name}.parquet")
     np.save(folder / "space.npy", centred(inputs.fused))
+    if not night.modalities:
+        return len(data.users), len(data.items)
     columns = [f"{c}_{m}" for m in MODALITIES for c in ("has", "vector", "attention")]
     table = night.lake.read("feat_items", night.day, columns)
     for m in MODALITIES:

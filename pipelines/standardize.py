@@ -28,6 +28,7 @@ from pipelines.raw.versions import (
     Found,
     controls_table,
     current,
+    items_of_events,
     items_table,
     known_rows,
     references_of,
@@ -63,6 +64,8 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     items = current("items", known_rows("items", pieces["items"], day, account), account)
     if config.items.mode == "snapshot":
         items = without_gone(items, pieces["items"], day)
+    if not pieces["items"] and not config.encoders:
+        items = items_of_events(lake, day)
     users = current("users", known_rows("users", pieces["users"], day, account), account)
     wishes = controls_table(known_rows("controls", pieces["controls"], day, account), account)
     uploaded = uploads(known_rows("user_content", pieces["user_content"], day, account), account)

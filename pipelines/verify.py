@@ -29,7 +29,8 @@ def verify(config: Config, source: str = "configuration") -> None:
     problems = []
     try:
         fs, root = fsspec.core.url_to_fs(config.paths.raw)
-        missing = [p for p in (config.interactions.path, config.items.path) if not fs.exists(f"{root}/{p}")]
+        needed = [config.interactions.path, *([config.items.path] if config.encoders else [])]
+        missing = [p for p in needed if not fs.glob(f"{root}/{p}") and not fs.exists(f"{root}/{p}")]
         problems += [
             f"paths.raw: no '{p}' in {config.paths.raw}; put the raw files there (`make demo` makes the demo's)"
             for p in missing

@@ -51,9 +51,13 @@ def _nothing(users: int, like: np.ndarray) -> np.ndarray:
 def feature_vectors(night: Night, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Unified vectors of ``data.items`` and ``data.users`` from the night's tables; zero rows for absent users.
 
+    A night without content has no space: all vectors are zero.
+
     Raises:
         StorageError: the tables were made from other events.
     """
+    if not night.modalities:
+        return np.zeros((len(data.items), 1), np.float32), np.zeros((len(data.users), 1), np.float32)
     fused = vectors_to_numpy(night.lake.read("feat_items", night.day, ["vector"])["vector"])
     table = night.lake.read("feat_users", night.day, ["user_id", "vector"])
     stored = vectors_to_numpy(table["vector"], fused.shape[1])
@@ -78,14 +82,17 @@ def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filt
     """
     days = data.validation_days()
     past = data.before(days)
-    weights = (night.lake.folder("model_aligner", night.day) / "aligner.safetensors").read_bytes()
-    aligner = load_aligner(weights, load_card(night.lake, "aligner", night.day))
     positives, histories = past.positives(), past.histories()
+    users = now.user_vectors
+    if night.modalities:
+        weights = (night.lake.folder("model_aligner", night.day) / "aligner.safetensors").read_bytes()
+        aligner = load_aligner(weights, load_card(night.lake, "aligner", night.day))
+        users = fuse_users(aligner, now.fused, histories, Uploads.none(len(data.users)), history, now.device)
     before = replace(
         now,
         positives=positives,
         uploads={},
-        user_vectors=fuse_users(aligner, now.fused, histories, Uploads.none(len(data.users)), history, now.device),
+        user_vectors=users,
         has_signal=np.diff(positives.indptr) > 0,
         histories=histories,
     )

@@ -4,6 +4,7 @@ Belongs here: finding files, staying inside. Does not: reading their rows (``fil
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
@@ -104,13 +105,25 @@ class RawStore:
 
             fs, path = fsspec.core.url_to_fs(reference)
             return fs, path
+        for written in _spellings(reference):
+            found = self._below_root(written)
+            if self.fs.exists(found):
+                return self.fs, found
+        return self.fs, self._below_root(reference)
+
+    def _below_root(self, reference: str) -> str:
+        """Path of a reference below the root.
+
+        Raises:
+            RawError: it leaves the root.
+        """
         parts = reference.replace("\\", "/").split("/")
         if reference.startswith("/") or ".." in parts or "\0" in reference or ":" in parts[0]:
             raise RawError("path_escapes_root", f"'{reference[:200]}' is not a path below the raw folder")
         full = f"{self.root}/{reference}"
         if self.is_local and not Path(full).resolve().is_relative_to(Path(self.root).resolve()):
             raise RawError("path_escapes_root", f"'{reference[:200]}' is a link out of the raw folder")
-        return self.fs, full
+        return full
 
     def open(self, name: str) -> IO[bytes]:
         """Open a file of the root for reading.
@@ -130,6 +143,13 @@ def file_day(name: str) -> date | None:
         except ValueError:
             continue
     return None
+
+
+def _spellings(reference: str) -> list[str]:
+    """How the name of a file may be written on disk: as it is, then with slashes, without %20, composed, decomposed."""
+    plain = [reference, reference.replace("\\", "/"), unquote(reference), unquote(reference.replace("\\", "/"))]
+    forms = [unicodedata.normalize(form, name) for name in plain for form in ("NFC", "NFD")]
+    return list(dict.fromkeys([*plain, *forms]))
 
 
 def embedded_path(folder: Path, reference: str) -> Path:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from encoders.modalities import FILES, KINDS, MODALITIES
 from pipelines.engine.database import database
 from pipelines.lake.schemas import STRINGS
+from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.raw.account import Account
 from pipelines.raw.known import Piece
@@ -83,6 +84,24 @@ def without_gone(items: pa.Table, pieces: list[Piece], day: date) -> pa.Table:
     now = pa.array([p.source for p in pieces if p.file_day == latest], pa.string())
     status = pc.if_else(pc.is_in(items["source"], value_set=now), items["status"], REMOVED)
     return items.set_column(items.column_names.index("status"), "status", status)
+
+
+def items_of_events(lake: Lake, day: date) -> pa.Table:
+    """The items that events up to the day name, in order of id, for a house without a catalogue."""
+    schema = schema_of("items").append(pa.field("source", pa.string())).append(pa.field("_when", pa.date32()))
+    empty = pa.table({"item_id": pa.array([], pa.string()), "source": pa.array([], pa.string())})
+    parts = lake.scan("std_interactions", lake.days("std_interactions", day), ["item_id", "source"])
+    first = [p.group_by("item_id").aggregate([("source", "min")]).rename_columns(["item_id", "source"]) for p in parts]
+    found = pa.concat_tables([empty, *(t.cast(empty.schema) for t in first)])
+    found = found.group_by("item_id").aggregate([("source", "min")]).sort_by("item_id")
+    own = {
+        "item_id": found["item_id"],
+        "source": found["source_min"],
+        "_when": pa.repeat(pa.scalar(date.min), len(found)),
+    }
+    lists = pa.array([[]] * len(found), STRINGS)
+    columns = {f.name: own.get(f.name, lists if f.type == STRINGS else pa.nulls(len(found), f.type)) for f in schema}
+    return pa.table(columns).cast(schema)
 
 
 def references_of(items: pa.Table) -> pa.Table:

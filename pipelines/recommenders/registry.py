@@ -26,12 +26,14 @@ class Entry:
         text: what it is, in a sentence.
         home: ``module:class``. The class's ``__init__`` has the default settings, their types and bounds.
         blends: whether it combines all others and is fitted after them.
+        on_content: whether it is nothing without vectors of content.
     """
 
     name: str
     text: str
     home: str
     blends: bool = False
+    on_content: bool = False
 
     def load(self) -> "type[Recommender]":
         """The class."""
@@ -59,17 +61,24 @@ RECOMMENDERS: dict[str, Entry] = {
             "A small graph network trained with a softmax over the whole catalogue.",
             f"{_HERE}.lightgcn:LightGCN",
         ),
-        Entry("content", "Cosine of raw modality vectors to the history and uploads.", f"{_HERE}.content:Content"),
+        Entry(
+            "content",
+            "Cosine of raw modality vectors to the history and uploads.",
+            f"{_HERE}.content:Content",
+            on_content=True,
+        ),
         Entry(
             "multimodal",
             "Dot product in the unified space plus a graph of items alike in it.",
             f"{_HERE}.content:Multimodal",
+            on_content=True,
         ),
         Entry("sequential", "What is liked after what, and how recently.", f"{_HERE}.sequential:Sequential"),
         Entry(
             "transfer",
             "What users would do with items that nobody has liked yet, learned by hiding liked items.",
             f"{_HERE}.blend.transfer:Transfer",
+            on_content=True,
         ),
         Entry(
             "hybrid",

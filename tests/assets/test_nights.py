@@ -386,3 +386,29 @@ def test_real_users_items_and_posters(tmp_path: Path, tiny_models: dict[str, Pat
     card = json.loads((lake.folder("model_hybrid", date(1998, 4, 21)) / "card.json").read_text())
     found = card["validation"]["warm"]["ndcg"]
     assert found.pop("blend") > max(found.values()), "the blend beats every part on real users"
+
+
+def test_a_shop_with_interactions_only_runs_all_that_needs_no_content(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    rows = [f"u{n % 9},i{(n * n) % 13},rating,{1 + n % 5},2026-03-0{1 + n % 3}T{n % 24:02d}:00:00Z" for n in range(200)]
+    (tmp_path / "raw" / "log.csv").write_text("user_id,item_id,event,value,event_at\n" + "\n".join(rows) + "\n")
+    config = tmp_path / "c.toml"
+    config.write_text(
+        "start_date = 2026-03-01\nencoders = {}\n[paths]\nraw = 'raw'\ndata = 'data'\n"
+        "[interactions]\npath = 'log.csv'\n[recommend]\nk = 3\n"
+    )
+    assert main(["backfill", "--config", str(config), "--from", "2026-03-02", "--to", "2026-03-03"]) == 0
+    lake = lake_at(config)
+    served = lake.read("recommendations", date(2026, 3, 3)).to_pylist()
+    assert {r["model"] for r in served} == {"hybrid"}
+    assert {r["reason_modality"] for r in served} == {None}
+    judged = {r["model"] for r in lake.read("eval_offline", date(2026, 3, 3)).to_pylist()}
+    assert judged == {
+        "popularity", "user_cf", "item_cf", "ease", "als", "graph", "lightgcn", "sequential", "hybrid",
+    }  # fmt: skip
+    assert not [t for t in ("feat_items", "emb_text", "model_aligner") if lake.days(t)]
+    shown = capsys.readouterr().out
+    assert "night 2026-03-03" in shown
+    assert "NDCG@" in shown

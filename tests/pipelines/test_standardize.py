@@ -219,3 +219,20 @@ def test_what_is_wrong_with_the_file_of_a_day_is_reported_on_its_night_alone(tmp
         assert lake.read("quarantine", date(2026, 3, day))["source"].to_pylist() == [
             f"interactions/2026-03-{day:02d}.csv"
         ]
+
+
+def test_a_house_without_a_catalogue_knows_the_items_of_its_events(tmp_path: Path) -> None:
+    config = config_at(tmp_path).model_copy(update={"encoders": {}})
+    (tmp_path / "raw" / "items" / "a.jsonl").unlink()
+    log(
+        tmp_path,
+        "a.csv",
+        "u,y,view,,2026-03-09T01:00:00Z",
+        "u,x,view,,2026-03-10T01:00:00Z",
+        "v,z,view,,2026-03-11T01:00:00Z",
+    )
+    items = made(config).read("std_items", date(2026, 3, 10)).to_pylist()
+    assert [(i["item_id"], i["text"], i["source"]) for i in items] == [
+        ("x", None, "interactions/a.csv"),
+        ("y", None, "interactions/a.csv"),
+    ], "z is of tomorrow"

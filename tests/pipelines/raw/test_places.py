@@ -85,3 +85,37 @@ def test_an_allowed_folder_is_read_and_its_neighbours_are_not(tmp_path: Path) ->
             store.locate(f"file://{wrong}")
     with pytest.raises(RawError, match="uri_not_allowed"):
         RawStore(str(tmp_path / "raw")).locate(f"file://{tmp_path}/allowed/in.txt")
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "written"),
+    [
+        ("covers/a b.jpg", "covers/a%20b.jpg"),
+        ("covers/a.jpg", "covers\\a.jpg"),
+        ("covers/cafe\u0301.jpg", "covers/caf\u00e9.jpg"),
+        ("covers/caf\u00e9.jpg", "covers/cafe\u0301.jpg"),
+        ("covers/100%25.jpg", "covers/100%25.jpg"),
+        ("covers/caf\u00e9 1.jpg", "covers\\cafe\u0301%201.jpg"),
+    ],
+)
+def test_a_reference_is_found_however_its_name_is_written(tmp_path: Path, on_disk: str, written: str) -> None:
+    path = tmp_path / on_disk
+    path.parent.mkdir()
+    path.write_text("x")
+    fs, found = RawStore(str(tmp_path)).locate(written)
+    assert fs.cat_file(found) == b"x"
+
+
+def test_a_name_is_first_what_it_is_on_disk(tmp_path: Path) -> None:
+    for name in ("a%20b.jpg", "a b.jpg"):
+        (tmp_path / name).write_text(name)
+    fs, found = RawStore(str(tmp_path)).locate("a%20b.jpg")
+    assert fs.cat_file(found) == b"a%20b.jpg"
+
+
+@pytest.mark.parametrize("reference", ["%2e%2e/secret", "..\\secret", "a\\..\\..\\secret", "%2Fetc/passwd"])
+def test_another_spelling_leads_nowhere_else(tmp_path: Path, reference: str) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "secret").write_text("x")
+    with pytest.raises(RawError, match="path_escapes_root"):
+        RawStore(str(tmp_path / "raw")).locate(reference)
