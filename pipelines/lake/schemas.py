@@ -64,6 +64,7 @@ class Table:
         group: of assets.
         parents: nearest assets that it is made from. ``*`` stands for any ending, ``group:`` for a whole group,
             ``@yesterday`` for the partition of the day before; those that a configuration does without do not count.
+        plain: columns that are written without a dictionary, because few values repeat within a group of rows.
         by_step: several steps of a night write it, each a part of its own (``date=.../step=...``).
     """
 
@@ -75,6 +76,7 @@ class Table:
     group: str = ""
     parents: tuple[str, ...] = ()
     by_step: bool = False
+    plain: tuple[str, ...] = ()
 
     def schema(self, dims: Mapping[str, int]) -> pa.Schema:
         """Arrow schema with the key and descriptions in its metadata, and the length of vectors where it is known."""

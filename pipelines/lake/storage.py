@@ -296,7 +296,10 @@ def write_parts(table: Table, folder: Path, data: pa.Table | Iterable[pa.Table])
             if writer is None or rows % PART_ROWS == 0:
                 open_files.close()
                 path = folder / f".part-{rows // PART_ROWS:05d}"
-                writer = open_files.enter_context(pq.ParquetWriter(path, group.schema, **PARQUET))
+                worth_it = [c.name for c in table.columns if c.name not in table.plain]
+                writer = open_files.enter_context(
+                    pq.ParquetWriter(path, group.schema, use_dictionary=worth_it if table.plain else True, **PARQUET)
+                )
             writer.write_table(group, row_group_size=max(1, group.num_rows))
             rows += group.num_rows
     written = sorted(folder.glob(".part-*"))

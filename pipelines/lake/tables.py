@@ -86,6 +86,7 @@ TABLES: dict[str, Table] = {
                 _c("source", pa.string(), "raw file, relative to the raw folder"),
             ),
             stage="standardize", group="data", parents=("raw_interactions",),
+            plain=("user_id", "item_id", "value", "event_at"),
         ),
         Table(
             "std_items", "The catalogue as known at the end of the day.", ("item_id",),

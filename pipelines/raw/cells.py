@@ -118,14 +118,25 @@ def _plain(value: Any) -> str | None:
 def clean(text: pa.Array) -> pa.Array:
     """NFC, without control characters and outer white space; empty becomes null."""
     bytes_of = _bytes(text)
-    if (bytes_of >= 0x80).any():
+    low, high = (int(bytes_of.min()), int(bytes_of.max())) if len(bytes_of) else (0x21, 0x21)
+    if low > 0x20 and high < 0x7F:  # no blank, no control character, nothing beyond ASCII
+        empty = pc.equal(text, "")
+        return pc.if_else(empty, pa.scalar(None, pa.string()), text) if pc.any(empty).as_py() else text
+    if high >= 0x80:
         # unicodedata, because pyarrow 25's utf8_normalize leaves e + combining accent as it is
         rows = [c if c is None or c.isascii() else unicodedata.normalize("NFC", c) for c in text.to_pylist()]
         text = pa.array(rows, pa.string())
-    if ((bytes_of < 0x20) | (bytes_of == 0x7F)).any():
+    if low < 0x20 or (bytes_of == 0x7F).any():
         text = pc.replace_substring_regex(text, pattern=CONTROL, replacement=" ")
     text = pc.utf8_trim_whitespace(text)
     return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def lengths(text: pa.Array) -> np.ndarray:
+    """Bytes of each text, int32; 0 for null."""
+    if not len(text):
+        return np.zeros(0, np.int32)
+    return np.diff(np.frombuffer(text.buffers()[1], np.int32)[text.offset : text.offset + len(text) + 1])
 
 
 def _bytes(text: pa.Array) -> np.ndarray:

@@ -16,7 +16,7 @@ from encoders.modalities import FILES
 from pipelines.config import Source
 from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
-from pipelines.raw.cells import Cells, cast_texts, flat, lists, numbers, texts
+from pipelines.raw.cells import Cells, cast_texts, flat, lengths, lists, numbers, texts
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
 from pipelines.raw.event_names import WISHES, canonical, wished
@@ -125,12 +125,8 @@ class _Typing:
         if name in self.source.defaults:
             found = pc.if_else(pc.and_(pc.is_null(found), pc.invert(structured)), self.source.defaults[name], found)
         limit = MAX_ID if name.endswith("_id") or name == "event" else MAX_TEXT
-        long = pc.fill_null(pc.greater(pc.utf8_length(found), limit), False)
-        if limit == MAX_TEXT and pc.any(long).as_py():
-            self._note(name, "too_long", long, found)
-            found = pc.utf8_slice_codeunits(found, 0, MAX_TEXT)
-        else:
-            self._reject(long, "too_long", f"{name}: more than {limit} characters")
+        if lengths(found).max(initial=0) > limit:  # bytes; few texts have so many
+            found = self._shortened(name, found, limit)
         if name == "user_id":
             detail = f"user_id '{EVERYONE}' is reserved for the list of users who have none"
             self._reject(pc.fill_null(pc.equal(found, EVERYONE), False), "reserved_user_id", detail)
@@ -139,6 +135,16 @@ class _Typing:
             found = wished(found)
             self._reject(pc.is_null(found), "unknown_wish", f"wish: expected {', '.join(WISHES)}", cells)
         return canonical(found) if name == "event" else pc.utf8_lower(found) if name == "status" else found
+
+    def _shortened(self, name: str, found: pa.Array, limit: int) -> pa.Array:
+        """A text that is too long is cut, with a note; an id that is costs its row."""
+        long = pc.fill_null(pc.greater(pc.utf8_length(found), limit), False)
+        if limit != MAX_TEXT:
+            self._reject(long, "too_long", f"{name}: more than {limit} characters")
+        elif pc.any(long).as_py():
+            self._note(name, "too_long", long, pc.utf8_slice_codeunits(found, 0, 100))
+            return pc.utf8_slice_codeunits(found, 0, MAX_TEXT)
+        return found
 
     def ruled(self, column: str, rule: str) -> pa.Array:
         """A column that a rule makes from others: ``covers/{item_id}.jpg``; empty where one of them is."""
