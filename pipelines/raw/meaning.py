@@ -61,6 +61,9 @@ NAMES: dict[str, tuple[str, ...]] = {
     "images": ("images", "image", "imageurl", "imageurls", "cover", "poster", "picture", "photo", "thumbnail", "img"),
     "audios": ("audios", "audio", "preview", "sound", "previewurl", "audiourl"),
     "videos": ("videos", "video", "clip", "trailer", "videourl"),
+    "segment": ("segment", "tier", "plan", "group", "cohort"),
+    "category": ("category", "categories", "genre"),
+    "wish": ("wish", "control", "preference"),
     "text": ("text", "reviewtext", "review", "comment", "body", "content"),
     "image": ("image", "photo", "picture"),
     "audio": ("audio", "sound"),
@@ -73,7 +76,10 @@ OF_KIND = {
         "images", "audios", "videos",
     ),
     "user_content": ("user_id", "item_id", "text", "image", "audio", "video", "created_at"),
+    "users": ("user_id", "segment", "created_at", "updated_at"),
+    "controls": ("user_id", "item_id", "category", "wish", "created_at"),
 }  # fmt: skip
+TIMED = ("user_content", "controls")  # whose time may have any name that a time of events has
 CONTENT = ("title", "description", "categories", "tags", "images", "audios", "videos")
 
 
@@ -148,7 +154,7 @@ def guesses_of(kind: str, group: Group, answers: Answers) -> list[Guess]:
             found.append(Guess(column, said, "as you said"))
             taken.add(said)
             continue
-        names = NAMES["event_at"] if kind == "user_content" and column == "created_at" else NAMES[column]
+        names = NAMES["event_at"] if kind in TIMED and column == "created_at" else NAMES[column]
         ranked = sorted((names.index(_plain(c)), c) for c in group.columns if _plain(c) in names and c not in taken)
         for _, theirs in ranked:
             why = _fits(column, group, theirs)
@@ -300,4 +306,10 @@ def merit_of(kind: str, group: Group, found: set[str], said: bool) -> float:
             * ("item_id" in found and "user_id" not in _all_roles(group))
             * (content > 0 or said)
         )
+    if kind == "users":
+        people = [str(v) for v in group.values(next(iter(group.columns)))]
+        others = {_plain(c) for c in group.columns} & {n for n in NAMES["item_id"] if n != "id"}
+        return float("user_id" in found and not others and len(set(people)) == len(people) > 0) or float(said)
+    if kind == "controls":
+        return float({"user_id", "wish", "created_at"} <= found) or float(said)
     return float({"user_id", "text", "created_at"} <= found and "item_id" in found) or float(said)

@@ -25,6 +25,7 @@ def shop(root: Path, items: int = 5) -> Path:
     (raw / "covers").mkdir()
     for n in range(5):
         (raw / "covers" / f"i{n}.jpg").write_bytes(b"\xff\xd8 picture")
+    (raw / "people.csv").write_text("uid,age,tier\n" + "".join(f"u{n},{20 + n},gold\n" for n in range(7)))
     (raw / "notes.md").write_text("remember\n")
     return raw
 
@@ -40,6 +41,7 @@ def test_from_a_folder_to_a_configuration_that_check_accepts(
         "user_id": "Kunde", "item_id": "Artikel", "event": "event", "event_at": "Zeit", "value": "Betrag",
     }  # fmt: skip
     assert dict(config.items.columns) == {"item_id": "sku", "title": "name", "images": "covers/{item_id}.jpg"}
+    assert (config.users.path, dict(config.users.columns)) == ("people.csv", {"user_id": "uid", "segment": "tier"})
     text = out.read_text()
     assert 'path = "sales"' in text
     assert "100% are times, such as 01.03.2026 14:00" in text, "the evidence is said"
