@@ -24,7 +24,7 @@ MAX_ROW_GROUP_BYTES = 1 << 30
 MAX_DECODED_BYTES = 1 << 30  # of one file, or a thousand times its size: a small one can repeat a large value for ever
 MAX_RATIO = 1_000
 BATCH_BYTES = 64 << 20
-BATCH_ROWS = 1 << 16
+BATCH_ROWS = 1 << 17
 
 
 def read_columnar(f: IO[bytes] | Unpacked, size: int, shape: Shape, lists: set[str]) -> Iterator[Rows]:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipelines.engine.database import database
 from pipelines.lake.schemas import TIMESTAMP
-from pipelines.raw.cells import Cells, cast_texts, clean, flat, is_text
+from pipelines.raw.cells import Cells, cast_texts, clean, flat, is_text, lengths
 
 EXACT, DATE_ONLY, TWICE = 0, 1, 2  # how well a time is known: to the moment, to the day, one of two
 SECOND = 1_000_000
@@ -150,6 +150,23 @@ def _origin(rule: TimeRule) -> int:
 
 
 def _iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
+    return _plain_iso(text, timezone) or _any_iso(text, timezone)
+
+
+def _plain_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray] | None:
+    """Arrow's own reading, several times as fast, of texts that all have a zone or all have none; else None."""
+    try:
+        return _before(text.cast(TIMESTAMP)), np.zeros(len(text), np.int8)
+    except pa.ArrowInvalid:
+        pass
+    try:
+        local, twice = _local(text.cast(pa.timestamp("us")), timezone)
+    except pa.ArrowInvalid:
+        return None
+    return _before(local), np.where(lengths(text) <= 10, DATE_ONLY, twice).astype(np.int8)
+
+
+def _any_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
     basic = pc.fill_null(pc.match_substring_regex(text, BASIC), False)
     if pc.any(basic).as_py():  # 20260301T143052Z
         text = pc.if_else(basic, pc.replace_substring_regex(text, BASIC, r"\1-\2-\3T\4:\5:\6"), text)
