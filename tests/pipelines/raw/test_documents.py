@@ -1,0 +1,100 @@
+"""JSON: odd lines alone, values over lines, lists as rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipelines.raw import documents
+from tests.raw import piece, read
+
+GOOD = {"user_id": "u", "item_id": "i", "event": "view", "event_at": 1772323200}
+
+
+def test_one_odd_line_in_a_big_block_costs_itself_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "BATCH", 10)
+    rows = [json.dumps(GOOD | {"user_id": f"u{n}"}) for n in range(100)]
+    rows[30], rows[60] = '{"user_id": "torn', json.dumps(GOOD) + json.dumps(GOOD | {"item_id": "j"})
+    found, rejects = read(tmp_path, "a.jsonl", "\n".join(rows) + "\n", columns={})
+    assert [(r["position"], r["reason"]) for r in rejects] == [(31, "bad_json")]
+    assert len(found) == 100
+    assert sorted((r["_position"], r["item_id"]) for r in found if r["_position"] == 61) == [(61, "i"), (61, "j")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7.0, "7"), (7.5, "7.5"), (12345678901234567890123, "12345678901234567890123"), (True, "true"), ("v7.0", "v7.0"),
+        ("[not a list]", "[not a list]"), ('{"x"}', '{"x"}'), ("a\\u0000b", "a\\u0000b"), (" x ", "x"), (None, None),
+    ],
+)  # fmt: skip
+def test_values_of_ids(tmp_path: Path, value: object, text: str | None) -> None:
+    rows, rejects = read(tmp_path, "a.jsonl", json.dumps(GOOD | {"item_id": value}) + "\n", columns={})
+    if text is None:
+        assert [r["reason"] for r in rejects] == ["missing_item_id"]
+    else:
+        assert [r["item_id"] for r in rows] == [text]
+
+
+@pytest.mark.parametrize("value", [["i"], {"a": 1}, []])
+def test_structures_are_no_ids(tmp_path: Path, value: object) -> None:
+    rows, rejects = read(tmp_path, "a.jsonl", json.dumps(GOOD | {"item_id": value}) + "\n", columns={})
+    assert (rows, [r["reason"] for r in rejects]) == ([], ["bad_type"])
+
+
+def test_keys_with_points_and_quotes(tmp_path: Path) -> None:
+    row = {'user.id"': "u", "a b": {"c.d": ["x", "i"]}, "event": "view", "event_at": 1772323200}
+    columns = {"user_id": 'user.id"', "item_id": "a b.c.d[1]"}
+    rows, rejects = read(tmp_path, "a.jsonl", json.dumps(row) + "\n", columns=columns)
+    assert rejects or [(r["user_id"], r["item_id"]) for r in rows] == [("u", "i")]
+
+
+def test_an_array_that_is_torn_gives_what_came_before(tmp_path: Path) -> None:
+    text = json.dumps([GOOD, GOOD | {"user_id": "v"}], indent=1)[:-40]
+    rows, rejects = read(tmp_path, "a.json", text, columns={})
+    assert [r["user_id"] for r in rows] == ["u"]
+    assert [(r["position"], r["reason"]) for r in rejects] == [(2, "bad_json")]
+    assert "is not read" in rejects[0]["detail"]
+
+
+def test_a_big_array_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "CHUNK_BYTES", 50)
+    monkeypatch.setattr("pipelines.raw.lines.BLOCK_BYTES", 64)
+    monkeypatch.setattr(documents, "BATCH", 7)
+    text = json.dumps([GOOD | {"user_id": f"ü{n}"} for n in range(50)], indent=2, ensure_ascii=False)
+    rows, rejects = read(tmp_path, "a.json", text, columns={})
+    assert [(r["_position"], r["user_id"]) for r in rows] == [(n + 1, f"ü{n}") for n in range(50)]
+    assert rejects == []
+
+
+def test_elements_become_rows_beside_what_they_share(tmp_path: Path) -> None:
+    order = {
+        "user_id": "u",
+        "event": "purchase",
+        "event_at": 1772323200,
+        "lines": [{"sku": "a", "paid": 2}, {"sku": "b"}],
+    }
+    columns = {"item_id": "lines[].sku", "value": "lines.paid"}
+    lines = [order, order | {"lines": []}, order | {"lines": None}]
+    text = "".join(json.dumps(o) + "\n" for o in lines)
+    rows, rejects = read(tmp_path, "a.jsonl", text, columns=columns)
+    assert [(r["_position"], r["item_id"], r["value"], r["user_id"]) for r in rows] == [
+        (1, "a", 2, "u"),
+        (1, "b", None, "u"),
+    ]
+    assert [(r["position"], r["reason"]) for r in rejects] == [(2, "empty_list"), (3, "empty_list")]
+
+
+def test_two_lists_cannot_both_make_rows(tmp_path: Path) -> None:
+    row = GOOD | {"a": [{"x": 1}], "b": [{"y": 1}]}
+    _, rejects = read(tmp_path, "a.jsonl", json.dumps(row) + "\n", columns={"item_id": "a[].x", "value": "b[].y"})
+    assert [(r["position"], r["reason"]) for r in rejects] == [(0, "two_lists")]
+
+
+def test_lists_below_paths_are_collected(tmp_path: Path) -> None:
+    row = {"item_id": "1", "title": ["Two", "parts"], "images": [{"large": "a.jpg"}, {"small": "x"}, {"large": "b.jpg"}], "tags": [["a"], "b"]}  # noqa: E501 # fmt: skip
+    rows, rejects, account = piece(
+        tmp_path, "a.jsonl", json.dumps(row) + "\n", "items", columns={"images": "images[].large"}
+    )
+    assert (rows[0]["title"], rows[0]["images"], rows[0]["tags"]) == ("Two\nparts", ["a.jpg", "b.jpg"], ["a", "b"])
+    assert (rejects, account.notes) == ([], [])
