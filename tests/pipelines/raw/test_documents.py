@@ -24,7 +24,8 @@ def test_one_odd_line_in_a_big_block_costs_itself_alone(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (7.0, "7"), (7.5, "7.5"), (12345678901234567890123, "12345678901234567890123"), (True, "true"), ("v7.0", "v7.0"),
+        (7.0, "7"), (7.5, "7.5"), (12345678901234567890123, "12345678901234567890123"), (True, "true"),
+        ("v7.0", "v7.0"),
         ("[not a list]", "[not a list]"), ('{"x"}', '{"x"}'), ("a\\u0000b", "a\\u0000b"), (" x ", "x"), (None, None),
     ],
 )  # fmt: skip

@@ -10,11 +10,19 @@ from pipelines.raw.event_names import SYNONYMS, canonical, meaning_of, wished
 @pytest.mark.parametrize(
     ("written", "ours"),
     [
-        ("View", "view"), ("PURCHASE ", "purchase"), ("addtocart", "cart"), ("Add To Cart", "cart"),
-        ("add-to-cart", "cart"), ("transaction", "purchase"), ("like", "favorite"), ("dislike", "dislike"), ("pageview", "view"),
-        ("book", "book"), ("Scroll Depth", "scroll_depth"),
+        ("View", "view"),
+        ("PURCHASE ", "purchase"),
+        ("addtocart", "cart"),
+        ("Add To Cart", "cart"),
+        ("add-to-cart", "cart"),
+        ("transaction", "purchase"),
+        ("like", "favorite"),
+        ("dislike", "dislike"),
+        ("pageview", "view"),
+        ("book", "book"),
+        ("Scroll Depth", "scroll_depth"),
     ],
-)  # fmt: skip
+)
 def test_events(written: str, ours: str) -> None:
     assert meaning_of(written) == ours
     assert canonical(pa.array([written, None])).to_pylist() == [ours, None]
