@@ -22,7 +22,7 @@ from pipelines.lake.tables import TABLES
 from pipelines.raw.account import Account, events_account, inputs_of, rejects_by_day
 from pipelines.raw.days import account_of, groups_of, make_days
 from pipelines.raw.judge import stop_where_columns_are_missing
-from pipelines.raw.known import Known, Piece
+from pipelines.raw.known import Known, Piece, pieces_of
 from pipelines.raw.media import MediaFile, MediaIndex
 from pipelines.raw.versions import (
     Found,
@@ -54,7 +54,7 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     Raises:
         DataError: a column that the configuration names is in no file, or a new day's file has lost it.
     """
-    pieces = {kind: Known(kind, config).pieces(day) for kind in SOURCES}
+    pieces = pieces_of([Known(kind, config) for kind in SOURCES], day)
     stop_where_columns_are_missing(config, pieces, day)
     yield from _events(config, lake, day, pieces["interactions"], {"config_digest": config.digest(*OF_DAYS)})
     provenance = {"config_digest": config.digest(*SECTIONS)}

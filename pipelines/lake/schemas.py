@@ -94,7 +94,7 @@ class Table:
         )
 
     def conform(self, data: pa.Table) -> pa.Table:
-        """The same rows in this table's columns, types and order.
+        """The same rows in this table's columns and types.
 
         Raises:
             SchemaError: a column is missing, unknown or of another type.
@@ -118,7 +118,23 @@ class Table:
             data = data.select(names).cast(self.schema(dims))
         except (pa.ArrowInvalid, ValueError) as e:
             raise SchemaError(f"{self.name}: {e}") from e
-        return data if in_order(data, self.key)[0] else data.sort_by([(k, "ascending") for k in self.key])
+        return data
+
+    def checked(self, data: pa.Table) -> pa.Table:
+        """The same rows in this table's columns, types and order, when they keep its rules.
+
+        Raises:
+            SchemaError: they do not; listing every broken rule.
+        """
+        data = self.conform(data)
+        order = in_order(data, self.key)
+        if not order[0]:
+            data = data.sort_by([(k, "ascending") for k in self.key])
+            order = in_order(data, self.key)
+        broken = [f"{rule}: {text}" for rule, texts in self.problems(data, order).items() for text in texts]
+        if broken:
+            raise SchemaError(f"{self.name}: " + "; ".join(broken))
+        return data
 
     def after(self, last: Key, piece: pa.Table) -> tuple[Key, list[str]]:
         """Key of the last row so far, and what is wrong where a sorted piece does not come after ``last``."""
@@ -130,8 +146,13 @@ class Table:
         )
         return end, broken
 
-    def problems(self, data: pa.Table) -> dict[str, list[str]]:
-        """Broken rules of a conforming table: rule name -> what was found. Empty lists are kept promises."""
+    def problems(self, data: pa.Table, order: tuple[bool, int] | None = None) -> dict[str, list[str]]:
+        """Broken rules of a conforming table: rule name -> what was found. Empty lists are kept promises.
+
+        Args:
+            data: rows.
+            order: what ``in_order`` says of them, where that is known.
+        """
         found: dict[str, list[str]] = {
             "keys_unique": [],
             "required_present": [],
@@ -139,7 +160,7 @@ class Table:
             "norms_one": [],
         }
         if self.key and data.num_rows:
-            ordered, duplicates = in_order(data, self.key)
+            ordered, duplicates = order or in_order(data, self.key)
             if not ordered:
                 duplicates = data.num_rows - data.group_by(list(self.key)).aggregate([]).num_rows
             if duplicates:
@@ -155,16 +176,6 @@ class Table:
                 if bad:
                     found["numbers_finite"].append(f"{c.name}: {bad} values are NaN or infinite")
         return found
-
-    def validate(self, data: pa.Table) -> None:
-        """Raise when any rule is broken.
-
-        Raises:
-            SchemaError: listing every broken rule.
-        """
-        broken = [f"{rule}: {text}" for rule, texts in self.problems(data).items() for text in texts]
-        if broken:
-            raise SchemaError(f"{self.name}: " + "; ".join(broken))
 
 
 def _check_vectors(name: str, column: pa.ChunkedArray, found: dict[str, list[str]]) -> None:

@@ -323,8 +323,7 @@ def _groups(table: Table, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
     waiting: pa.Table | None = None
     last: Key = ()
     for piece in pieces:
-        conformed = table.conform(piece)
-        table.validate(conformed)
+        conformed = table.checked(piece)
         last, broken = table.after(last, conformed)
         if broken:
             raise SchemaError(f"{table.name}: {broken[0]}")

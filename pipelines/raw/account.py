@@ -82,7 +82,7 @@ class Account:
         table = TABLES["quarantine"]
         schema, own = table.schema({}), list({tuple(r.values()): r for r in self.rows}.values())
         rows = pa.concat_tables([pa.Table.from_pylist(own, schema=schema), *(t.cast(schema) for t in self.tables)])
-        rows = table.conform(rows)
+        rows = rows.select(schema.names).sort_by([(k, "ascending") for k in table.key])
         _, repeated = in_order(rows, table.key)
         return _numbered(rows).cast(schema) if repeated else rows
 

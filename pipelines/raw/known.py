@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipelines.config import Config, Source, digest_of
 from pipelines.lake.folders import scratch
 from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw.lines import ends_of
-from pipelines.raw.pieces import Account, Part, Reader
+from pipelines.raw.pieces import Account, Part, Reader, read_parts
 from pipelines.raw.places import DataError, RawError, RawStore, file_day
 from pipelines.raw.reading import look
 from pipelines.raw.shape import Shape
@@ -114,17 +114,23 @@ class Known:
         return [n for n in found if n not in pictures]
 
     def pieces(self, day: date) -> list[Piece]:
-        """Pieces of all raw files, in order of name and part; what is new is read.
+        """Pieces of all raw files of the kind, see ``pieces_of``."""
+        return pieces_of([self], day)[self.kind]
 
-        Args:
-            day: of the night, for files that are seen for the first time.
-        """
+    def _plan(self, day: date) -> dict[str, dict[str, Any]]:
+        """What is known of each data file, with the parts that it is read in."""
         settings = self._settings()
-        entries = {name: self._entry(name, settings, day) for name in self.names()}
+        return {name: self._entry(name, settings, day) for name in self.names()}
+
+    def _unread(self, plan: dict[str, dict[str, Any]]) -> list[tuple[Reader, Part, Path]]:
         reader = Reader(self.kind, self.config.raw_place, self.source, self.config.timezone)
-        every = [(name, e, p, self.cache / p["key"]) for name, e in entries.items() for p in e["parts"]]
-        reader.read([(_to_read(name, p), folder) for name, _, p, folder in every if not folder.is_dir()], self.config)
-        self._remember(entries)
+        every = [(name, p, self.cache / p["key"]) for name, e in plan.items() for p in e["parts"]]
+        return [(reader, _to_read(name, p), folder) for name, p, folder in every if not folder.is_dir()]
+
+    def _read(self, plan: dict[str, dict[str, Any]]) -> list[Piece]:
+        """Pieces of a plan of which every part has been read; what else was kept is forgotten."""
+        self._remember(plan)
+        every = [(name, e, p, self.cache / p["key"]) for name, e in plan.items() for p in e["parts"]]
         self._forget_all_but({folder for *_, folder in every})
         return [
             Piece(name, p["start"], folder, file_day(name), date.fromisoformat(e["first_seen"]), _account(folder))
@@ -232,6 +238,20 @@ class Known:
         for folder in self.cache.glob("[!.]*"):
             if folder not in needed:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def pieces_of(kinds: Sequence[Known], day: date) -> dict[str, list[Piece]]:
+    """Kind -> pieces of all its raw files, in order of name and part; what is new of all kinds is read at once.
+
+    Args:
+        kinds: of one configuration.
+        day: of the night, for files that are seen for the first time.
+    """
+    plans = {k.kind: k._plan(day) for k in kinds}
+    todo = [part for k in kinds for part in k._unread(plans[k.kind])]
+    if todo:
+        read_parts(todo, kinds[0].config)
+    return {k.kind: k._read(plans[k.kind]) for k in kinds}
 
 
 def source_of(config: Config, kind: str) -> Source:

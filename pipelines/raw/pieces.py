@@ -110,38 +110,36 @@ class Reader:
     source: Source
     timezone: str
 
-    def read(self, parts: list[tuple[Part, Path]], config: Config) -> None:
-        """Write the piece of each part into its folder, through Beam."""
-        if not parts:
-            return
-        log.info("%s: reading %d new parts of raw files", self.kind, len(parts))
 
-        def build(p: beam.Pipeline) -> None:
-            elements = [(part, str(folder)) for part, folder in parts]
-            p | beam.Create(elements, reshuffle=len(parts) > 1) | beam.ParDo(ReadPart(self))
+def read_parts(todo: list[tuple[Reader, Part, Path]], config: Config) -> None:
+    """Write the piece of each part of a raw file into its folder, through Beam."""
+    if not todo:
+        return
+    log.info("reading %d new parts of raw files", len(todo))
 
-        runtime.run(build, config.compute.runner, config.compute.runner_options, f"ingest_{self.kind}")
+    def build(p: beam.Pipeline) -> None:
+        elements = [(reader, part, str(folder)) for reader, part, folder in todo]
+        p | beam.Create(elements, reshuffle=len(todo) > 1) | beam.ParDo(ReadPart())
+
+    runtime.run(build, config.compute.runner, config.compute.runner_options, "ingest")
 
 
 class ReadPart(beam.DoFn):
-    """(part, piece folder) -> the part's file; writes the piece in one step."""
+    """(reader, part, piece folder) -> the part's file; writes the piece in one step."""
 
-    def __init__(self, reader: Reader):
-        self.reader = reader
-
-    def process(self, element: tuple[Part, str]) -> Iterator[str]:
+    def process(self, element: tuple[Reader, Part, str]) -> Iterator[str]:
         """Read one part and publish its piece."""
-        part, target = element[0], Path(element[1])
+        reader, part, target = element[0], element[1], Path(element[2])
         with scratch(target.parent, target.name) as staging:
             piece = staging / "piece"
             piece.mkdir()
-            account = write_piece(self.reader, part, piece)
+            account = write_piece(reader, part, piece)
             fsync_tree(piece)
             if not target.is_dir():  # another worker may have been faster with the same content
                 piece.rename(target)
         beam.metrics.Metrics.counter("ingest", "rows").inc(account.rows)
         beam.metrics.Metrics.counter("ingest", "rejects").inc(account.rejects)
-        log.info("%s: %s, %d rows, %d rejected", self.reader.kind, part.source, account.rows, account.rejects)
+        log.info("%s: %s, %d rows, %d rejected", reader.kind, part.source, account.rows, account.rejects)
         yield part.source
 
 

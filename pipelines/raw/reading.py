@@ -176,7 +176,7 @@ def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
             cells = Cells(pa.repeat(pa.scalar(shape.keys[c], pa.string()), n))
         array = flat(cells.array)
         if is_text(array.type) and source.nulls and n:
-            none = pc.is_in(pc.utf8_trim_whitespace(array), value_set=pa.array(source.nulls, array.type))
+            none = pc.is_in(array, value_set=pa.array(source.nulls, array.type))
             array = pc.if_else(none, pa.scalar(None, array.type), array) if pc.any(none).as_py() else array
         columns[c] = Cells(array, cells.nested)
     if kind == "users" and "attributes" not in shape.columns:
