@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.dataset import dataset
 
 from pipelines.config import Compute
 from pipelines.engine import beam as runtime
@@ -109,7 +110,9 @@ def _sorted_events(group: Group) -> Iterator[pa.Table]:
     first, last = group.days[0], group.days[-1]
     days = ", ".join(f"DATE '{d}'" for d in group.days)
     names = [c.name for c in TABLES["std_interactions"].columns]
-    chosen = f"SELECT {', '.join(names)}, _position, _day, _known FROM read_parquet(?) WHERE _day BETWEEN DATE '{first}' AND DATE '{last}' AND _day IN ({days})"  # noqa: E501, S608
+    is_pattern = any(c in name for name in group.pieces for c in "*?[")  # DuckDB would take such a name for one
+    source = "events" if is_pattern else "read_parquet(?)"
+    chosen = f"SELECT {', '.join(names)}, _position, _day, _known FROM {source} WHERE _day BETWEEN DATE '{first}' AND DATE '{last}' AND _day IN ({days})"  # noqa: E501, S608
     if group.inexact:
         order = "ORDER BY _position, value, session_id, recommendation_id"
         numbered = (
@@ -119,7 +122,10 @@ def _sorted_events(group: Group) -> Iterator[pa.Table]:
         chosen = f"SELECT * EXCLUDE k REPLACE ({moved} AS event_at) FROM ({numbered})"  # noqa: S608
     query = f"{chosen} ORDER BY _day, {', '.join(KEY)}, source, _position, value"
     with database() as con:
-        reader = con.sql(query, params=[list(group.pieces)]).to_arrow_reader(BATCH_ROWS)
+        if is_pattern:
+            con.register("events", dataset(list(group.pieces)))
+        params = None if is_pattern else [list(group.pieces)]
+        reader = con.sql(query, params=params).to_arrow_reader(BATCH_ROWS)
         for batch in reader:
             yield pa.Table.from_batches([batch])
 

@@ -69,12 +69,8 @@ class RawStore:
     def below(self, path: str) -> list[str]:
         """All files at or below ``path`` (a folder, a file or a glob), hidden ones too, relative to the root."""
         full = f"{self.root}/{path}".rstrip("/").removesuffix("/.")
-        if any(c in path for c in "*?["):
-            found = [f for hit in self.fs.glob(full) for f in (self.fs.find(hit) if self.fs.isdir(hit) else [hit])]
-        elif not self.fs.exists(full):
-            return []
-        else:
-            found = self.fs.find(full) if self.fs.isdir(full) else [full]
+        named = [full] if self.fs.exists(full) else self.fs.glob(full) if any(c in path for c in "*?[") else []
+        found = [f for hit in named for f in (self.fs.find(hit) if self.fs.isdir(hit) else [hit])]
         return sorted({str(p)[len(self.root) + 1 :] for p in found})
 
     def stamp(self, name: str) -> tuple[str, ...]:

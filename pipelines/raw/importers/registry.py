@@ -37,6 +37,9 @@ def import_set(name: str, source: Path, raw: Path) -> tuple[Path, dict[str, int]
     """
     if name not in IMPORTERS:
         raise DataSetError(f"no importer '{name}'; there are {', '.join(IMPORTERS)}")
+    for folder in (source.resolve(), raw.resolve()):
+        if any(c in str(folder) for c in "*?["):
+            raise DataSetError(f"no folder with *, ? or [ in its name can be read: {folder}; move it")
     target = Target(raw.resolve())
     target.raw.mkdir(parents=True, exist_ok=True)
     IMPORTERS[name].run(Source(source.resolve()), target)

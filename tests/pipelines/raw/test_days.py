@@ -103,3 +103,9 @@ def test_what_a_worker_leaves_beside_a_day_is_taken_away(tmp_path: Path) -> None
     duplicates, counts = days.account_of(folder)
     assert (duplicates.num_rows, counts, list(folder.iterdir())) == (0, {}, [])
     assert duplicates.schema == days.DUPLICATES
+
+
+def test_folders_may_be_named_like_patterns(tmp_path: Path) -> None:
+    text = "u,i,view,2026-03-02T10:00:00Z\n"
+    found = events_of(tmp_path / "shop [2] *", date(2026, 3, 2), **{"a [x]?": text, "b": text})
+    assert found == ([("02 10:00:00.000000", "a [x]?")], ["b 2 duplicate"])
