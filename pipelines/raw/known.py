@@ -279,10 +279,13 @@ def _account_or_none(folder: Path) -> Account | None:
 
 def _ends(store: RawStore, name: str, size: int) -> str:
     """Digest of the first bytes of a file and of those before ``size``."""
-    with store.open(name) as f:
-        head = f.read(min(ENDS_BYTES, size))
-        f.seek(max(0, size - ENDS_BYTES))
-        tail = f.read(min(ENDS_BYTES, size))
+    try:
+        with store.open(name) as f:
+            head = f.read(min(ENDS_BYTES, size))
+            f.seek(max(0, size - ENDS_BYTES))
+            tail = f.read(min(ENDS_BYTES, size))
+    except RawError:
+        return ""
     return hashlib.sha256(head + tail).hexdigest()
 
 

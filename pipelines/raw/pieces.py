@@ -163,7 +163,8 @@ def write_piece(reader: Reader, part: Part, folder: Path) -> Account:
             account.lost = account.rows + account.rejects or _lines_of(store, part.source)
             writer.forget()
     writer.close()
-    _describe(store, part, account)
+    if account.refused[:1] not in (["path_escapes_root"], ["unreadable_file"]):
+        _describe(store, part, account)
     (folder / "account.json").write_text(json.dumps(asdict(account)))
     return account
 
@@ -182,18 +183,18 @@ def _require(reader: Reader, shape: Shape) -> None:
 
 
 def _lines_of(store: RawStore, name: str) -> int:
-    """Lines of a file that was refused, so that it is known how much is lost; 0 where nothing can be counted."""
+    """Lines of a file that was refused, so that it is known how much is lost; 1 where nothing can be counted."""
     try:
         with opened(store, name) as f:
             head = f.read(1 << 16)
             if b"\0" in head:
-                return 0
+                return 1
             lines = head.count(b"\n")
             while data := f.read(1 << 23):
                 lines += data.count(b"\n")
             return max(1, lines)
     except RawError:
-        return 0
+        return 1
 
 
 def _describe(store: RawStore, part: Part, account: Account) -> None:

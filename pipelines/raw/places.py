@@ -75,8 +75,11 @@ class RawStore:
 
     def stamp(self, name: str) -> tuple[str, ...]:
         """What changes when a file's content does: size, time of change, inode or tag. First is the size in bytes."""
-        fs, full = self.locate(name)
-        info = fs.info(full)
+        try:
+            fs, full = self.locate(name)
+            info = fs.info(full)
+        except (RawError, OSError):  # whoever reads it says why it cannot be
+            return ("0",)
         facts = [info.get(k) for k in ("mtime", "ino", "ETag", "etag", "LastModified", "updated")]
         return (str(info.get("size") or 0), *(str(f) for f in facts if f is not None))
 
@@ -125,10 +128,13 @@ class RawStore:
         """Open a file of the root for reading.
 
         Raises:
-            RawError: it is a link out of the root.
+            RawError: it is a link out of the root, or cannot be opened.
         """
         fs, full = self.locate(name)
-        return fs.open(full, "rb")
+        try:
+            return fs.open(full, "rb")
+        except OSError as e:
+            raise RawError("unreadable_file", f"{type(e).__name__}: {str(e)[:200]}") from e
 
 
 def file_day(name: str) -> date | None:
