@@ -4,11 +4,14 @@ Belongs here: finding files, and the commented TOML. Does not: what a column mea
 (``raw.peek``), judging a configuration that is there (``survey``).
 """
 
+import glob
 import json
 import re
 from collections import Counter
 from collections.abc import Iterable
 from datetime import date
+from fnmatch import fnmatchcase
+from os.path import commonprefix
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,7 +19,7 @@ import pyarrow as pa
 from encoders.modalities import FILES
 from pipelines.lake.tables import REQUIRED
 from pipelines.raw.cells import Cells
-from pipelines.raw.known import PICTURES, SOUNDS, media_files
+from pipelines.raw.known import PICTURES, SOUNDS, copies, media_files
 from pipelines.raw.meaning import (
     OF_KIND,
     Answers,
@@ -76,7 +79,7 @@ def propose(raw: str, data: str, answers: Answers) -> str:
 def _groups(store: RawStore) -> list[Group]:
     """Data files by folder and by columns."""
     every = [n for n in store.below(".") if not any(p.startswith((".", "_")) for p in n.split("/"))]
-    media = set(media_files(every))
+    media = {*media_files(every), *copies(every)}
     folders: dict[str, list[str]] = {}
     for name in every:
         if name not in media:
@@ -103,13 +106,20 @@ def _of_folder(store: RawStore, folder: str, names: list[str]) -> list[Group]:
 
 
 def _path(folder: str, sources: set[str], names: list[str]) -> str:
-    """How a source is named: its folder where that holds nothing else, else the file, else a glob."""
+    """How a source is named: its folder where that holds nothing else, else the file, else the glob that fits best."""
     if folder and len(sources) == len(names):
         return folder
     if len(sources) == 1:
         return next(iter(sources))
-    start = re.sub(r"\d.*", "", sorted(sources)[0].rsplit("/", 1)[-1])
-    return f"{folder}/{start}*".lstrip("/")
+    own = [n.rsplit("/", 1)[-1] for n in sorted(sources)]
+    start, end = commonprefix(own), commonprefix([n[::-1] for n in own])[::-1]
+    start = re.sub(r"\d+$", "", start)  # 2026-03-0* would miss the tenth
+    ends = [end[i:] for i in range(len(end)) if end[i] == "."] or [end]
+    globs = [f"{glob.escape(a)}*{glob.escape(b)}" for a in (start, "") for b in ("", *ends[::-1])]
+    inside = {n: n.rsplit("/", 1)[-1] for n in names}
+    fits = {g: {n for n, name in inside.items() if fnmatchcase(name, g)} for g in globs}
+    best = min(globs, key=lambda g: (not fits[g] >= sources, len(fits[g] - sources)))
+    return f"{folder}/{best}".lstrip("/")
 
 
 def _looks_headless(head: Peek) -> bool:

@@ -61,12 +61,12 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     account = Account()
     for kind in SOURCES[1:]:
         account.add_whole_files(kind, pieces[kind], day, config.start_date)
-    items = current("items", known_rows("items", pieces["items"], day, account), account)
+    items = current("items", known_rows("items", pieces["items"], day, account), pieces["items"], account)
     if config.items.mode == "snapshot":
         items = without_gone(items, pieces["items"], day)
     if not pieces["items"] and not config.encoders:
         items = items_of_events(lake, day)
-    users = current("users", known_rows("users", pieces["users"], day, account), account)
+    users = current("users", known_rows("users", pieces["users"], day, account), pieces["users"], account)
     wishes = controls_table(known_rows("controls", pieces["controls"], day, account), account)
     uploaded = uploads(known_rows("user_content", pieces["user_content"], day, account), account)
     refs = pa.concat_tables([references_of(items), uploaded_references(uploaded)])

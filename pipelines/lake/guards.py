@@ -56,6 +56,8 @@ def _lost_events(config: Config, night: "Night") -> list[str]:
         if not lost or manifest.counters.get("night") != night.day.toordinal():
             continue
         usual = _usual(known, d) or manifest.rows + lost
+        if manifest.counters.get("files_refused"):  # nobody knows how much is behind a tear
+            lost = max(lost, round(usual - manifest.rows))
         if lost > config.guards.lost_rows * usual:
             why = _why(lake, d, "interactions")
             problems.append(f"{d}: {lost} rows of events are refused, a usual day has {usual:.0f} ({why})")

@@ -58,9 +58,13 @@ class Account:
             self.count(kind, entry["values"], **{fate: entry["counts"]})
 
     def add_whole_files(self, kind: str, pieces: Iterable[Piece], day: date, start: date) -> None:
-        """Files refused whole, and fields that became null, of the pieces whose undated things count on the day."""
+        """Files refused whole, and fields that became null, of the pieces whose undated things count on the day.
+
+        Days of events are made whenever a file of theirs comes, other tables on the night that first saw it.
+        """
         for piece in pieces:
-            if undated_day(piece, start) != day:
+            counts_on = undated_day(piece, start)
+            if (counts_on if kind == "interactions" else max(counts_on, piece.first_seen)) != day:
                 continue
             account = piece.account
             if account.refused:
@@ -71,16 +75,18 @@ class Account:
                 self.reject(f"ingest_{kind}_fields", piece.source, position, reason, detail)
 
     def lost(self) -> dict[str, int]:
-        """Rows that should have been events and are not: ``rows_lost``."""
+        """``rows_lost``, that should have been events and are not; ``files_refused``, whole or from where they tear."""
         refused = sum(counts["lost"] for counts in self.files.values())
         reasons = [t["reason"] for t in self.tables]
         bad = sum(pc.sum(pc.invert(pc.is_in(r, value_set=pa.array(HARMLESS)))).as_py() or 0 for r in reasons)
-        return {"rows_lost": refused + bad}
+        files = sum(r["stage"] == "ingest_interactions" and not r["position"] for r in self.rows)
+        return {"rows_lost": refused + bad, "files_refused": files}
 
     def quarantine(self) -> pa.Table:
         """Rejects as rows of ``quarantine``; equal ones (elements of one row's list) are numbered in their detail."""
         table = TABLES["quarantine"]
-        schema, own = table.schema({}), list({tuple(r.values()): r for r in self.rows}.values())
+        schema, files = table.schema({}), {tuple(r.values()): r for r in self.rows if not r["position"]}
+        own = [*files.values(), *(r for r in self.rows if r["position"])]  # a file is refused once
         rows = pa.concat_tables([pa.Table.from_pylist(own, schema=schema), *(t.cast(schema) for t in self.tables)])
         rows = rows.select(schema.names).sort_by([(k, "ascending") for k in table.key])
         _, repeated = in_order(rows, table.key)

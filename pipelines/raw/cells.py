@@ -44,12 +44,15 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def flat(array: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """One array, without dictionaries and extension types."""
+    """One array, without dictionaries, extension types and views."""
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
     if isinstance(array.type, pa.BaseExtensionType):
         array = pa.array([None if v is None else str(v) for v in array.to_pylist()], pa.string())
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    if pa.types.is_string_view(array.type):
+        return array.cast(pa.string())
+    return array.cast(pa.binary()) if pa.types.is_binary_view(array.type) else array
 
 
 # --- texts --------------------------------------------------------------------------------------------------------
@@ -72,11 +75,18 @@ def texts(cells: Cells, join: bool = False) -> tuple[pa.Array, pa.Array]:
     found: list[str | None] = []
     unreadable = []
     for value, is_structured in zip(array.to_pylist(), structured.to_pylist(), strict=True):
-        inner = json.loads(value) if is_structured and is_json else value
+        inner = _loaded(value) if is_structured and is_json else value
         joined = _paragraphs(inner) if join and isinstance(inner, list) else None
         found.append(joined if is_structured else value)
         unreadable.append(is_structured and not (join and isinstance(inner, list)))
     return clean(pa.array(found, pa.string())), pa.array(unreadable, pa.bool_())
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # nested beyond what Python reads
+        return None
 
 
 def _paragraphs(value: list[Any]) -> str:
@@ -92,10 +102,11 @@ def plain_text(array: pa.Array) -> pa.Array:
         return array.cast(pa.string())
     if pa.types.is_boolean(kind):
         return pc.if_else(array, "true", "false")
-    if pa.types.is_timestamp(kind) and kind.unit != "ns":
-        return pa.array([None if v is None else v.isoformat() for v in array.to_pylist()], pa.string())
     if pa.types.is_timestamp(kind):
-        return plain_text(array.cast(pa.timestamp("us", kind.tz), safe=False))
+        zoned = array.cast(pa.timestamp("us", "UTC" if kind.tz else None), safe=False)
+        text = pc.replace_substring(zoned.cast(pa.timestamp("us")).cast(pa.string()), " ", "T")
+        text = pc.replace_substring_regex(text, r"\.0+$", "")
+        return pc.binary_join_element_wise(text, "+00:00" if kind.tz else "", "")
     return pa.array([_plain(v) for v in array.to_pylist()], pa.string())
 
 

@@ -43,6 +43,8 @@ def encoding_of(head: bytes, more: bytes) -> str:
             return "utf-16"
         except UnicodeDecodeError:
             pass
+    text = head.rstrip(b"\0")  # a writer that crashed leaves a tail of zeros
+    head = text if text and text.count(0) == 0 else head
     zeros = head.count(0)
     if zeros > len(head) // 4:
         for encoding, at in (("utf-16-le", 1), ("utf-16-be", 0)):

@@ -9,7 +9,7 @@ from datetime import date
 
 from pipelines.config import Config, Source
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
-from pipelines.raw.known import Piece
+from pipelines.raw.known import Piece, has_column
 from pipelines.raw.places import DataError
 
 SHOWN = 12  # names in a message
@@ -40,22 +40,12 @@ def missing_columns(kind: str, source: Source, pieces: list[Piece], day: date) -
     for column in dict.fromkeys([*source.columns, *required]):
         if column not in RAW_COLUMNS[kind] or column in source.sometimes:
             continue
-        without = [p for p in read if not _has(p, column)]
+        without = [p for p in read if not has_column(p, column)]
         if len(without) == len(read):
             problems.append(_nowhere(kind, source, column, read))
         else:
             problems += _no_longer(kind, source, column, without, day)
     return problems
-
-
-def _has(piece: Piece, column: str) -> bool:
-    """Whether a piece has a column; of JSON, whose objects need not have every key, whether any row had it."""
-    shape = piece.shape
-    if shape is None or not shape.has(column):
-        return False
-    return (
-        shape.format != "json" or bool(piece.account.present.get(column)) or shape.columns.get(column) in shape.header
-    )
 
 
 def _nowhere(kind: str, source: Source, column: str, read: list[Piece]) -> str:
@@ -106,7 +96,7 @@ def _property_log(pieces: list[Piece]) -> list[str]:
     """A catalogue that is a log of (item, property, value), of which no column is read."""
     content = [c for c in RAW_COLUMNS["items"] if c not in ("item_id", "created_at", "updated_at")]
     headers = {p.source: p.shape.header for p in pieces if p.shape}
-    if any(_has(p, c) for p in pieces for c in content):
+    if any(has_column(p, c) for p in pieces for c in content):
         return []
     for source, header in headers.items():
         names = {h.casefold() for h in header}

@@ -7,6 +7,7 @@ time, and ``first_seen``. Belongs here: what is new. Does not: reading it (``pie
 import hashlib
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +27,13 @@ from pipelines.raw.table_logs import live_files
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # raise it when the same file should give other pieces
+VERSION = 3  # raise it when the same file should give other pieces
 STEP_BYTES = 1 << 23
 RANGE_BYTES = 256 << 20  # a bigger plain text file is read in ranges, side by side
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".ico")
 SOUNDS = (".mp3", ".wav", ".flac", ".ogg", ".opus", ".m4a", ".aac", ".aiff")
 CLIPS = (".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm")
+LEFT_BEHIND = re.compile(r"(~|\.bak|\.tmp|\.temp|\.part|\.partial|\.crdownload|\.download|\.swp|\.orig)$|^#.*#$|^Thumbs\.db$|^desktop\.ini$", re.I)  # noqa: E501 # fmt: skip
 ENDS_BYTES = 1 << 16  # of the head and of the end of a part, to tell that a log only grew
 
 
@@ -69,6 +71,24 @@ class Piece:
     def shape(self) -> Shape | None:
         """What the file is; None where it was refused before that was known."""
         return None if self.account.shape is None else shape_from(self.account.shape)
+
+
+def copies(names: Iterable[str]) -> list[str]:
+    """Files that editors, browsers and desktops leave behind: backups, unfinished downloads, lists of thumbnails."""
+    return [n for n in names if LEFT_BEHIND.search(n.rsplit("/", 1)[-1])]
+
+
+def has_column(piece: Piece, column: str) -> bool:
+    """Whether a piece has one of our columns; of JSON, whose objects need not have every key, whether any row had it.
+
+    A file without a row lacks nothing.
+    """
+    shape, account = piece.shape, piece.account
+    if shape is None or not shape.has(column):
+        return False
+    if shape.format != "json" or not (account.rows or account.rejects):
+        return True
+    return bool(account.present.get(column)) or shape.columns.get(column) in shape.header
 
 
 def shape_from(stored: dict[str, Any]) -> Shape:
@@ -110,8 +130,8 @@ class Known:
             found = live_files(self.store, self.store.below(self.source.path))
         except RawError as e:
             raise DataError([e.detail]) from e
-        pictures = set(media_files(found))
-        return [n for n in found if n not in pictures]
+        others = {*media_files(found), *copies(found)}
+        return [n for n in found if n not in others]
 
     def pieces(self, day: date) -> list[Piece]:
         """Pieces of all raw files of the kind, see ``pieces_of``."""
@@ -125,7 +145,8 @@ class Known:
     def _unread(self, plan: dict[str, dict[str, Any]]) -> list[tuple[Reader, Part, Path]]:
         reader = Reader(self.kind, self.config.raw_place, self.source, self.config.timezone)
         every = [(name, p, self.cache / p["key"]) for name, e in plan.items() for p in e["parts"]]
-        return [(reader, _to_read(name, p), folder) for name, p, folder in every if not folder.is_dir()]
+        sizes = {name: int(e["stamp"][0]) for name, e in plan.items()}
+        return [(reader, _to_read(name, p, sizes[name]), folder) for name, p, folder in every if not folder.is_dir()]
 
     def _read(self, plan: dict[str, dict[str, Any]]) -> list[Piece]:
         """Pieces of a plan of which every part has been read; what else was kept is forgotten."""
@@ -171,10 +192,7 @@ class Known:
         """The parts of a file that is read from its beginning."""
         shape, cuts = None, [(0, 1)]
         if int(stamp[0]) > RANGE_BYTES:
-            try:
-                shape = look(self.store, name, self.kind, self.source)
-            except RawError:
-                shape = None  # the worker that reads the file says why
+            shape = self._look(name)
             if shape and shape.growing and not self.source.fill_down:
                 cuts = _ranges(self.store, name, int(stamp[0]), shape)
         ends = [at for at, _ in cuts[1:]] + [None]
@@ -191,16 +209,24 @@ class Known:
             return []
         if size == before:
             return old["parts"] if self.content(name, old["parts"]) == self._content_before(old) else []
-        if not (last.shape and shape_from(last.shape).growing and last.ends_whole) or self.source.fill_down:
+        shape = shape_from(last.shape) if last.shape else None
+        if not (shape and shape.growing and last.rows and last.ends_whole) or self.source.fill_down:
             return []
-        if _ends(self.store, name, before) != old["ends"]:
+        if _ends(self.store, name, before) != old["ends"] or self._look(name) != shape:
             return []
         start = old["parts"][-1]
         first = start["first"] + last.lines
         parts = [*old["parts"][:-1], {**start, "end": before}]
         key = digest_of([old["settings"], name, *stamp, before])
         log.info("%s: %s grew by %d bytes", self.kind, name, size - before)
-        return [*parts, _part(before, None, first, shape_from(last.shape), key)]
+        return [*parts, _part(before, None, first, shape, key)]
+
+    def _look(self, name: str) -> Shape | None:
+        """What a file is; None where it is refused, of which the worker that reads it says why."""
+        try:
+            return look(self.store, name, self.kind, self.source)
+        except RawError:
+            return None
 
     def content(self, name: str, parts: list[dict[str, Any]]) -> list[str]:
         """sha256 of each part of a file as it is now."""
@@ -264,9 +290,9 @@ def _part(start: int, end: int | None, first: int, shape: Shape | None, key: str
     return {"start": start, "end": end, "first": first, "shape": asdict(shape) if shape else None, "key": key}
 
 
-def _to_read(name: str, part: dict[str, Any]) -> Part:
+def _to_read(name: str, part: dict[str, Any], size: int) -> Part:
     shape = shape_from(part["shape"]) if part["shape"] else None
-    return Part(name, part["start"], part["end"], part["first"], shape)
+    return Part(name, part["start"], part["end"], part["first"], shape, size)
 
 
 def _account(folder: Path) -> Account:

@@ -63,7 +63,8 @@ def blocks(stream: IO[bytes] | Unpacked, encoding: str, first: int = 1, end: int
 
 
 def _utf8(stream: IO[bytes] | Unpacked, encoding: str, end: int | None) -> Iterator[bytes]:
-    decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)("surrogateescape")
+    problems = "replace" if encoding.startswith("utf") else "surrogateescape"  # UTF-16 has no escape for half a unit
+    decoder = None if encoding == "utf-8" else codecs.getincrementaldecoder(encoding)(problems)
     left, old_mac, earlier = end, False, False
     while piece := stream.read(BLOCK_BYTES if left is None else min(BLOCK_BYTES, left)):
         left = None if left is None else left - len(piece)

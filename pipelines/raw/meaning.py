@@ -183,8 +183,8 @@ def _fits(column: str, group: Group, theirs: str) -> str:
         share = 1 - numbers.null_count / len(values)
         return f"{share:.0%} are numbers, such as {example}" if share > 0.5 else ""
     if column == "event":
-        known = [v for v in set(values) if meaning_of(v) in SYNONYMS or v.casefold() in MEANING]
-        return f"{distinct} names: {shown(', '.join(sorted(set(values))[:5]))}" if distinct <= 30 or known else ""
+        named = f"{distinct} names: {shown(', '.join(sorted(set(values))[:5]))}"
+        return named if distinct <= 30 or _known_events(values) else ""
     return f"{distinct} different of {len(values)}, such as {example}"
 
 
@@ -204,7 +204,7 @@ def _by_values(kind: str, group: Group, answers: Answers) -> list[Guess]:
     """Columns by number, where files have no header: times, ratings, ids, texts by what they hold."""
     columns = {str(i): c for i, c in enumerate(group.heads[0].columns, 1)}
     found: list[Guess] = []
-    roles = {"event_at": _is_time, "value": is_rating} if kind == "interactions" else {}
+    roles = {"event_at": _is_time, "event": _is_event, "value": is_rating} if kind == "interactions" else {}
     for role, test in roles.items():
         for number, c in columns.items():
             values = [str(v) for v in group.values(c)]
@@ -226,6 +226,14 @@ def _is_id(kind: str, values: list[Any]) -> bool:
     """Whether a column of a log may name users or items: not a running number, not several in a cell."""
     texts = [str(v) for v in values]
     return bool(texts) and (kind == "items" or (len(set(texts)) < len(texts) and not any(" " in t for t in texts)))
+
+
+def _known_events(values: list[str]) -> list[str]:
+    return [v for v in set(values) if meaning_of(v) in SYNONYMS or v.casefold() in MEANING]
+
+
+def _is_event(values: list[str]) -> bool:
+    return 2 * len(_known_events(values)) > len(set(values))
 
 
 def _is_time(values: list[str]) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -38,7 +39,17 @@ from pipelines.raw.typed import Typed, schema_of, typed
 log = logging.getLogger(__name__)
 
 REJECTS = pa.schema([("position", pa.int64()), ("reason", pa.string()), ("detail", pa.string()), ("day", pa.date32())])
-KEEPS_ROWS = ("broken_gzip", "broken_zstd", "broken_bz2", "broken_xz", "broken_zip")  # what was read before is good
+KEEPS_ROWS = (
+    "broken_gzip",
+    "broken_zstd",
+    "broken_bz2",
+    "broken_xz",
+    "broken_zip",
+    "broken_json",
+)  # what was read before is good
+BYTES_OF_ROW = 50  # of a file whose rows cannot be counted
+OUT_OF_ROOM = (OSError, MemoryError, duckdb.IOException, duckdb.OutOfMemoryException)
+REJECTS_AT_ONCE = 100_000
 MOST_EVENTS = 1_000  # distinct event names that a piece lists
 REPEATED = ["event", "source", "domain", "_known", "_day"]  # columns worth a dictionary
 
@@ -53,6 +64,7 @@ class Part:
         end: byte behind it; None for the end of the file.
         first: number of its first line.
         shape: of the file, where it was looked at before.
+        size: bytes of the file when it was planned; what a log gets since is another night's.
     """
 
     source: str
@@ -60,6 +72,7 @@ class Part:
     end: int | None = None
     first: int = 1
     shape: Shape | None = None
+    size: int = 0
 
 
 @dataclass
@@ -147,24 +160,27 @@ def write_piece(reader: Reader, part: Part, folder: Path) -> Account:
     """Read a part into ``rows.parquet``, ``rejects.parquet`` and ``account.json`` of a folder."""
     store = RawStore(*reader.place)
     writer = _Writer(reader.kind, part.source, folder)
-    account = writer.account
+    account, end = writer.account, part.end
     try:
         shape = part.shape or look(store, part.source, reader.kind, reader.source)
         account.shape = asdict(shape)
         _require(reader, shape)
+        end = (part.size or None) if part.end is None and shape.growing else part.end
         embedded = Embedded(Path(reader.place.embedded))
         for rows in rows_of(
-            store, part.source, shape, reader.kind, reader.source, part.start, part.first, part.end
+            store, part.source, shape, reader.kind, reader.source, part.start, part.first, end
         ):  # fmt: skip
             writer.add(rows, typed(rows, reader.kind, reader.source, shape, reader.timezone, embedded))
-    except RawError as e:
-        account.refused = [e.reason, e.detail[:500]]
-        if e.reason not in KEEPS_ROWS:
-            account.lost = account.rows + account.rejects or _lines_of(store, part.source)
+    except OUT_OF_ROOM:  # says nothing of the file
+        raise
+    except Exception as e:  # whatever a file holds, it costs that file and not the night
+        account.refused = _why(e)
+        account.lost = account.rows + account.rejects + 1
+        if account.refused[0] not in KEEPS_ROWS:
+            account.lost = max(account.lost, _rows_of(store, part.source))
             writer.forget()
     writer.close()
-    if account.refused[:1] not in (["path_escapes_root"], ["unreadable_file"]):
-        _describe(store, part, account)
+    _describe(store, part, end, account)
     (folder / "account.json").write_text(json.dumps(asdict(account)))
     return account
 
@@ -182,27 +198,36 @@ def _require(reader: Reader, shape: Shape) -> None:
         raise RawError("missing_column", f"expected {', '.join(named)}; the file has: {', '.join(shape.header)[:300]}")
 
 
-def _lines_of(store: RawStore, name: str) -> int:
-    """Lines of a file that was refused, so that it is known how much is lost; 1 where nothing can be counted."""
+def _why(problem: Exception) -> list[str]:
+    if isinstance(problem, RawError):
+        return [problem.reason, problem.detail[:500]]
+    log.error("a raw file cannot be read", exc_info=problem)
+    return ["unreadable_file", f"{type(problem).__name__}: {' '.join(str(problem).split())[:400]}"]
+
+
+def _rows_of(store: RawStore, name: str) -> int:
+    """Rows of a file that was refused, by its lines, or by its size where it is not text; 1 where nothing is known."""
     try:
         with opened(store, name) as f:
             head = f.read(1 << 16)
-            if b"\0" in head:
-                return 1
-            lines = head.count(b"\n")
+            size, lines = len(head), head.count(b"\n")
             while data := f.read(1 << 23):
-                lines += data.count(b"\n")
-            return max(1, lines)
-    except RawError:
-        return 1
+                size, lines = size + len(data), lines + data.count(b"\n")
+    except (RawError, *OUT_OF_ROOM):
+        head, size, lines = b"\0", store.size(name), 0
+    return max(1, lines, size // BYTES_OF_ROW if b"\0" in head else 0)
 
 
-def _describe(store: RawStore, part: Part, account: Account) -> None:
+def _describe(store: RawStore, part: Part, end: int | None, account: Account) -> None:
     """Lines, bytes and sha256 of a part, and whether it ends with a whole line."""
     sha, last = hashlib.sha256(), b"\n"
-    with store.open(part.source) as f:
+    try:
+        f = store.open(part.source)
+    except RawError:  # it is refused, and stands in the account
+        return
+    with f:
         f.seek(part.start)
-        left = None if part.end is None else part.end - part.start
+        left = None if end is None else end - part.start
         while data := f.read(1 << 23 if left is None else min(1 << 23, left)):
             left = None if left is None else left - len(data)
             sha.update(data)
@@ -219,16 +244,17 @@ class _Writer:
     def __init__(self, kind: str, source: str, folder: Path):
         self.kind, self.source, self.folder, self.account = kind, source, folder, Account(ends_whole=True)
         self.schema = schema_of(kind).append(pa.field("source", pa.string()))
-        self.out = self._opened()
+        self.out, self.out_rejects = self._opened()
         self.named = file_day(source)
-        self.rejects: list[dict[str, Any]] = []
-        self.undated: list[dict[str, Any]] = []  # rejects before the first dated row
+        self.rejects: list[dict[str, Any]] = []  # that are not written yet
+        self.rejected: dict[str, tuple[int, Any]] = {}  # ISO day -> how many, digest of them
         self.near: date | None = None
         self.days: dict[str, list[int]] = {}
 
-    def _opened(self) -> pq.ParquetWriter:
+    def _opened(self) -> tuple[pq.ParquetWriter, pq.ParquetWriter]:
         repeated = [c for c in REPEATED if c in self.schema.names]
-        return pq.ParquetWriter(self.folder / "rows.parquet", self.schema, use_dictionary=repeated, **PARQUET)
+        rows = pq.ParquetWriter(self.folder / "rows.parquet", self.schema, use_dictionary=repeated, **PARQUET)
+        return rows, pq.ParquetWriter(self.folder / "rejects.parquet", REJECTS, **PARQUET)
 
     def add(self, rows: Rows, found: Typed) -> None:
         account = self.account
@@ -272,48 +298,46 @@ class _Writer:
     def _reject(self, rejects: list[tuple[Reject, date | None]], rows: pa.Table) -> None:
         """Each reject counts on the day in the file's name, else its own, that of the row before it, or after it."""
         self.account.rejects += len(rejects)
-        self.account.ends_whole = not any(r.reason in ("unbalanced_quote", "bad_json") for r, _ in rejects[-1:])
-        dated = rows.filter(pc.is_valid(rows["_day"])) if rejects or self.undated else rows.slice(0, 0)
+        self.account.ends_whole = not any(r.reason in ("unbalanced_quote", "bad_json") for r, _ in rejects)
+        dated = rows.filter(pc.is_valid(rows["_day"])) if rejects or self.rejects else rows.slice(0, 0)
         positions, days = dated["_position"].to_numpy(), dated["_day"]
-        if self.undated and len(positions):
-            for waiting in self.undated:
-                waiting["day"] = days[0].as_py()
-            self.undated = []
+        if len(positions):
+            for waiting in self.rejects:
+                waiting["day"] = waiting["day"] or days[0].as_py()
+            self._write_rejects()
         for r, own in rejects:
             at = int(np.searchsorted(positions, r.position)) - 1
             near = days[at].as_py() if at >= 0 else self.near or (days[0].as_py() if len(positions) else None)
-            entry = {
-                "position": r.position,
-                "reason": r.reason,
-                "detail": r.detail[:500],
-                "day": self.named or own or near,
-            }
-            self.rejects.append(entry)
-            if entry["day"] is None:
-                self.undated.append(entry)
+            day = self.named or own or near
+            self.rejects.append({"position": r.position, "reason": r.reason, "detail": r.detail[:500], "day": day})
+        if len(self.rejects) > REJECTS_AT_ONCE or (rejects and len(positions)):
+            self._write_rejects()
         if rows.num_rows:
             latest = rows["_day"].drop_null()
             self.near = latest[-1].as_py() if len(latest) else self.near
+
+    def _write_rejects(self) -> None:
+        for r in self.rejects:
+            n, digest = self.rejected.get(r["day"].isoformat() if r["day"] else "", (0, hashlib.sha256()))
+            digest.update(f"{r['position']} {r['reason']} {r['detail']}\n".encode())
+            self.rejected[r["day"].isoformat() if r["day"] else ""] = n + 1, digest
+        if self.rejects:
+            self.out_rejects.write_table(pa.Table.from_pylist(self.rejects, schema=REJECTS))
+        self.rejects = []
 
     def forget(self) -> None:
         """Nothing of the file counts."""
         refused, lost, shape = self.account.refused, self.account.lost, self.account.shape
         self.out.close()
-        self.out = self._opened()
+        self.out_rejects.close()
+        self.out, self.out_rejects = self._opened()
         self.account.__init__(shape=shape, refused=refused, lost=lost)  # type: ignore[misc]
-        self.rejects, self.days = [], {}
+        self.rejects, self.rejected, self.days = [], {}, {}
 
     def close(self) -> None:
+        self._write_rejects()
         self.out.close()
-        table = pa.Table.from_pylist(self.rejects, schema=REJECTS)
-        pq.write_table(table, self.folder / "rejects.parquet", **PARQUET)
+        self.out_rejects.close()
         self.account.days = {d: [n, f"{total:016x}"] for d, (n, total, _) in sorted(self.days.items())}
         self.account.inexact = [d for d, (_, _, known) in sorted(self.days.items()) if known]
-        by_day: dict[str, list[str]] = {}
-        for r in self.rejects:
-            day = r["day"].isoformat() if r["day"] else ""
-            by_day.setdefault(day, []).append(f"{r['position']} {r['reason']} {r['detail']}")
-        self.account.rejected_days = {
-            d: [len(texts), hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]]
-            for d, texts in sorted(by_day.items())
-        }
+        self.account.rejected_days = {d: [n, sha.hexdigest()[:16]] for d, (n, sha) in sorted(self.rejected.items())}

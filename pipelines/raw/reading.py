@@ -18,6 +18,7 @@ from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells, texts
 from pipelines.raw.columnar import read_columnar
 from pipelines.raw.containers import Unpacked, opened
 from pipelines.raw.delimited import Rows, read_delimited
+from pipelines.raw.dialect import HEAD_BYTES
 from pipelines.raw.documents import read_documents
 from pipelines.raw.places import RawStore
 from pipelines.raw.shape import SAMPLE_ROWS, Shape, shape_of
@@ -44,9 +45,10 @@ def _of_head(store: RawStore, name: str, shape: Shape, kind: str, source: Source
     if shape.format == "parquet":
         yield from rows_of(store, name, shape, kind, source)
         return
+    size = SAMPLE_BYTES if shape.lines else HEAD_BYTES
     with opened(store, name) as f:
-        head = f.read(SAMPLE_BYTES)
-    whole = len(head) < SAMPLE_BYTES or b"\n" not in head
+        head = f.read(size)
+    whole = len(head) < size or b"\n" not in head
     yield from _read(io.BytesIO(head if whole else head[: head.rfind(b"\n") + 1]), len(head), shape, kind)
 
 

@@ -7,6 +7,7 @@ Belongs here: looking at a head, and saying what was found. Does not: reading al
 import codecs
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,9 @@ from pipelines.raw.places import RawError, RawStore
 SAMPLE_ROWS = 1_000
 PREAMBLE = 20  # lines among which a header is looked for
 SAMPLE_OBJECTS = 200
+RECORDS_DEPTH = 3  # of objects around the list that holds the rows
+KEY = re.compile(r'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
+FIRST_OBJECT = re.compile(r"\s*\{")
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 FOREIGN = {
@@ -56,6 +60,7 @@ class Shape:
         preamble: lines before the header that are not empty (``sep=;``, comments, a title).
         lines: whether JSON has an object a line (or several); else it is read value by value.
         records: path of the list that holds the rows of a JSON value; empty where the values are the rows.
+        records_at: characters before the first row, where one value that is too long to be read at once holds them all.
         columns: our column -> its name or path in the file.
         keys: our column -> value from the file's path (``event_type=view``).
         rules: our column -> a text with the names of our columns in braces.
@@ -78,6 +83,7 @@ class Shape:
     preamble: int = 0
     lines: bool = True
     records: str = ""
+    records_at: int = 0
     columns: dict[str, str] = field(default_factory=dict)
     keys: dict[str, str | None] = field(default_factory=dict)
     rules: dict[str, str] = field(default_factory=dict)
@@ -208,8 +214,13 @@ def _looks_like_json(text: str, suffixes: list[str]) -> bool:
 
 def _of_json(text: str, kind: str, source: Source) -> Shape:
     by_line, objects = first_objects(text)
-    records = source.records or _records_path(objects, kind, source)
-    rows = _below(objects, records) if records else objects
+    records, records_at = source.records, 0
+    if not objects and text.lstrip().startswith("{"):
+        records, records_at = _list_ahead(text, records)
+        objects = first_objects(text[records_at:])[1] if records_at else []
+    else:
+        records = records or _records_path(objects, kind, source)
+    rows = _below(objects, records) if records and not records_at else objects
     found = {c: in_objects(source.names_of(c), rows) for c in RAW_COLUMNS[kind]}
     columns = {c: written(p) if len(p) > 1 else str(p[0]) for c, p in found.items() if p is not None}
     said = [] if by_line else ["JSON values over several lines"]
@@ -219,7 +230,33 @@ def _of_json(text: str, kind: str, source: Source) -> Shape:
             columns[c] = source.names_of(c)[0]
     keys = tuple(dict.fromkeys(k for o in rows for k in o))
     said += _renamed({c: p for c, p in columns.items() if found[c] is not None}, source)
-    return Shape("json", lines=by_line and not records, records=records, columns=columns, header=keys, said=tuple(said))
+    return Shape(
+        "json", lines=by_line and not records, records=records, records_at=records_at, columns=columns, header=keys,
+        said=tuple(said),
+    )  # fmt: skip
+
+
+def _list_ahead(text: str, records: str) -> tuple[str, int]:
+    """Path of the list of objects in a value whose end is not in its head, and where its first object is."""
+    for path, at in _lists_in(text, len(text) - len(text.lstrip()), ()):
+        if written(path) == records or (not records and FIRST_OBJECT.match(text, at)):
+            return written(path), at
+    return "", 0
+
+
+def _lists_in(text: str, at: int, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """(path, position behind its bracket) of each list that an object begins, as far as the text goes."""
+    decoder, at = json.JSONDecoder(), at + 1
+    while key := KEY.match(text, at):
+        path, at = (*before, json.loads(key[1])), key.end()
+        if text[at : at + 1] == "[":
+            yield path, at + 1
+        elif text[at : at + 1] == "{" and len(path) < RECORDS_DEPTH:
+            yield from _lists_in(text, at, path)
+        try:
+            _, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return
 
 
 def first_objects(text: str) -> tuple[bool, list[dict[str, Any]]]:
@@ -227,7 +264,8 @@ def first_objects(text: str) -> tuple[bool, list[dict[str, Any]]]:
     lines = [line for line in text.split("\n")[: SAMPLE_OBJECTS + 1] if line.strip()]
     read = [_values_in(line) for line in lines]
     found = [v for values, whole in read for v in values if whole and isinstance(v, dict)]
-    if found and 2 * sum(whole for _, whole in read) >= len(lines) and not text.lstrip().startswith("["):
+    opens = lines[0].rstrip().endswith(("{", "[")) if lines else False
+    if found and 2 * sum(whole for _, whole in read) >= len(lines) and not opens and not text.lstrip().startswith("["):
         return True, found[:SAMPLE_OBJECTS]
     values, _ = _values_in(text.lstrip().removeprefix("["), SAMPLE_OBJECTS)
     objects = [v for v in values if isinstance(v, dict)]

@@ -18,6 +18,7 @@ from pipelines.raw.cells import Cells, cast_texts, clean, flat, is_text, lengths
 EXACT, DATE_ONLY, TWICE = 0, 1, 2  # how well a time is known: to the moment, to the day, one of two
 SECOND = 1_000_000
 EARLIEST, LATEST = 365 * 86_400 * SECOND, 7_258_118_400 * SECOND  # numbers: 1971 to 2199, microseconds
+YEAR_1000 = -30_610_224_000 * SECOND
 EXCEL_EPOCH = 25_569  # days from 1899-12-30 to 1970-01-01
 EXCEL_DAYS = (29_221, 73_051)  # 1980 to 2100
 ISO = r"^\d{4}-\d{1,2}-\d{1,2}([T ]|$)"
@@ -74,6 +75,7 @@ def times(cells: Cells, rule: TimeRule) -> tuple[pa.Array, pa.Array, np.ndarray]
         found, known = _of_texts(array, rule)
     else:
         found, known = pa.nulls(len(array), TIMESTAMP), exact
+    found = _with_four_digits(found)
     return found, pc.and_(pc.is_valid(array), pc.is_null(found)), known
 
 
@@ -156,14 +158,14 @@ def _iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
 def _plain_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray] | None:
     """Arrow's own reading, several times as fast, of texts that all have a zone or all have none; else None."""
     try:
-        return _before(text.cast(TIMESTAMP)), np.zeros(len(text), np.int8)
+        return _with_four_digits(text.cast(TIMESTAMP)), np.zeros(len(text), np.int8)
     except pa.ArrowInvalid:
         pass
     try:
         local, twice = _local(text.cast(pa.timestamp("us")), timezone)
     except pa.ArrowInvalid:
         return None
-    return _before(local), np.where(lengths(text) <= 10, DATE_ONLY, twice).astype(np.int8)
+    return _with_four_digits(local), np.where(lengths(text) <= 10, DATE_ONLY, twice).astype(np.int8)
 
 
 def _any_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
@@ -176,7 +178,7 @@ def _any_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
     if pc.any(loose_zone).as_py():  # 14:30:52 -0500, as Ruby prints it
         text = pc.if_else(loose_zone, pc.replace_substring_regex(text, r" ([+-]\d{2}:?\d{2})$", r"\1"), text)
     if timezone == "UTC":
-        return _before(cast_texts(text, "TIMESTAMPTZ").cast(TIMESTAMP)), known
+        return _with_four_digits(cast_texts(text, "TIMESTAMPTZ").cast(TIMESTAMP)), known
     zoned = pc.fill_null(pc.match_substring_regex(text, r":\d{2}(\.\d+)? ?" + ZONE), False)
     found = pa.nulls(len(text), TIMESTAMP)
     if pc.any(zoned).as_py():
@@ -185,12 +187,13 @@ def _any_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
         naive = cast_texts(pc.if_else(zoned, pa.scalar(None, pa.string()), text), "TIMESTAMP")
         local, twice = _local(naive.cast(pa.timestamp("us")), timezone)
         found, known = pc.coalesce(found, local), np.where(known == DATE_ONLY, known, twice).astype(np.int8)
-    return _before(found), known
+    return _with_four_digits(found), known
 
 
-def _before(found: pa.Array) -> pa.Array:
-    """Times before 2200; a text says what it means, so the past has no limit."""
-    good = pc.less(found.cast(pa.int64()), LATEST)
+def _with_four_digits(found: pa.Array) -> pa.Array:
+    """Times from the year 1000 to 2199: a text says what it means, so the past has no other limit."""
+    micros = found.cast(pa.int64())
+    good = pc.and_(pc.greater_equal(micros, YEAR_1000), pc.less(micros, LATEST))
     return pc.if_else(pc.fill_null(good, False), found, pa.scalar(None, TIMESTAMP))
 
 
@@ -205,7 +208,7 @@ def _formatted(text: pa.Array, rule: TimeRule) -> tuple[pa.Array, np.ndarray]:
         found, known = _local(found.cast(pa.timestamp("us")), rule.timezone)
     if not any(c in rule.format for c in ("%H", "%I", "%X", "%c", "%-H", "%-I")):
         known = np.full(len(text), DATE_ONLY, np.int8)
-    return _before(found), known
+    return _with_four_digits(found), known
 
 
 def _local(naive: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
@@ -234,6 +237,12 @@ def unit_of(sample: list[str]) -> str:
     return "excel" if len(values) and len(values) == len(sample) and days.all() else "auto"
 
 
+def _is_unpadded(text: pa.Array) -> bool:
+    """Whether neither day nor month has a leading zero (3/1/2026): with AM and PM, only Americans write so."""
+    padded = pc.any(pc.match_substring_regex(text, r"^0|^\d+/0")).as_py()
+    return not padded and bool(pc.any(pc.match_substring_regex(text, r"^\d+/\d/")).as_py())
+
+
 def format_of(sample: list[str]) -> tuple[str, ...]:
     """The format that reads most of a sample of texts; none where ISO or numbers do.
 
@@ -252,11 +261,9 @@ def format_of(sample: list[str]) -> tuple[str, ...]:
     equal = [f for f, n in read.items() if n == best]
     day_first = [f for f in equal if f.startswith(DAY_FIRST)]
     month_first = [f for f in equal if f.startswith(MONTH_FIRST)]
-    clock_of_twelve = [f for f in equal if "%p" in f]
-    if clock_of_twelve and day_first and month_first:
-        return (
-            next(f for f in month_first if "%p" in f),
-        )  # only English writes AM and PM, mostly with the month first
+    american = [f for f in month_first if "%p" in f and _is_unpadded(odd)]
+    if american:
+        return (american[0],)
     if day_first and month_first:
         return day_first[0], month_first[0]
     return (equal[0],)

@@ -15,9 +15,9 @@ from encoders.modalities import FILES, KINDS, MODALITIES
 from pipelines.engine.database import database
 from pipelines.lake.schemas import STRINGS
 from pipelines.lake.storage import Lake
-from pipelines.lake.tables import TABLES
+from pipelines.lake.tables import RAW_COLUMNS, TABLES
 from pipelines.raw.account import Account
-from pipelines.raw.known import Piece
+from pipelines.raw.known import Piece, has_column
 from pipelines.raw.media import MediaFile
 from pipelines.raw.typed import schema_of
 
@@ -53,12 +53,15 @@ def known_rows(kind: str, pieces: list[Piece], day: date, account: Account) -> p
 # --- items ------------------------------------------------------------------------------------------------------
 
 
-def current(kind: str, rows: pa.Table, account: Account) -> pa.Table:
+def current(kind: str, rows: pa.Table, pieces: list[Piece], account: Account) -> pa.Table:
     """The latest version of each item or user in order of id: by day, then time, then file and position.
+
+    A column that the file of that version does not have keeps what the version before says.
 
     Args:
         kind: items or users.
         rows: what ``known_rows`` gives.
+        pieces: that they are from.
         account: older versions count as superseded.
     """
     key = {"items": "item_id", "users": "user_id"}[kind]
@@ -66,23 +69,48 @@ def current(kind: str, rows: pa.Table, account: Account) -> pa.Table:
     with database() as con:
         con.register("versions", narrow.append_column("n", pa.array(np.arange(rows.num_rows))))
         ranked = con.sql(
-            f"""SELECT n, row_number() OVER (PARTITION BY {key} ORDER BY _when DESC,
+            f"""SELECT {key}, source, n, row_number() OVER (PARTITION BY {key} ORDER BY _when DESC,
                  coalesce(epoch_us(coalesce(updated_at, created_at)), 0) DESC, source DESC, _position DESC, n DESC) AS v
-               FROM versions ORDER BY {key}"""  # noqa: S608, the key is one of ours
+               FROM versions ORDER BY {key}, v"""  # noqa: S608, the key is one of ours
         ).to_arrow_table()
     latest = ranked["n"].filter(pc.equal(ranked["v"], 1))
     account.count_each(kind, rows["source"].take(latest), "out")
     account.count_each(kind, rows["source"].take(ranked["n"].filter(pc.greater(ranked["v"], 1))), "superseded")
-    return rows.take(latest)
+    found = rows.take(latest)
+    for column, sources in _without_column(kind, pieces).items():
+        has = ranked.filter(pc.invert(pc.is_in(ranked["source"], value_set=pa.array(sources))))
+        said = has.group_by(key, use_threads=False).aggregate([("n", "first")])
+        at = said["n_first"].take(pc.index_in(found[key], value_set=said[key].combine_chunks()))
+        values = rows[column].take(at)
+        if pa.types.is_list(values.type):
+            values = pc.fill_null(values.combine_chunks(), pa.scalar([], values.type))
+        found = found.set_column(found.column_names.index(column), column, values)
+    return found
+
+
+def _without_column(kind: str, pieces: list[Piece]) -> dict[str, list[str]]:
+    """Our columns that some files have and others do not, with those others."""
+    found = {}
+    for column in RAW_COLUMNS[kind]:
+        without = {p.source for p in pieces if p.shape and not has_column(p, column)}
+        if column != "_day" and without and len(without) < len({p.source for p in pieces}):
+            found[column] = sorted(without)
+    return found
 
 
 def without_gone(items: pa.Table, pieces: list[Piece], day: date) -> pa.Table:
-    """Items of a catalogue whose dated files are whole: those that the latest file lacks get the status ``removed``."""
-    latest = max((p.file_day for p in pieces if p.file_day and p.file_day <= day), default=None)
-    if latest is None:
+    """Items of a catalogue whose dated files are whole: those that the latest file lacks get the status ``removed``.
+
+    A file that is refused, or empty, says nothing of what is gone.
+    """
+    refused = {p.source for p in pieces if p.account.refused}
+    whole = [p for p in pieces if p.file_day and p.file_day <= day and p.source not in refused and p.account.rows]
+    if not whole:
         return items
-    now = pa.array([p.source for p in pieces if p.file_day == latest], pa.string())
-    status = pc.if_else(pc.is_in(items["source"], value_set=now), items["status"], REMOVED)
+    latest = max(p.file_day for p in whole if p.file_day)
+    parts = [pq.read_table(p.rows, columns=["item_id"])["item_id"] for p in whole if p.file_day == latest]
+    now = pa.concat_arrays([c for part in parts for c in part.chunks])
+    status = pc.if_else(pc.is_in(items["item_id"], value_set=now), items["status"], REMOVED)
     return items.set_column(items.column_names.index("status"), "status", status)
 
 
@@ -181,9 +209,10 @@ def uploads(rows: pa.Table, account: Account) -> pa.Table:
         account: rows without any content are rejected.
     """
     parts = []
+    rows = rows.append_column("_row", pa.array(np.arange(rows.num_rows)))
     for order, m in enumerate(MODALITIES):
         mine = rows.filter(pc.is_valid(rows[m]))
-        columns = {c: mine[c] for c in ("user_id", "item_id", "created_at", "source", "_position")}
+        columns = {c: mine[c] for c in ("user_id", "item_id", "created_at", "source", "_position", "_row")}
         none = pa.nulls(mine.num_rows, pa.string())
         content = {"text": none, "uri": mine[m]} if KINDS[m].is_file else {"text": mine[m], "uri": none}
         what = {
@@ -198,7 +227,7 @@ def uploads(rows: pa.Table, account: Account) -> pa.Table:
         detail = f"{', '.join(MODALITIES)} are all empty"
         account.reject("ingest_user_content", r["source"], r["_position"], "no_content", detail)
         account.count("user_content", r["source"], quarantined=1)
-    order_by = [(c, "ascending") for c in ("source", "_position", "_order")]
+    order_by = [(c, "ascending") for c in ("source", "_position", "_row", "_order")]
     return pa.concat_tables(parts).sort_by(order_by).drop_columns("_order")
 
 
@@ -235,11 +264,11 @@ def uploads_table(pieces: pa.Table, found: Found, account: Account) -> pa.Table:
 
 
 def _account_uploads(table: pa.Table, usable: pa.Table, kept: pa.Table, account: Account) -> None:
-    row = ["source", "_position"]
+    row = ["_row", "source", "_position"]
     every, good, out = (t.group_by(row).aggregate([]) for t in (table, usable, kept))
     account.count_each("user_content", out["source"], "out")
     account.count_each("user_content", good.join(out, row, join_type="left anti")["source"], "superseded")
-    for r in every.join(good, row, join_type="left anti").to_pylist():
+    for r in every.join(good, row, join_type="left anti").sort_by("_row").to_pylist():
         detail = "every file of the row was rejected, see stage media"
         account.reject("ingest_user_content", r["source"], r["_position"], "no_usable_content", detail)
         account.count("user_content", r["source"], quarantined=1)

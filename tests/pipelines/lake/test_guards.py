@@ -50,6 +50,16 @@ def test_a_night_may_lose_half_of_a_usual_day(tmp_path: Path, lost: int, good: i
         assert "guards.lost_rows" in problems[0]
 
 
+@pytest.mark.parametrize(("good", "usual", "stops"), [(40, 100, True), (60, 100, False), (40, 0, False)])
+def test_nobody_knows_what_is_behind_a_tear(tmp_path: Path, good: int, usual: int, stops: bool) -> None:
+    lake = days_of(tmp_path, 1, good, usual)
+    rows, counters = lake.read("std_interactions", DAY), lake.require("std_interactions", DAY).counters
+    lake.publish("std_interactions", DAY, rows, counters=counters | {"files_refused": 1})
+    problems = broken(lake, "enough_is_read", "ingest_files")
+    assert bool(problems) == stops
+    assert not stops or f"{DAY}: 60 rows of events are refused, a usual day has 100" in problems[0]
+
+
 def test_the_threshold_is_in_the_configuration(tmp_path: Path) -> None:
     lake = days_of(tmp_path, 5, 5, 10)
     assert broken(lake, "enough_is_read", "ingest_files", Guards(lost_rows=0.4))

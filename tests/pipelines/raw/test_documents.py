@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,10 +53,55 @@ def test_keys_with_points_and_quotes(tmp_path: Path) -> None:
 
 def test_an_array_that_is_torn_gives_what_came_before(tmp_path: Path) -> None:
     text = json.dumps([GOOD, GOOD | {"user_id": "v"}], indent=1)[:-40]
-    rows, rejects = read(tmp_path, "a.json", text, columns={})
+    rows, rejects, account = piece(tmp_path, "a.json", text, "interactions", columns={})
     assert [r["user_id"] for r in rows] == ["u"]
-    assert [(r["position"], r["reason"]) for r in rejects] == [(2, "bad_json")]
-    assert "is not read" in rejects[0]["detail"]
+    assert (account.refused[0], rejects) == ("broken_json", [])
+    assert "the rest is not read" in account.refused[1]
+    assert account.lost == 2  # at least as many again, and the one that is broken
+
+
+@pytest.mark.parametrize("style", [{"indent": 2}, {}, {"separators": (",\n", ":")}, {"separators": (",", ":")}])
+def test_a_broken_element_costs_itself_alone(tmp_path: Path, style: dict[str, Any]) -> None:
+    rows = [GOOD | {"user_id": f"u{n}", "more": [{"user_id": 1}, {"user_id": 2}]} for n in range(50)]
+    text = json.dumps(rows, **style).replace("u10", 'a "b" c').replace("u30", '{"')
+    found, rejects, account = piece(tmp_path, "a.json", text, "interactions", columns={})
+    assert [r["user_id"] for r in found] == [f"u{n}" for n in range(50) if n not in (10, 30)]
+    assert [(r["position"], r["reason"]) for r in rejects] == [(11, "bad_json"), (31, "bad_json")]
+    assert (account.refused, account.lost) == ([], 0)
+
+
+def test_an_array_that_is_cut_between_elements_says_so(tmp_path: Path) -> None:
+    text = json.dumps([GOOD | {"user_id": f"u{n}"} for n in range(20)], indent=1)
+    text = text[: text.index(' {\n  "user_id": "u12"')]
+    rows, rejects, account = piece(tmp_path, "a.json", text, "interactions", columns={})
+    assert len(rows) == 12
+    assert (account.refused[0], rejects) == ("broken_json", [])
+    assert "not closed behind value 12" in account.refused[1]
+    assert account.lost == 13
+
+
+def test_a_list_in_an_object_that_is_longer_than_a_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [GOOD | {"user_id": f"u{n}"} for n in range(2_000)]
+    whole = {"took": 3, "note": 'a "[" here', "data": {"pages": [1, 2], "hits": rows}, "more": [{"user_id": "no"}]}
+    for head, cut in ((1 << 20, 0), (4_000, 0), (4_000, 300)):
+        monkeypatch.setattr("pipelines.raw.shape.HEAD_BYTES", head)
+        monkeypatch.setattr("pipelines.raw.reading.HEAD_BYTES", head)
+        monkeypatch.setattr(documents, "CHUNK_BYTES", 1_000)
+        monkeypatch.setattr(documents, "BATCH", 300)
+        text = json.dumps(whole, indent=None if cut else 1)
+        found, rejects, account = piece(
+            tmp_path, "a.json", text[: len(text) - cut], "interactions", columns={}, records="" if cut else "data.hits"
+        )
+        assert [(r["_position"], r["user_id"]) for r in found][:1995] == [(n + 1, f"u{n}") for n in range(1995)]
+        assert (account.shape or {})["records"] == "data.hits"
+        assert (account.refused[:1], rejects) == (["broken_json"] if cut else [], [])
+        assert len(found) >= (1_995 if cut else 2_000)
+
+
+def test_a_value_longer_than_any_line_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.raw.lines.MAX_LINE_BYTES", 100)
+    rows, rejects = read(tmp_path, "a.json", json.dumps([GOOD | {"user_id": f"u{n}"} for n in range(9)]), columns={})
+    assert ([r["user_id"] for r in rows], rejects) == ([f"u{n}" for n in range(9)], [])
 
 
 def test_a_big_array_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

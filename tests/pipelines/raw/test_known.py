@@ -13,6 +13,7 @@ import pytest
 from pipelines.config import Config, Paths, Source
 from pipelines.raw import known
 from pipelines.raw.known import Known, Piece
+from pipelines.raw.pieces import read_parts
 from pipelines.raw.places import RawStore
 
 HEAD = "user_id,item_id,event,event_at\n"
@@ -191,3 +192,39 @@ def test_a_glob_names_files(config: Config) -> None:
         log(config).with_name(name).write_text(HEAD + line(1))
     chosen = config.model_copy(update={"interactions": Source(path="interactions/events_*.csv")})
     assert Known("interactions", chosen).names() == ["interactions/events_1.csv", "interactions/events_2.csv"]
+
+
+def test_what_a_log_gets_while_it_is_read_is_read_the_next_night_alone(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(config).write_text(HEAD + line(1))
+
+    def slowly(todo: list[Any], config: Config) -> None:
+        with log(config).open("a") as f:
+            f.write(line(2))
+        read_parts(todo, config)
+
+    monkeypatch.setattr(known, "read_parts", slowly)
+    assert users(Known("interactions", config).pieces(DAY)) == [(2, "u1")]
+    monkeypatch.setattr(known, "read_parts", read_parts)
+    pieces = Known("interactions", config).pieces(DAY)
+    assert users(pieces) == [(2, "u1"), (3, "u2")]
+    assert len(pieces) == 2
+
+
+def test_a_log_whose_new_lines_show_another_shape_is_read_in_full(config: Config) -> None:
+    log(config).write_text("user_id,item_id,event,event_at,value\nu1,i1,view,1772323200,1.299\n")
+    Known("interactions", config).pieces(DAY)
+    with log(config).open("a") as f:
+        f.write('u2,i1,view,1772323200,"1.299,50"\nu2,i1,view,1772323200,"9,90"\n')
+    (piece,) = Known("interactions", config).pieces(DAY)
+    assert pq.read_table(piece.rows)["value"].to_pylist() == [1299.0, 1299.5, 9.9]
+
+
+def test_a_log_without_rows_yet_is_read_from_its_beginning(config: Config) -> None:
+    log(config).write_text("# written by the shop\n")
+    Known("interactions", config).pieces(DAY)
+    with log(config).open("a") as f:
+        f.write(HEAD + line(1))
+    pieces = Known("interactions", config).pieces(DAY)
+    assert users(pieces) == [(3, "u1")]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.raw.places import file_day
-from tests.raw import read
+from tests.raw import piece, read
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,43 @@ def test_dates_in_file_names() -> None:
     assert file_day("items/x120260101.csv") is None
     assert file_day("events_20260301.parquet") == date(2026, 3, 1)
     assert file_day("part-00017-20265101.csv") is None
+
+
+def test_whatever_goes_wrong_in_a_file_costs_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise ZeroDivisionError("as no one thought")
+
+    monkeypatch.setattr("pipelines.raw.pieces.typed", fails)
+    text = "user_id,item_id,event,event_at\n" + "u,i,view,1772323200\n" * 3
+    rows, rejects, account = piece(tmp_path, "a.csv", text, columns={})
+    assert (rows, rejects) == ([], [])
+    assert account.refused == ["unreadable_file", "ZeroDivisionError: as no one thought"]
+    assert account.lost == 4  # lines
+
+
+@pytest.mark.parametrize("problem", [OSError, MemoryError])
+def test_a_full_machine_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: type[Exception]
+) -> None:
+    def fails(*_: object) -> None:
+        raise problem("no room left")
+
+    monkeypatch.setattr("pipelines.raw.pieces.typed", fails)
+    with pytest.raises(problem):
+        piece(tmp_path, "a.csv", "user_id,item_id,event,event_at\nu,i,view,1772323200\n", columns={})
+
+
+def test_rows_of_a_file_that_is_not_text_are_guessed_by_its_size(tmp_path: Path) -> None:
+    _, _, account = piece(tmp_path, "a.bin", b"\0\1\2\3" * 2_500, columns={})
+    assert (account.refused[0], account.lost) == ("unsupported_format", 200)
+
+
+def test_rejects_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.raw.pieces.REJECTS_AT_ONCE", 10)
+    monkeypatch.setattr("pipelines.raw.lines.BLOCK_BYTES", 100)
+    bad, good = "u,i,view,never\n", "u,i,view,1772323200\n"
+    lines = [bad] * 30 + [good] + [bad] * 30
+    _, rejects, account = piece(tmp_path, "a.csv", "user_id,item_id,event,event_at\n" + "".join(lines), columns={})
+    assert [r["position"] for r in rejects] == [n for n in range(2, 63) if n != 32]
+    assert {r["day"] for r in rejects if r["position"] > 32} == {date(2026, 3, 1)}
+    assert sum(n for n, _ in account.rejected_days.values()) == account.rejects == 60

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pipelines.raw.account import Account
 from pipelines.raw.known import Piece
 from pipelines.raw.media import MediaFile
 from pipelines.raw.pieces import REJECTS
+from pipelines.raw.shape import Shape
 from pipelines.raw.typed import schema_of
 from pipelines.raw.versions import (
     Found,
@@ -28,6 +30,7 @@ from pipelines.raw.versions import (
     uploaded_references,
     uploads,
     uploads_table,
+    without_gone,
 )
 from tests.lakes import at
 
@@ -60,7 +63,7 @@ def piece(
 
 def items_of(root: Path, *pieces: Piece, day: date = D) -> tuple[dict[str, str], Account]:
     account = Account()
-    rows = current("items", known_rows("items", list(pieces), day, account), account)
+    rows = current("items", known_rows("items", list(pieces), day, account), list(pieces), account)
     return dict(zip(rows["item_id"].to_pylist(), rows["title"].to_pylist(), strict=True)), account
 
 
@@ -153,7 +156,8 @@ def test_an_item_has_its_usable_files_once_in_the_order_of_its_references(tmp_pa
         {"item_id": "y", "title": "words", "images": ["torn.jpg"]},
     ]
     account = Account()
-    items = current("items", known_rows("items", [piece(tmp_path, "items", "a.jsonl", rows)], D, account), account)
+    of_file = [piece(tmp_path, "items", "a.jsonl", rows)]
+    items = current("items", known_rows("items", of_file, D, account), of_file, account)
     refs = references_of(items).to_pylist()
     assert [(r["kind"], r["uri"], r["position"]) for r in refs if r["kind"] != "video"] == [
         ("image", "b.jpg", 1), ("image", "a.jpg", 1), ("image", "copy-of-b.jpg", 1), ("image", "torn.jpg", 1),
@@ -198,3 +202,59 @@ def test_an_upload_counts_once_and_every_row_has_a_fate(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert account.files["u.jsonl", "user_content"] == {"in": 6, "out": 3, "superseded": 1, "quarantined": 2}
     assert {(r["position"], r["reason"]) for r in account.rows} == {(4, "no_usable_content"), (6, "no_content")}
+
+
+def with_shape(piece: Piece, *columns: str, **account: Any) -> Piece:
+    """A piece of a CSV file that has some columns."""
+    shape = asdict(Shape("csv", header=columns, columns={c: c for c in columns}))
+    facts = pieces.Account(shape=shape, rows=1, **account)
+    return replace(piece, account=facts)
+
+
+def test_a_catalogue_in_two_files_has_the_columns_of_both(tmp_path: Path) -> None:
+    names = piece(tmp_path, "items", "a.csv", [titled("x", "X"), titled("y", "Y")])
+    texts = piece(tmp_path, "items", "b.csv", [{"item_id": "x", "description": "words"}, {"item_id": "z"}])
+    both = [with_shape(names, "item_id", "title"), with_shape(texts, "item_id", "description")]
+    account = Account()
+    found = current("items", known_rows("items", both, D, account), both, account)
+    assert found.select(["item_id", "title", "description"]).to_pylist() == [
+        {"item_id": "x", "title": "X", "description": "words"},
+        {"item_id": "y", "title": "Y", "description": None},
+        {"item_id": "z", "title": None, "description": None},
+    ]
+    assert found["tags"].to_pylist() == [[], [], []]
+
+
+def test_a_value_that_a_later_file_leaves_empty_is_gone(tmp_path: Path) -> None:
+    first = piece(tmp_path, "items", "a.csv", [titled("x", "X")])
+    later = piece(tmp_path, "items", "b.csv", [{"item_id": "x"}])
+    both = [with_shape(p, "item_id", "title") for p in (first, later)]
+    found = current("items", known_rows("items", both, D, Account()), both, Account())
+    assert found["title"].to_pylist() == [None]
+
+
+def test_what_the_latest_whole_catalogue_lacks_is_removed(tmp_path: Path) -> None:
+    def file(day: int, *ids: str, **account: Any) -> Piece:
+        rows = [titled(i, i) for i in ids]
+        named = date(2026, 3, day)
+        return with_shape(piece(tmp_path, "items", f"2026-03-{day:02}.csv", rows, named), "item_id", "title", **account)
+
+    files = [file(7, "x", "y", "z"), file(8, "x", "y"), file(9, "x", refused=["broken_gzip", ""]), file(11, "z")]
+    items = current("items", known_rows("items", files, D, Account()), files, Account())
+    gone = dict(zip(items["item_id"].to_pylist(), without_gone(items, files, D)["status"].to_pylist(), strict=True))
+    assert gone == {"x": None, "y": None, "z": "removed"}
+
+
+def test_two_uploads_of_one_line_have_fates_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        {"_position": 1, "user_id": "u", "created_at": at(1), "text": "sea"},
+        {"_position": 1, "user_id": "u", "created_at": at(1), "text": "sea"},
+        {"_position": 1, "user_id": "u", "created_at": at(1)},
+        {"_position": 1, "user_id": "v", "created_at": at(1)},
+    ]
+    account = Account()
+    known = known_rows("user_content", [piece(tmp_path, "user_content", "u.jsonl", rows)], D, account)
+    table = uploads_table(uploads(known, account), {}, account)
+    assert table.num_rows == 1
+    assert account.files["u.jsonl", "user_content"] == {"in": 4, "out": 1, "superseded": 1, "quarantined": 2}
+    assert account.quarantine().num_rows == 2
