@@ -5,7 +5,6 @@ Belongs here: what `nightloom run` prints of a night. Does not: what the UI show
 
 from collections import Counter
 from datetime import date, timedelta
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ import pyarrow.compute as pc
 from assets.resources import lake_of
 from pipelines.config import SOURCES, Config
 from pipelines.evaluate import CUTOFFS
+from pipelines.lake.guards import most_frequent
 from pipelines.lake.storage import Lake
 
 SHOWN = 5  # reasons
@@ -62,16 +62,13 @@ def _rows(lake: Lake, made: list[date], day: date) -> list[str]:
 
 
 def _rejects(lake: Lake, made: list[date]) -> list[str]:
-    counted: dict[tuple[str, str], list[Any]] = {}
-    for d in made:
-        for r in lake.read("quarantine", d).to_pylist():
-            entry = counted.setdefault((r["stage"], r["reason"]), [0, r["source"], r["position"], r["detail"]])
-            entry[0] += 1
-    most = sorted(counted.items(), key=lambda e: (-e[1][0], e[0]))
-    lines = [
-        f"  rejected {n:>8,} {reason:18s} {source}{f' line {position}' if position else ''}: {detail[:110]}"
-        for (_, reason), (n, source, position, detail) in most[:SHOWN]
-    ]
+    if not made:
+        return []
+    most = most_frequent(pa.concat_tables(lake.read("quarantine", d) for d in made), ["stage", "reason"])
+    lines = []
+    for n, r in most[:SHOWN]:
+        where = r["source"] + (f" line {r['position']}" if r["position"] else "")
+        lines.append(f"  rejected {n:>8,} {r['reason']:18s} {where}: {r['detail'][:110]}")
     return lines + ([f"  rejected for {len(most) - SHOWN} more reasons, see table quarantine"] if most[SHOWN:] else [])
 
 

@@ -56,6 +56,10 @@ class Paths(Settings):
     allowed_uris: tuple[str, ...] = Field((), description="places outside raw that media references may name")
 
 
+# what databases, pandas and R write for nothing, https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html
+NULLS = ("\\N", "NULL", "null", "None", "NaN", "nan", "NaT", "NA", "N/A", "n/a", "<NA>", "#N/A")
+
+
 class Source(Settings):
     """How one kind of raw file is written. What is left on ``auto`` is found in each file, and said in the log."""
 
@@ -73,7 +77,7 @@ class Source(Settings):
     quoting: Literal["auto", "on", "off"] = Field("auto", description="whether a field may stand in double quotes")
     header: tuple[str, ...] = Field((), description="names of the columns where files have no header; or map numbers")
     records: str = Field("", description="path of the list that holds the rows, in a file of one JSON object")
-    nulls: tuple[str, ...] = Field(("\\N", "NULL"), description="cells that mean nothing, beside empty ones")
+    nulls: tuple[str, ...] = Field(NULLS, description="cells that mean nothing, beside empty ones")
     decimal: Literal["auto", ".", ","] = Field("auto", description="decimal sign of numbers in text")
     fill_down: dict[str, str] = Field(
         {}, description="our column -> column of the files; an empty cell takes the value above it while that is equal"

@@ -38,6 +38,7 @@ from pipelines.raw.sample import spread
 from pipelines.raw.shape import path_keys
 from pipelines.raw.times import TimeRule, format_of, times
 
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 FILES_OF_FOLDER = 12
 HINTS = {  # in the name of a log without a column of events
     "transaction": "purchase", "order": "purchase", "purchase": "purchase", "play": "play", "listen": "play",
@@ -70,7 +71,7 @@ def propose(raw: str, data: str, answers: Answers) -> str:
     for kind, (group, columns) in guesses.items():
         lines += _section(kind, group, columns, store)
     lines += [f"# not read: {g.path} ({', '.join(g.columns[:8])})" for g in groups if g.path not in used]
-    return "\n".join(lines) + "\n"
+    return "\n".join(CONTROL.sub(" ", line) for line in lines) + "\n"  # names and cells may hold line ends
 
 
 # --- files --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import SOURCES, Config
-from pipelines.lake.folders import scratch
+from pipelines.lake.folders import locked, scratch
 from pipelines.lake.storage import Lake, Manifest, rows_of_parts
 from pipelines.lake.tables import TABLES
 from pipelines.raw.account import Account, events_account, inputs_of, rejects_by_day
@@ -54,6 +54,11 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     Raises:
         DataError: a column that the configuration names is in no file, or a new day's file has lost it.
     """
+    with locked(config.paths.data / "cache" / "pieces", "raw"):  # one night at a time may forget pieces of raw files
+        yield from _tables(config, lake, day)
+
+
+def _tables(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     pieces = pieces_of([Known(kind, config) for kind in SOURCES], day)
     stop_where_columns_are_missing(config, pieces, day)
     yield from _events(config, lake, day, pieces["interactions"], {"config_digest": config.digest(*OF_DAYS)})

@@ -83,14 +83,24 @@ def _why(lake: Lake, day: date, kind: str) -> str:
     """The files and reasons of most rejects, each with an example."""
     rows = lake.read("quarantine", day)
     rows = rows.filter(pc.equal(rows["stage"], f"ingest_{kind}"))
-    counted: dict[tuple[str, str], list[Any]] = {}
-    for r in rows.sort_by([("position", "ascending")]).to_pylist():
-        counted.setdefault((r["source"], r["reason"]), [0, r["position"], r["detail"]])[0] += 1
-    most = sorted(counted.items(), key=lambda e: -e[1][0])[:EXAMPLES]
+    most = most_frequent(rows, ["source", "reason"])[:EXAMPLES]
     return "; ".join(
-        f"{source}: {reason}, {detail}" if not position else f"{source}: {n} {reason}, line {position}: {detail}"
-        for (source, reason), (n, position, detail) in most
+        f"{r['source']}: "
+        + (f"{n} {r['reason']}, line {r['position']}: " if r["position"] else f"{r['reason']}, ")
+        + r["detail"]
+        for n, r in most
     )
+
+
+def most_frequent(rows: pa.Table, keys: list[str]) -> list[tuple[int, dict[str, Any]]]:
+    """How many rows of ``quarantine`` each combination of some columns has, and the first of them; most first."""
+    rows = rows.append_column("n", pa.array(np.arange(rows.num_rows)))
+    found = rows.sort_by([("position", "ascending"), ("n", "ascending")]).group_by(keys, use_threads=False)
+    counted = found.aggregate([("n", "count"), ("n", "first")]).sort_by(
+        [("n_count", "descending"), ("n_first", "ascending")]
+    )
+    first = rows.take(counted["n_first"]).to_pylist()
+    return list(zip(counted["n_count"].to_pylist(), first, strict=True))
 
 
 @promise(

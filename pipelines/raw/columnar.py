@@ -60,7 +60,7 @@ def _batches(f: IO[bytes] | Unpacked, size: int, names: list[str]) -> Iterator[t
     if any(g.total_byte_size > MAX_ROW_GROUP_BYTES or g.total_byte_size < 0 for g in groups):
         raise RawError("row_group_too_large", f"a row group holds more than {MAX_ROW_GROUP_BYTES} bytes")
     position = decoded = 0
-    for batch in file.iter_batches(BATCH_ROWS, columns=names):
+    for batch in file.iter_batches(_rows_at_once(file, names), columns=names):
         bytes_of = sum(_decoded_bytes(c) for c in batch.columns)
         decoded += bytes_of
         if decoded > max(MAX_DECODED_BYTES, MAX_RATIO * size):
@@ -69,6 +69,18 @@ def _batches(f: IO[bytes] | Unpacked, size: int, names: list[str]) -> Iterator[t
         for start in range(0, batch.num_rows, rows):
             yield position + start + 1, batch.slice(start, rows)
         position += batch.num_rows
+
+
+def _rows_at_once(file: pq.ParquetFile, names: list[str]) -> int:
+    """Few enough rows that what the file says of its columns fits into a batch."""
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    used = sum(
+        c.total_uncompressed_size
+        for g in groups
+        for c in map(g.column, range(g.num_columns))
+        if c.path_in_schema.split(".")[0] in names
+    )
+    return int(min(BATCH_ROWS, max(1, BATCH_BYTES * file.metadata.num_rows // max(1, used))))
 
 
 def _decoded_bytes(column: pa.Array) -> int:

@@ -44,6 +44,22 @@ def opened(store: RawStore, name: str) -> "IO[bytes] | Unpacked":
     return Unpacked(f, kind, store.size(name)) if kind else f
 
 
+def seekable(store: RawStore, name: str) -> IO[bytes]:
+    """A raw file of a format that is read from its end; a packed one is unpacked into memory.
+
+    Raises:
+        RawError: it is broken, or holds more than is kept in memory.
+    """
+    f = opened(store, name)
+    if not isinstance(f, Unpacked):
+        return f
+    with f:
+        data = f.read(BOMB_BYTES + 1)
+    if len(data) > BOMB_BYTES:
+        raise RawError("unpacks_too_large", f"expected at most {BOMB_BYTES} bytes in packed Parquet; unpack it")
+    return io.BytesIO(data)
+
+
 class Unpacked(io.RawIOBase):
     """Plain bytes of a packed file.
 

@@ -17,11 +17,12 @@ import pyarrow.csv as arrow_csv
 from pipelines.raw.cells import Cells
 from pipelines.raw.containers import Unpacked
 from pipelines.raw.dialect import split_line
-from pipelines.raw.lines import Block, Reject, blocks, checked, ends_of
+from pipelines.raw.lines import MAX_LINE_BYTES, Block, Reject, blocks, checked, ends_of
 from pipelines.raw.places import RawError
 from pipelines.raw.shape import Shape
 
 MAX_RECORD_LINES = 1_000  # lines of one quoted record; a stray quote must not swallow the file
+csv.field_size_limit(MAX_LINE_BYTES)
 UNIT = "\x1f"  # stands for a delimiter of several characters
 
 
@@ -203,17 +204,19 @@ class _Reader:
                 self.open = lines[at - 1 :]
                 return
             following = [t for _, t in lines[at : at + taken - 1]]
-            if parsed is not None and not self._are_records(following):
+            if parsed is not None and not self._are_records(text, following):
                 yield number, parsed
                 at += taken - 1
             else:
                 detail = f"a quote opens here and does not close into {self.width} fields"
                 rejects.append(Reject(number, "unbalanced_quote", detail))
 
-    def _are_records(self, texts: list[str]) -> bool:
-        """Whether each of some lines is a record by itself, so that a quote must not join them."""
+    def _are_records(self, first: str, texts: list[str]) -> bool:
+        """Whether each of some lines is a record by itself, so that a stray quote in the first must not join them."""
+        if self.width < 2 or first.count(self.shape.delimiter) != self.width - 1:
+            return False
         whole = [self._parse(t) for t in texts]
-        return self.width > 1 and all(w is not None and len(w) == self.width for w in whole)
+        return all(w is not None and len(w) == self.width for w in whole)
 
     def _parse(self, text: str) -> list[str] | None:
         """Fields of one record; None where a quote stays open or something follows a closing one."""

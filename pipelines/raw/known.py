@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.config import Config, Source, digest_of
 from pipelines.lake.folders import scratch
 from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw.dialect import split_line
 from pipelines.raw.lines import ends_of
 from pipelines.raw.pieces import Account, Part, Reader, read_parts
 from pipelines.raw.places import DataError, RawError, RawStore, file_day
@@ -316,19 +317,35 @@ def _ends(store: RawStore, name: str, size: int) -> str:
 
 
 def _ranges(store: RawStore, name: str, size: int, shape: Shape) -> list[tuple[int, int]]:
-    """(byte, line number) where each range of a big file begins: behind a newline outside of quotes."""
+    """(byte, line number) where each range of a big file begins: behind a newline that ends a record."""
     cuts, line, quotes, at = [(0, 1)], 1, 0, 0
     with store.open(name) as f:
         while data := f.read(STEP_BYTES):
             if at + len(data) >= cuts[-1][0] + RANGE_BYTES and size - at - len(data) > RANGE_BYTES // 4:
-                for end in ends_of(data)[-100:].tolist():
-                    before = quotes + data[:end].count(b'"')
-                    if data[end - 1 : end] == b"\n" and (
-                        shape.format == "json" or not shape.quoting or before % 2 == 0
-                    ):
-                        cuts.append((at + end, line + data[:end].count(b"\n")))
-                        break
+                end = _end_of_record(data, quotes, shape)
+                if end:
+                    cuts.append((at + end, line + data[:end].count(b"\n")))
             quotes += data.count(b'"')
             line += data.count(b"\n")
             at += len(data)
     return cuts
+
+
+def _end_of_record(data: bytes, quotes: int, shape: Shape) -> int:
+    """Where a record ends among the last lines of a block; 0 where none does.
+
+    Between two lines that are a record each; else where the quotes so far are even, which a stray one makes wrong.
+    """
+    ends = [e for e in ends_of(data)[-100:].tolist() if data[e - 1 : e] == b"\n"]
+    if shape.format == "json" or not shape.quoting:
+        return ends[0] if ends else 0
+    for start, end, following in zip(ends, ends[1:], ends[2:], strict=False):
+        if _is_record(data[start:end], shape) and _is_record(data[end:following], shape):
+            return end
+    return next((e for e in ends if (quotes + data[:e].count(b'"')) % 2 == 0), 0)
+
+
+def _is_record(line: bytes, shape: Shape) -> bool:
+    text = line.decode("utf-8", "replace").rstrip("\r\n")
+    whole = text.count('"') % 2 == 0
+    return whole and len(split_line(text, shape.delimiter, True, shape.escape)) == len(shape.header)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Source
-from pipelines.raw.containers import opened
+from pipelines.raw.containers import opened, seekable
 from pipelines.raw.delimited import read_delimited
 from pipelines.raw.dialect import HEAD_BYTES
 from pipelines.raw.places import RawError, RawStore
@@ -51,7 +51,7 @@ def peek(store: RawStore, name: str) -> Peek | None:
 
 def _rows(store: RawStore, name: str, shape: Shape) -> list[Any]:
     if shape.format == "parquet":
-        with store.open(name) as f:
+        with seekable(store, name) as f:
             batch = next(pq.ParquetFile(f).iter_batches(ROWS), None)
         return [] if batch is None else batch.to_pylist()
     with opened(store, name) as f:

@@ -177,7 +177,8 @@ def write_piece(reader: Reader, part: Part, folder: Path) -> Account:
         account.refused = _why(e)
         account.lost = account.rows + account.rejects + 1
         if account.refused[0] not in KEEPS_ROWS:
-            account.lost = max(account.lost, _rows_of(store, part.source))
+            if part.start == 0:  # all ranges of a big file fail alike
+                account.lost = max(account.lost, _rows_of(store, part.source))
             writer.forget()
     writer.close()
     _describe(store, part, end, account)

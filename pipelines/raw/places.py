@@ -3,6 +3,7 @@
 Belongs here: finding files, staying inside. Does not: reading their rows (``files``), media (``media``).
 """
 
+import glob
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -69,7 +70,8 @@ class RawStore:
     def below(self, path: str) -> list[str]:
         """All files at or below ``path`` (a folder, a file or a glob), hidden ones too, relative to the root."""
         full = f"{self.root}/{path}".rstrip("/").removesuffix("/.")
-        named = [full] if self.fs.exists(full) else self.fs.glob(full) if any(c in path for c in "*?[") else []
+        pattern = f"{glob.escape(self.root)}/{path}"
+        named = [full] if self.fs.exists(full) else self.fs.glob(pattern) if glob.has_magic(path) else []
         found = [f for hit in named for f in (self.fs.find(hit) if self.fs.isdir(hit) else [hit])]
         return sorted({str(p)[len(self.root) + 1 :] for p in found})
 

@@ -16,7 +16,7 @@ from pipelines.lake.schemas import STRINGS, TIMESTAMP
 from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells, texts
 from pipelines.raw.columnar import read_columnar
-from pipelines.raw.containers import Unpacked, opened
+from pipelines.raw.containers import Unpacked, opened, seekable
 from pipelines.raw.delimited import Rows, read_delimited
 from pipelines.raw.dialect import HEAD_BYTES
 from pipelines.raw.documents import read_documents
@@ -107,7 +107,7 @@ def rows_of(
     Raises:
         RawError: the file cannot be read to its end.
     """
-    with opened(store, name) as f:
+    with seekable(store, name) if shape.format == "parquet" else opened(store, name) as f:
         if start:
             f.seek(start)
         filler = _FillDown(source.fill_down)

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.config import Source
+from pipelines.raw.containers import seekable
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
 from pipelines.raw.lines import Reject
@@ -97,7 +98,7 @@ def _some_rows(store: RawStore, found: Sampled, shape: Shape, kind: str, source:
         if seen >= ROWS:
             break
     if shape.format == "parquet":
-        with store.open(found.source) as f:
+        with seekable(store, found.source) as f:
             found.total = pq.read_metadata(f).num_rows
     elif cut and not shape.packed:
         found.total = round(seen * found.size / HEAD_BYTES)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipelines.config import Source
 from pipelines.lake.schemas import STRINGS
 from pipelines.lake.tables import RAW_COLUMNS
-from pipelines.raw.containers import container_of, opened
+from pipelines.raw.containers import container_of, opened, seekable
 from pipelines.raw.dialect import HEAD_BYTES, delimiter_of, elsewhere, encoding_of, is_escaped, is_quoted, split_line
 from pipelines.raw.nested import EACH, in_header, in_objects, in_schema, parsed, written
 from pipelines.raw.places import RawError, RawStore
@@ -163,8 +163,10 @@ def _with_path(shape: Shape, name: str, kind: str, source: Source) -> Shape:
 
 def _of_parquet(store: RawStore, name: str, kind: str, source: Source) -> Shape:
     try:
-        with store.open(name) as f:
+        with seekable(store, name) as f:
             schema = pq.read_schema(f)
+    except RawError:
+        raise
     except Exception as e:  # a damaged footer raises whatever its bytes make it raise
         raise RawError("unreadable_parquet", f"{type(e).__name__}: {str(e)[:200]}") from e
     found = {c: in_schema(source.names_of(c), schema) for c in RAW_COLUMNS[kind]}
@@ -226,7 +228,8 @@ def _of_json(text: str, kind: str, source: Source) -> Shape:
     said = [] if by_line else ["JSON values over several lines"]
     said += [f"rows are the list '{records}' of each JSON value"] if records else []
     for c in RAW_COLUMNS[kind]:  # an object need not have every key, so the sample proves nothing
-        if c not in columns and not any("{" in n for n in source.names_of(c)):
+        guessed = not any("{" in n for n in source.names_of(c)) and (kind, c) != ("users", "attributes")
+        if c not in columns and guessed:
             columns[c] = source.names_of(c)[0]
     keys = tuple(dict.fromkeys(k for o in rows for k in o))
     said += _renamed({c: p for c, p in columns.items() if found[c] is not None}, source)
@@ -326,7 +329,9 @@ def rows_below(value: Any, records: str) -> list[Any]:
 
 
 def _of_delimited(text: str, suffixes: list[str], kind: str, source: Source) -> Shape:
-    lines = [line for line in text.splitlines()[: SAMPLE_ROWS + 1] if line.strip()]
+    lines = [
+        line for line in re.split(r"\r\n|\r|\n", text, maxsplit=SAMPLE_ROWS + 1)[: SAMPLE_ROWS + 1] if line.strip()
+    ]
     delimiter, preamble = source.delimiter, _preamble(lines, kind, source)
     lines = lines[preamble:]
     if not lines:

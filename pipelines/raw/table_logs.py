@@ -5,10 +5,11 @@ Belongs here: which files are live. Does not: reading them.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.raw.places import RawError, RawStore
@@ -61,21 +62,43 @@ def _below(name: str, root: str) -> bool:
 def _live_in_delta(store: RawStore, root: str, names: list[str]) -> set[str]:
     """Files that the log has added and not removed: its last checkpoint, then each commit after it."""
     log = f"{root}/{DELTA_LOG}".lstrip("/")
+
+    def broken(what: str) -> RawError:
+        return RawError("table_format", f"the Delta table '{root}' {what}; write its current rows to Parquet files")
+
     commits = {n.rsplit("/", 1)[1].split(".")[0]: n for n in names if n.startswith(f"{log}/") and n.endswith(".json")}
-    checkpoints = [n for n in names if n.startswith(f"{log}/") and n.endswith(".checkpoint.parquet")]
+    checkpoints = [n for n in names if n.startswith(f"{log}/") and ".checkpoint." in n and n.endswith(".parquet")]
     live: set[str] = set()
     done = -1
     if checkpoints:
-        done = int(checkpoints[-1].rsplit("/", 1)[1].split(".")[0])
-        with store.open(checkpoints[-1]) as f:
-            for action in pq.read_table(f).to_pylist():
-                _apply(action, root, live)
-    for version in sorted(v for v in commits if v.isdigit() and int(v) > done):
-        with store.open(commits[version]) as f:
-            for line in f.read().decode("utf-8").splitlines():
-                if line.strip():
-                    _apply(json.loads(line), root, live)
+        number, *kind = checkpoints[-1].rsplit("/", 1)[1].split(".")
+        if kind != ["checkpoint", "parquet"]:
+            raise broken("has a checkpoint of several parts")
+        done = int(number)
+    later = sorted(int(v) for v in commits if v.isdigit() and int(v) > done)
+    if later != list(range(done + 1, done + 1 + len(later))):
+        raise broken(f"lacks a commit between {done + 1} and {later[-1]}")
+    try:
+        for action in _actions(store, checkpoints[-1:], [commits[f"{v:020}"] for v in later]):
+            _apply(action, root, live)
+    except (ValueError, KeyError, AttributeError, pa.ArrowException) as e:
+        if isinstance(e, RawError):
+            raise
+        raise broken(f"has a log that cannot be read ({type(e).__name__}: {str(e)[:100]})") from e
+    gone = sorted(live - set(names))
+    if gone:
+        raise broken(f"names {len(gone)} files that are not in it, such as {gone[0]}")
     return live
+
+
+def _actions(store: RawStore, checkpoints: list[str], commits: list[str]) -> Iterator[dict[str, Any]]:
+    """What the log says, in order."""
+    for name in checkpoints:
+        with store.open(name) as f:
+            yield from pq.read_table(f).to_pylist()
+    for name in commits:
+        with store.open(name) as f:
+            yield from (json.loads(line) for line in f.read().decode("utf-8").splitlines() if line.strip())
 
 
 def _apply(action: dict[str, Any], root: str, live: set[str]) -> None:

@@ -1,5 +1,6 @@
 """What people see before a night runs: check, init; and after it: the summary."""
 
+import gzip
 import json
 import os
 from datetime import date
@@ -9,6 +10,7 @@ import pytest
 
 from assets.cli import main
 from pipelines.config import load_config
+from pipelines.raw.known import Known
 from tests.shop import write_jsonl
 
 LINES = "".join(f"u{n % 7};i{n % 5};View;{1 + n % 3:02d}.03.2026 14:{n % 60:02d};4,50\n" for n in range(60))
@@ -115,6 +117,53 @@ def test_values_in_comments_stay_in_them(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["init", str(tmp_path / "raw"), "--out", str(out)]) == 0
     assert load_config(out).start_date == date(2026, 3, 1)
     assert capsys.readouterr().out
+
+
+def test_names_in_comments_stay_in_them_too(tmp_path: Path) -> None:
+    log = [{"user_id": f"u{n}", "item_id": f"i{n % 2}", "event_at": "2026-03-01T00:00:00Z"} for n in range(4)]
+    write_jsonl(tmp_path / "raw" / "a.jsonl", log)
+    write_jsonl(tmp_path / "raw" / "other" / "b.jsonl", [{"x\nstart_date = 1999-01-01\n": 1, "y\u2028\x85\x1f": 2}])
+    out = tmp_path / "mine.toml"
+    assert main(["init", str(tmp_path / "raw"), "--out", str(out)]) == 0
+    assert load_config(out).start_date == date(2026, 3, 1)
+    assert "# not read: other" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("names", "others", "path"),
+    [
+        (["a.csv", "b.csv"], ["manifest.json"], "log/*.csv"),
+        (["a.csv", "b.csv"], [], "log"),
+        (["events-1.csv", "events-10.csv", "events-2.csv"], ["items.csv"], "log/events-*"),
+        (["e1.csv.gz", "e2.csv.gz"], ["x.txt"], "log/e*"),
+        (["x#1.csv", "x#2.csv", "y [a].csv"], ["z.json"], "log/*.csv"),
+    ],
+)
+def test_the_path_names_all_files_and_no_others(tmp_path: Path, names: list[str], others: list[str], path: str) -> None:
+    text = "user_id,item_id,event_at\n" + "".join(f"u{n},i{n % 2},2026-03-01T00:00:00Z\n" for n in range(4))
+    folder = tmp_path / "raw" / "log"
+    folder.mkdir(parents=True)
+    for name in names:
+        packed = gzip.compress(text.encode()) if name.endswith(".gz") else text.encode()
+        (folder / name).write_bytes(packed)
+    for name in others:
+        (folder / name).write_text("{}")
+    out = tmp_path / "mine.toml"
+    assert main(["init", str(tmp_path / "raw"), "--out", str(out)]) == 0
+    config = load_config(out)
+    assert config.interactions.path == path
+    assert sorted(Known("interactions", config).names()) == sorted(f"log/{n}" for n in names)
+
+
+def test_events_of_a_log_without_a_header_are_found(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    events = ("view", "add_to_cart", "purchase")
+    lines = [f"u{n % 5},i{n % 4},{events[n % 3]},2026-03-0{1 + n % 3} 10:00:00\n" for n in range(40)]
+    (tmp_path / "raw" / "log.csv").write_text("".join(lines))
+    out = tmp_path / "mine.toml"
+    assert main(["init", str(tmp_path / "raw"), "--out", str(out)]) == 0
+    columns = {"user_id": "1", "item_id": "2", "event": "3", "event_at": "4"}
+    assert dict(load_config(out).interactions.columns) == columns
 
 
 def test_deep_finds_bytes_that_changed_in_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

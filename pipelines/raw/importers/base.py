@@ -149,9 +149,10 @@ class Target:
         return n
 
     def _days(self) -> tuple[date, date]:
-        query = f"SELECT min(event_at)::DATE, max(event_at)::DATE FROM '{self.raw}/interactions/*.parquet'"
+        files = [str(p) for p in sorted((self.raw / "interactions").glob("*.parquet"))]
+        query = "SELECT min(event_at)::DATE, max(event_at)::DATE FROM read_parquet(?)"
         with database(self.timezone) as con:
-            first, last = con.execute(query).fetchall()[0]
+            first, last = con.execute(query, [files]).fetchall()[0]
         if first is None:
             raise DataSetError("no event was found in the data set")
         return first, last

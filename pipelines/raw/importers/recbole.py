@@ -60,7 +60,8 @@ def _selected(path: Path) -> str:
     for h in _header(path):
         name = meant.get(h, h.split(":")[0])
         is_list = h.endswith(":token_seq") and name not in ("title", "description")
-        parts.append(f"string_split(\"{h}\", ' ') AS {name}" if is_list else f'"{h}" AS "{name}"')
+        theirs, name = (part.replace('"', '""') for part in (h, name))
+        parts.append(f'string_split("{theirs}", \' \') AS "{name}"' if is_list else f'"{theirs}" AS "{name}"')
     return ", ".join(parts)
 
 

@@ -119,6 +119,28 @@ def test_a_delta_table_with_deleted_rows_inside_its_files_is_refused(tmp_path: P
 
 
 @pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        ({"00000000000000000001.json": ""}, "lacks a commit between 0 and 1"),
+        ({f"{0:020}.json": "", f"{2:020}.json": ""}, "lacks a commit between 0 and 2"),
+        ({f"{4:020}.checkpoint.0000000001.0000000002.parquet": "x"}, "a checkpoint of several parts"),
+        ({f"{4:020}.checkpoint.parquet": "x"}, "has a log that cannot be read"),
+        ({f"{0:020}.json": '{"add": '}, "has a log that cannot be read"),
+        ({f"{0:020}.json": '{"add": {"path": "gone.parquet"}}'}, "names 1 files that are not in it, such as t/gone.p"),
+        ({f"{0:020}.json": '{"add": {"path": "s3://other/a.parquet"}}'}, "names 1 files that are not in it"),
+    ],
+)
+def test_a_delta_table_that_is_not_whole_is_refused(tmp_path: Path, names: dict[str, str], says: str) -> None:
+    log = tmp_path / "t" / "_delta_log"
+    log.mkdir(parents=True)
+    for name, text in names.items():
+        (log / name).write_text(text)
+    store = RawStore(str(tmp_path))
+    with pytest.raises(RawError, match=says):
+        live_files(store, store.below("t"))
+
+
+@pytest.mark.parametrize(
     ("name", "kind"), [("t/.hoodie/hoodie.properties", "Hudi"), ("t/metadata/v1.metadata.json", "Iceberg")]
 )
 def test_other_table_formats_are_refused(tmp_path: Path, name: str, kind: str) -> None:

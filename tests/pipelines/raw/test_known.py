@@ -149,6 +149,18 @@ def test_a_big_file_is_read_in_ranges_that_are_one_file(
     assert sum(p.account.rejects for p in pieces) == 0
 
 
+def test_ranges_are_not_cut_where_a_stray_quote_says(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges_of(400, monkeypatch)
+    monkeypatch.setattr(known, "STEP_BYTES", 200)
+    text = HEAD + 'u,3" screen,view,1772323200\n'
+    text += "".join(f'u{n},"i\n{n}",view,{1772323200 + n}\nu{n},j,view,{n + 1772323200}\nu{n},k,view,{n + 1772323200}\n' for n in range(60))  # noqa: E501 # fmt: skip
+    log(config).write_text(text)
+    pieces = Known("interactions", config).pieces(DAY)
+    assert len(pieces) > 3
+    assert len(users(pieces)) == 181
+    assert sum(p.account.rejects for p in pieces) == 0
+
+
 def test_other_settings_read_everything_again(config: Config) -> None:
     log(config).write_text(HEAD + line(1))
     (first,) = Known("interactions", config).pieces(DAY)

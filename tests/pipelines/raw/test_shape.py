@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.raw.dialect import encoding_of
@@ -229,12 +230,68 @@ def test_a_record_over_lines_survives_the_end_of_a_block(tmp_path: Path, monkeyp
     assert [r["_position"] for r in rows] == [2 + 3 * n for n in range(50)]
 
 
+def test_a_quoted_first_column_may_span_lines(tmp_path: Path) -> None:
+    text = 'title,item_id\n"one\ntwo",1\n"three",2\nfo"ur,3\nfi"ve,4\n'
+    rows, rejects = read(tmp_path, "a.csv", text, "items", columns={})
+    assert [(r["title"], r["item_id"]) for r in rows] == [
+        ("one\ntwo", "1"),
+        ("three", "2"),
+        ('fo"ur', "3"),
+        ('fi"ve', "4"),
+    ]
+    assert rejects == []
+
+
+def test_a_stray_quote_joins_no_lines(tmp_path: Path) -> None:
+    text = 'item_id,title\n1,"12\n2,13"\n3,"a"\n'
+    rows, rejects = read(tmp_path, "a.csv", text, "items", columns={})
+    assert ([r["item_id"] for r in rows], [(r["position"], r["reason"]) for r in rejects]) == (
+        ["2", "3"],
+        [(2, "unbalanced_quote")],
+    )
+
+
+def test_a_cell_may_be_longer_than_the_csv_module_likes(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    text = f'item_id,title,description\n1,a,"{long}\n""y"""\n2,b,c\n'
+    rows, rejects = read(tmp_path, "a.csv", text, "items", columns={})
+    assert ([len(r["description"]) for r in rows], rejects) == ([200_004, 1], [])
+
+
+def test_lines_end_at_line_ends_alone(tmp_path: Path) -> None:
+    text = "item_id,title\x85\u2028,description\n1,a,b\n"
+    rows, rejects = read(tmp_path, "a.csv", text, "items", columns={})
+    assert ([(r["item_id"], r["description"]) for r in rows], rejects) == ([("1", "b")], [])
+
+
+def test_packed_parquet(tmp_path: Path) -> None:
+    table = pa.table({"item_id": ["1", "2"], "title": ["a", "b"]})
+    pq.write_table(table, tmp_path / "x")
+    packed = gzip.compress((tmp_path / "x").read_bytes())
+    rows, rejects = read(tmp_path, "a.parquet.gz", packed, "items", columns={})
+    assert ([r["title"] for r in rows], rejects) == (["a", "b"], [])
+
+
+def test_what_else_a_file_of_users_says(tmp_path: Path) -> None:
+    line = json.dumps({"user_id": "u", "tier": "gold", "age": 7, "address": {"city": "x"}}) + "\n"
+    rows, _ = read(tmp_path, "a.jsonl", line, "users", columns={"segment": "tier"})
+    assert (rows[0]["segment"], rows[0]["attributes"]) == ("gold", ["age=7", 'address={"city":"x"}'])
+
+
+def test_a_tail_of_zeros_costs_its_line(tmp_path: Path) -> None:
+    text = "item_id,title\n" + "".join(f"{n},t{n}\n" for n in range(9)) + "\0" * 4_000
+    rows, rejects = read(tmp_path, "a.csv", text, "items", columns={})
+    assert len(rows) == 9
+    assert [(r["position"], r["reason"]) for r in rejects] == [(11, "bad_encoding")]
+
+
 def test_cells_that_mean_nothing(tmp_path: Path) -> None:
-    text = "item_id,title,price\n1,\\N,NULL\n2,null,1\n"
-    rows, _ = read(tmp_path, "a.csv", text, "items", columns={})
-    assert [(r["title"], r["price"]) for r in rows] == [(None, None), ("null", 1.0)]
+    text = "item_id,title,price\n1,\\N,NULL\n2,null,1\nnan,x,2\n3,NAN,NaN\n"
+    rows, rejects = read(tmp_path, "a.csv", text, "items", columns={})
+    assert [(r["title"], r["price"]) for r in rows] == [(None, None), (None, 1.0), ("NAN", None)]
+    assert [r["reason"] for r in rejects] == ["missing_item_id"]
     rows, _ = read(tmp_path, "b.csv", text, "items", columns={}, nulls=("null",))
-    assert [(r["title"], r["price"]) for r in rows] == [("\\N", None), (None, 1.0)]
+    assert [(r["title"], r["price"]) for r in rows][:2] == [("\\N", None), (None, 1.0)]
 
 
 def test_cells_take_the_value_above_them(tmp_path: Path) -> None:
