@@ -1,11 +1,13 @@
-"""Cells of raw files as our types: texts, numbers, lists of texts; what each Arrow type becomes.
+"""Cells of raw files as our types: texts, lists of texts; what each Arrow type becomes.
 
-Belongs here: values. Does not: times (``times``), which row is rejected for them (``pieces``).
+Belongs here: values. Does not: numbers (``amounts``), times (``times``), which row is rejected for them (``typed``).
 """
 
 import ast
+import csv
 import json
 import math
+import re
 import unicodedata
 from typing import Any, NamedTuple
 
@@ -19,6 +21,9 @@ from pipelines.raw.nested import is_list
 
 CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
 PARAGRAPHS = "\n"
+NUMPY_SCALAR = re.compile(r"\bnp\.\w+\(([^()]*)\)")
+NUMPY_LIST = re.compile(r"""^\s*\[\s*(np\.\w+\(|'[^']*'\s+'|"[^"]*"\s+['"])""")
+POSTGRES_LIST = re.compile(r"^\s*\{[^{}]*\}\s*$")
 
 
 class Cells(NamedTuple):
@@ -159,45 +164,6 @@ def _bytes(text: pa.Array) -> np.ndarray:
     return np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]] if data else np.zeros(0, np.uint8)
 
 
-# --- numbers ------------------------------------------------------------------------------------------------------
-
-NUMBER = r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$"
-CURRENCY = "€$£¥₹ \u00a0"
-
-
-def numbers(cells: Cells, comma: bool) -> tuple[pa.Array, pa.Array]:
-    """Finite float64 of each cell, null where there is none; and which cells hold something else.
-
-    Texts may have currency signs and groups of thousands: ``$1,299.00``, ``1.299,90`` where ``comma`` is set.
-    """
-    array = flat(cells.array)
-    kind = array.type
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind):
-        found = array.cast(pa.float64(), safe=False)
-        given = pc.and_(pc.is_valid(found), pc.invert(pc.fill_null(pc.is_nan(found), True)))
-    elif pa.types.is_boolean(kind):
-        found, given = array.cast(pa.int8()).cast(pa.float64()), pc.is_valid(array)
-    elif not is_text(kind):
-        return pa.nulls(len(array), pa.float64()), pc.is_valid(array)
-    else:
-        text = clean(array.cast(pa.string()))
-        given = pc.and_(pc.is_valid(text), pc.not_equal(pc.utf8_lower(pc.fill_null(text, "")), "nan"))
-        found = cast_texts(text, "DOUBLE")
-        if pc.any(pc.and_(given, pc.is_null(found))).as_py() or (comma and pc.any(pc.match_substring(text, "."))):
-            found = cast_texts(_english(text, comma), "DOUBLE")
-    found = pc.if_else(pc.fill_null(pc.is_finite(found), False), found, pa.scalar(None, pa.float64()))
-    return found, pc.and_(given, pc.is_null(found))
-
-
-def _english(text: pa.Array, comma: bool) -> pa.Array:
-    """Numbers with a point and no groups; what is none stays as it is."""
-    bare = pc.utf8_trim(text, CURRENCY)
-    group, sign = (".", ",") if comma else (",", ".")
-    grouped = pc.match_substring_regex(bare, rf"^[-+]?\d{{1,3}}(\{group}\d{{3}})+(\{sign}\d*)?$")
-    bare = pc.if_else(grouped, pc.replace_substring(bare, group, ""), bare)
-    return pc.replace_substring(bare, ",", ".") if comma else bare
-
-
 def cast_texts(text: pa.Array, kind: str, timezone: str = "UTC") -> pa.Array:
     """Texts as a DuckDB type, null where they are none."""
     with database(timezone) as con:
@@ -231,11 +197,15 @@ def lists(cells: Cells, separator: str) -> pa.Array:
 
 def _of_literal(text: str, separator: str) -> list[str]:
     """Texts in a JSON or Python literal; the text itself, split, where it is none."""
+    if NUMPY_LIST.search(text):  # ['a' 'b'] is ['ab'] in Python; [np.str_('a')] is nothing there
+        text = NUMPY_SCALAR.sub(r"\1", re.sub(r"(['\"])\s+(?=['\"])", r"\1, ", text))
     for read in (json.loads, ast.literal_eval):
         try:
             return leaves(read(text))
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
+    if POSTGRES_LIST.match(text):
+        return next(csv.reader([text.strip()[1:-1]], escapechar="\\"), [])
     return text.split(separator)
 
 

@@ -40,6 +40,7 @@ def missing_columns(kind: str, source: Source, pieces: list[Piece], day: date) -
     for column in dict.fromkeys([*source.columns, *required]):
         if column not in RAW_COLUMNS[kind] or column in source.sometimes:
             continue
+        problems += _unreadable(kind, source, column, read)
         without = [p for p in read if not has_column(p, column)]
         if len(without) == len(read):
             problems.append(_nowhere(kind, source, column, read))
@@ -57,6 +58,20 @@ def _nowhere(kind: str, source: Source, column: str, read: list[Piece]) -> str:
     advice = f'write {kind}.columns.{column} = "<its name>"'
     advice += "" if column in source.columns and column not in REQUIRED[kind] else f" or {kind}.defaults.{column}"
     return f"{what}: no file below {source.path} has that column; {example.source} has {names}; {advice}{looks}"
+
+
+def _unreadable(kind: str, source: Source, column: str, read: list[Piece]) -> list[str]:
+    """A mapped column of which not a single cell could be read."""
+    notes = [(p, n) for p in read for n in p.account.notes if n[0] == column]
+    if not notes or any(p.account.present.get(column) for p in read):
+        return []
+    cells = sum(n[2] for _, n in notes)
+    piece, (_, reason, _, position, value) = notes[0]
+    wanted = " or ".join(f"'{n}'" for n in source.names_of(column))
+    what = f"{kind}.columns.{column} = {wanted}: none of its {cells} cells could be read ({reason})"
+    return [
+        f"{what}; {piece.source} line {position} holds '{value}'; set time_format or decimal, or take the column out"
+    ]
 
 
 def _is_data(piece: Piece) -> bool:

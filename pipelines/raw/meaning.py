@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.raw.amounts import decimal_of, numbers
 from pipelines.raw.cells import Cells, cast_texts, leaves
 from pipelines.raw.event_names import MEANING, SYNONYMS, meaning_of
 from pipelines.raw.peek import Peek
@@ -179,8 +180,9 @@ def _fits(column: str, group: Group, theirs: str) -> str:
         share = _share_of_times(values)
         return f"{share:.0%} are times, such as {example}" if share > 0.5 else ""
     if column in ("value", "price"):
-        numbers = cast_texts(pa.array([re.sub(r"[^0-9.eE+-]", "", v) for v in values]), "DOUBLE")
-        share = 1 - numbers.null_count / len(values)
+        cells = pa.array(values, pa.string())
+        found, _ = numbers(Cells(cells), decimal_of(cells) == ",")
+        share = 1 - found.null_count / len(values)
         return f"{share:.0%} are numbers, such as {example}" if share > 0.5 else ""
     if column == "event":
         named = f"{distinct} names: {shown(', '.join(sorted(set(values))[:5]))}"

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from pipelines.config import Source
 from pipelines.lake.schemas import STRINGS, TIMESTAMP
 from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw.amounts import decimal_of
 from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells, texts
 from pipelines.raw.columnar import read_columnar
 from pipelines.raw.containers import Unpacked, opened, seekable
@@ -26,7 +27,6 @@ from pipelines.raw.times import format_of, unit_of
 
 SAMPLE_BYTES = 1 << 17
 FLOAT_ID = r"^-?\d+\.0+$"
-COMMA_NUMBER = r"^[-+]?(\d{1,3}(\.\d{3})+|\d+),\d+$"
 
 
 def look(store: RawStore, name: str, kind: str, source: Source) -> Shape:
@@ -64,8 +64,9 @@ def _with_values(shape: Shape, sample: Rows, kind: str, source: Source) -> Shape
             float_ids.append(column)
             said.append(f"{column} without its .0")
         elif kind_of == pa.float64():
-            commas = pc.sum(pc.match_substring_regex(values, COMMA_NUMBER)).as_py()
-            comma = comma or source.decimal == "," or (source.decimal == "auto" and 2 * commas > len(values))
+            sign = decimal_of(values) if source.decimal == "auto" else source.decimal
+            comma = comma or sign == ","
+            said += [f"{column} may have groups of thousands or a decimal sign; set decimal"] if sign == "?" else []
         elif kind_of == TIMESTAMP and source.time_format == "auto" and source.time_unit == "auto":
             found = format_of(values.to_pylist())
             if len(found) > 1:

@@ -22,15 +22,34 @@ YEAR_1000 = -30_610_224_000 * SECOND
 EXCEL_EPOCH = 25_569  # days from 1899-12-30 to 1970-01-01
 EXCEL_DAYS = (29_221, 73_051)  # 1980 to 2100
 ISO = r"^\d{4}-\d{1,2}-\d{1,2}([T ]|$)"
-BASIC = r"^(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})"
+LOOSE = (  # what is nearly ISO 8601, and how that has it
+    (r"^(\d{4})(\d{2})(\d{2})T(\d{2})(\d{2})(\d{2})", r"\1-\2-\3T\4:\5:\6"),  # 20260301T143052Z
+    (r"^(\d{4})(\d{2})(\d{2})[T ](\d{2}:\d{2}(:\d{2})?)", r"\1-\2-\3T\4"),  # 20260301 14:30:52
+    (r"^(\d{4})年(\d{1,2})月(\d{1,2})日 *", r"\1-\2-\3 "),
+    (r"(:\d{2}),(\d{1,9})( ?[Zz]|[+-]\d{2}:?\d{2})?$", r"\1.\2\3"),  # log4j, Python's logging
+    (r"\[[A-Za-z_/+-]+\]$", ""),  # Java: ...Z[UTC]
+    (r" ([+-]\d{2}:?\d{2})$", r"\1"),  # Ruby: 14:30:52 -0500
+)
+OTHER = (  # what says its number of milliseconds, or its zone, in words
+    (r"^/?Date\((-?\d{12,13})\)/?$", r"\1"),
+    (r"^([A-Z][a-z]{2}) ([A-Z][a-z]{2}) (\d{2}) (\d{4}) (\S+) (?:GMT|UTC)([+-]\d{4})( \(.*\))?$", r"\1 \2 \3 \5 \6 \4"),
+    (r"^([A-Z][a-z]{2})  ?(\d{1,2}) (\d{4})  ?(\d{1,2}:\d{2})([AP]M)$", r"\1 \2 \3 \4 \5"),  # SQL Server
+)
 ZONE = r"(?:[Zz]|UTC|GMT|[+-]\d{2}(?::?\d{2})?|[A-Z][A-Za-z]+/[A-Za-z_]+)$"
+NAMED = r" ?\b([A-Z]{1,5})$"  # a zone by its initials
+OFFSETS = {  # hours of those that mean one zone only; of America as RFC 2822 has them
+    "EST": -5, "EDT": -4, "CDT": -5, "MST": -7, "MDT": -6, "PST": -8, "PDT": -7, "AKST": -9, "AKDT": -8, "HST": -10,
+    "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "HKT": 8, "AWST": 8, "JST": 9, "KST": 9,
+    "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13, "BRT": -3,
+}  # fmt: skip
 DAY_FIRST = ("%d.%m.%Y", "%d/%m/%Y", "%d-%m-%Y", "%d/%m/%y", "%d.%m.%y")
 MONTH_FIRST = ("%m/%d/%Y", "%m-%d-%Y", "%m/%d/%y")
 OTHER_DATES = ("%Y/%m/%d", "%Y.%m.%d", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y")
 CLOCKS = ("", " %H:%M:%S", " %H:%M", " %I:%M:%S %p", " %I:%M %p", " %H:%M:%S.%f", ", %H:%M:%S", ", %H:%M")
 WHOLE = (
     "%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
-    "%Y-%m-%dT%H.%M.%S", "%Y-%m-%d-%H.%M.%S.%f",
+    "%Y-%m-%dT%H.%M.%S", "%Y-%m-%d-%H.%M.%S.%f", "%d%b%Y:%H:%M:%S", "%d-%b-%y %I.%M.%S.%f %p", "%d-%b-%y %I.%M.%S %p",
+    "%b %d %Y %I:%M %p", "%d-%b-%y",
 )  # fmt: skip
 FORMATS = WHOLE + tuple(d + c for d in (*DAY_FIRST, *MONTH_FIRST, *OTHER_DATES) for c in CLOCKS)
 
@@ -71,12 +90,19 @@ def times(cells: Cells, rule: TimeRule) -> tuple[pa.Array, pa.Array, np.ndarray]
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         found, known = _of_numbers(array.cast(pa.float64(), safe=False), rule)
     elif is_text(kind) or pa.types.is_null(kind):
-        array = clean(array.cast(pa.string()))
+        array = _without_words(clean(array.cast(pa.string())))
         found, known = _of_texts(array, rule)
     else:
         found, known = pa.nulls(len(array), TIMESTAMP), exact
     found = _with_four_digits(found)
     return found, pc.and_(pc.is_valid(array), pc.is_null(found)), known
+
+
+def _without_words(text: pa.Array) -> pa.Array:
+    if pc.any(pc.match_substring_regex(text, r"^[/A-Z]")).as_py():
+        for pattern, instead in OTHER:
+            text = pc.replace_substring_regex(text, pattern, instead)
+    return text
 
 
 def _of_texts(text: pa.Array, rule: TimeRule) -> tuple[pa.Array, np.ndarray]:
@@ -168,15 +194,26 @@ def _plain_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray] | N
     return _with_four_digits(local), np.where(lengths(text) <= 10, DATE_ONLY, twice).astype(np.int8)
 
 
+def _with_offsets(text: pa.Array) -> pa.Array:
+    """Initials of a zone as its offset; null where they mean several, such as BST, IST or CST."""
+    named = pc.fill_null(pc.match_substring_regex(text, r"\d" + NAMED), False)
+    if not pc.any(named).as_py():
+        return text
+    known = {"Z": "Z", "UTC": "Z", "GMT": "Z"} | {name: f"{hours:+03d}:00" for name, hours in OFFSETS.items()}
+    initials = pc.struct_field(pc.extract_regex(text, r"(?P<z>[A-Z]{1,5})$"), "z")
+    at = pc.index_in(initials, value_set=pa.array(known, pa.string()))
+    offset = pa.array(known.values(), pa.string()).take(at)
+    bare = pc.replace_substring_regex(text, NAMED, "")
+    return pc.if_else(named, pc.binary_join_element_wise(bare, offset, ""), text)
+
+
 def _any_iso(text: pa.Array, timezone: str) -> tuple[pa.Array, np.ndarray]:
-    basic = pc.fill_null(pc.match_substring_regex(text, BASIC), False)
-    if pc.any(basic).as_py():  # 20260301T143052Z
-        text = pc.if_else(basic, pc.replace_substring_regex(text, BASIC, r"\1-\2-\3T\4:\5:\6"), text)
+    for pattern, instead in LOOSE:
+        if pc.any(pc.match_substring_regex(text, pattern)).as_py():
+            text = pc.replace_substring_regex(text, pattern, instead)
+    text = _with_offsets(text)
     text = pc.if_else(pc.fill_null(pc.match_substring_regex(text, ISO), False), text, pa.scalar(None, pa.string()))
     known = np.where(np.asarray(pc.fill_null(pc.utf8_length(text), 99)) <= 10, DATE_ONLY, EXACT).astype(np.int8)
-    loose_zone = pc.fill_null(pc.match_substring_regex(text, r" [+-]\d{2}:?\d{2}$"), False)
-    if pc.any(loose_zone).as_py():  # 14:30:52 -0500, as Ruby prints it
-        text = pc.if_else(loose_zone, pc.replace_substring_regex(text, r" ([+-]\d{2}:?\d{2})$", r"\1"), text)
     if timezone == "UTC":
         return _with_four_digits(cast_texts(text, "TIMESTAMPTZ").cast(TIMESTAMP)), known
     zoned = pc.fill_null(pc.match_substring_regex(text, r":\d{2}(\.\d+)? ?" + ZONE), False)
@@ -248,7 +285,7 @@ def format_of(sample: list[str]) -> tuple[str, ...]:
 
     Two where days and months cannot be told apart.
     """
-    text = clean(pa.array(sample, pa.string())).drop_null()
+    text = _without_words(clean(pa.array(sample, pa.string())).drop_null())
     found, _ = _of_texts(text, TimeRule())
     numbers = cast_texts(text, "DOUBLE")
     odd = text.filter(pc.and_(pc.is_null(found), pc.is_null(numbers)))

@@ -16,7 +16,8 @@ from encoders.modalities import FILES
 from pipelines.config import Source
 from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
-from pipelines.raw.cells import Cells, cast_texts, flat, lengths, lists, numbers, texts
+from pipelines.raw.amounts import numbers
+from pipelines.raw.cells import Cells, cast_texts, flat, lengths, lists, texts
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
 from pipelines.raw.event_names import WISHES, canonical, wished
@@ -25,6 +26,7 @@ from pipelines.raw.shape import Shape
 from pipelines.raw.times import TimeRule, times
 
 MAX_ID = 512  # characters
+INVISIBLE = r"[\x{AD}\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{FEFF}]"  # joiners, marks of direction
 MAX_TEXT = 1_000_000  # characters of one cell
 DAY_COLUMN = {
     "interactions": ("event_at",),
@@ -54,6 +56,15 @@ class Typed:
     rejects: list[Reject]
     days: list[date | None]
     notes: dict[tuple[str, str], tuple[int, int, str]] = field(default_factory=dict)
+
+
+def _visible(names: pa.Array) -> pa.Array:
+    """Ids and events without characters that nobody sees, and without Excel's ``="7"``."""
+    if pc.any(pc.starts_with(names, '="')).as_py():
+        names = pc.replace_substring_regex(names, r'^="(.*)"$', r"\1")
+    if pc.all(pc.string_is_ascii(names)).as_py() is not False:
+        return names
+    return pc.replace_substring_regex(names, INVISIBLE, "")
 
 
 def schema_of(kind: str) -> pa.Schema:
@@ -124,7 +135,9 @@ class _Typing:
         self._lost(name, structured, "bad_type", f"{name} is a list or an object, expected one value")
         if name in self.source.defaults:
             found = pc.if_else(pc.and_(pc.is_null(found), pc.invert(structured)), self.source.defaults[name], found)
-        limit = MAX_ID if name.endswith("_id") or name == "event" else MAX_TEXT
+        is_name = name.endswith("_id") or name == "event"
+        found = _visible(found) if is_name else found
+        limit = MAX_ID if is_name else MAX_TEXT
         if lengths(found).max(initial=0) > limit:  # bytes; few texts have so many
             found = self._shortened(name, found, limit)
         if name == "user_id":

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipelines.raw.cells import Cells, lists, numbers, texts
+from pipelines.raw.amounts import numbers
+from pipelines.raw.cells import Cells, lists, texts
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,17 @@ NOON = utc(2026, 3, 1, 14, 30, 52)
         ("2026-03-01 09:30:52 -0500", NOON),
         ("2026-03-01 09:30:52 -05:00", NOON),
         ("20260301T143052Z", NOON),
+        ("20260301 14:30:52", NOON),
+        ("2026-03-01 14:30:52.000 Z", NOON),
+        ("2026-03-01 14:30:52,000", NOON),
+        ("2026-03-01T14:30:52.000Z[UTC]", NOON),
+        ("2026年3月1日 14:30:52", NOON),
+        ("/Date(1772375452000)/", NOON),
+        ("2026-03-01 09:30:52 EST", NOON),
+        ("2026-03-01 16:30:52 CEST", NOON),
+        ("2026-03-01T23:30:52 JST", NOON),
+        ("2026-03-01 14:30:52 GMT", NOON),
+        ("2026-02-28 24:00:00", utc(2026, 3, 1)),
         ("20260301143052", NOON),
         ("1772375452", NOON),
         ("1772375452000", NOON),
@@ -52,7 +63,7 @@ def test_a_day_without_a_clock_is_known_to_the_day(text: str) -> None:
     assert read(text) == (utc(2026, 3, 1), False, DATE_ONLY)
 
 
-@pytest.mark.parametrize("text", ["0", "-5", "931988", "31535999", "9999999999999999999", "soon", "2400-01-01", "epoch", "infinity", "20261301", "14:30"])  # noqa: E501 # fmt: skip
+@pytest.mark.parametrize("text", ["0", "-5", "931988", "31535999", "9999999999999999999", "soon", "2400-01-01", "epoch", "infinity", "20261301", "14:30", "2026-03-01 10:00:00 BST", "2026-03-01 10:00:00 IST", "2026-03-01 10:00:00 CST", "2026-03-01 10:00:00 XYZ", "0999-01-01"])  # noqa: E501 # fmt: skip
 def test_what_is_no_time_is_lost_not_read(text: str) -> None:
     assert read(text) == (None, True, EXACT if text != "20261301" else DATE_ONLY)
 
@@ -126,6 +137,10 @@ def test_types_that_are_no_time(value: Any, kind: pa.DataType) -> None:
         (["02/27/26"], ("%m/%d/%y",)),
         (["Sun Mar  1 14:30:52 2026"], ("%a %b %d %H:%M:%S %Y",)),
         (["01/Mar/2026:14:30:52 -0500"], ("%d/%b/%Y:%H:%M:%S %z",)),
+        (["Mar  1 2026 12:36AM"], ("%b %d %Y %I:%M %p",)),
+        (["01MAR2026:14:30:52"], ("%d%b%Y:%H:%M:%S",)),
+        (["01-MAR-26 12.36.00.000000 AM"], ("%d-%b-%y %I.%M.%S.%f %p",)),
+        (["Sun Mar 01 2026 14:30:52 GMT+0000 (Coordinated Universal Time)"], ("%a %b %d %H:%M:%S %z %Y",)),
         (["hello", "world"], ()),
         ([], ()),
     ],
@@ -138,3 +153,18 @@ def test_numbers_that_can_only_be_excels_days() -> None:
     assert unit_of(["46082.6", "46083"]) == "excel"
     assert unit_of(["46082.6", "1772375452"]) == "auto"
     assert unit_of(["931988", "46083"]) == "auto", "a log that counts from elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "expected"),
+    [
+        ("2026-03-01 09:30:52 EST", {"timezone": "Europe/Berlin"}, NOON),
+        ("2026-03-01 15:30:52", {"timezone": "Europe/Berlin"}, NOON),
+        ("2026-03-01 10:00:00 BST", {"timezone": "Europe/Berlin"}, None),
+        ("Mar  1 2026  2:30PM", {"format": "%b %d %Y %I:%M %p"}, NOON - timedelta(seconds=52)),
+        ("Sun Mar 01 2026 14:30:52 GMT+0000 (UTC)", {"format": "%a %b %d %H:%M:%S %z %Y"}, NOON),
+        ("01-MAR-26 02.30.52.000000 PM", {"format": "%d-%b-%y %I.%M.%S.%f %p"}, NOON),
+    ],
+)  # fmt: skip
+def test_zones_and_words_by_rule(text: str, rule: dict[str, str], expected: datetime | None) -> None:
+    assert read(text, **rule)[:2] == (expected, expected is None)
