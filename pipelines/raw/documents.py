@@ -4,9 +4,7 @@ Lines are taken apart by DuckDB, a block at a time; a block's odd lines, and val
 Belongs here: objects and the paths in them. Does not: types of values (``cells``, ``times``).
 """
 
-import codecs
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
@@ -21,15 +19,13 @@ from pipelines.raw.containers import Unpacked
 from pipelines.raw.delimited import Rows
 from pipelines.raw.lines import Block, Reject, blocks, checked, strings
 from pipelines.raw.nested import EACH, Path, json_path, parsed
+from pipelines.raw.objects import rows_below
 from pipelines.raw.places import RawError
-from pipelines.raw.shape import Shape, rows_below
+from pipelines.raw.shape import Shape
+from pipelines.raw.values import Text, decoder_of_values, values_of
 
-MAX_VALUE_CHARACTERS = 1 << 26  # of one value that is decoded at once
-CHUNK_BYTES = 1 << 20
 BATCH = 20_000  # values that are taken apart at once
 BATCH_CHARACTERS = 64 << 20  # of them
-FIRST_KEY = re.compile(r'\{\s*"[^"\\]*"')
-DIGITS = 18  # more than a float64 holds; longer integers stay texts
 
 
 @dataclass(frozen=True)
@@ -71,16 +67,16 @@ def read_documents(
         for block in blocks(stream, shape.encoding, first, end):
             yield _of_block(block, plan)
         return
-    yield from _of_stream(_Text(stream, shape.encoding), shape, plan)
+    yield from _of_stream(Text(stream, shape.encoding), shape, plan)
 
 
-def _of_stream(text: "_Text", shape: Shape, plan: _Plan) -> Iterator[Rows]:
+def _of_stream(text: Text, shape: Shape, plan: _Plan) -> Iterator[Rows]:
     """Rows of values over several lines; what was read before the file breaks off is good."""
     rejects: list[Reject] = []
     waiting: list[tuple[int, Any]] = []
     torn, rows = None, 0
     try:
-        for number, value in _values(text, shape, rejects):
+        for number, value in values_of(text, shape, rejects):
             for row in [value] if shape.records_at else rows_below(value, shape.records):
                 rows += 1  # where one value holds them all, rows are numbered through
                 waiting.append((rows if shape.records else number, row))
@@ -175,7 +171,7 @@ def _of_lines(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, Any]], list
     """(line, object) of each line, which may hold several, and the lines that hold something else."""
     found: list[tuple[int, Any]] = []
     rejects: list[Reject] = []
-    decoder = _decoder()
+    decoder = decoder_of_values()
     for number, text in lines:
         at, text = 0, text.strip()
         try:
@@ -189,131 +185,6 @@ def _of_lines(lines: list[tuple[int, str]]) -> tuple[list[tuple[int, Any]], list
         except (ValueError, RecursionError) as e:
             rejects.append(Reject(number, "bad_json", str(e)[:200]))
     return found, rejects
-
-
-def _decoder() -> json.JSONDecoder:
-    return json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) < DIGITS else digits)
-
-
-class _Text:
-    """Text of a stream as it is decoded, of which what is behind is forgotten."""
-
-    def __init__(self, stream: IO[bytes] | Unpacked, encoding: str):
-        self.stream, self.decoder = stream, codecs.getincrementaldecoder(encoding)("replace")
-        self.text, self.at, self.done = "", 0, False
-        self.passed = 0  # characters, for whoever counts them
-        self.skipped = ""
-        self.more(CHUNK_BYTES)
-        self.text = self.text.removeprefix("\ufeff")
-
-    def more(self, characters: int) -> bool:
-        """Have so many characters ahead, as far as the stream has them; whether there are new ones."""
-        parts, ahead = [self.text[self.at :]], len(self.text) - self.at
-        before = ahead
-        while not self.done and ahead < characters:
-            data = self.stream.read(CHUNK_BYTES)
-            self.done = not data
-            parts.append(self.decoder.decode(data, final=self.done))
-            ahead += len(parts[-1])
-        self.text, self.at = "".join(parts), 0
-        return ahead > before
-
-    def move(self, characters: int) -> None:
-        """Go on so many characters."""
-        self.at += characters
-        self.passed += characters
-
-    def next(self) -> str:
-        """The next character that is no blank and no comma, nothing at the end; what is before it is ``skipped``."""
-        self.skipped = ""
-        while True:
-            start = self.at
-            while self.at < len(self.text) and self.text[self.at] in " \t\r\n,":
-                self.at += 1
-            self.skipped += self.text[start : self.at]
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more(CHUNK_BYTES):
-                return ""
-
-    def value(self, decoder: json.JSONDecoder) -> tuple[Any, int]:
-        """The value that begins here, and where it ends.
-
-        Raises:
-            ValueError: it is none, or longer than is allowed.
-            RecursionError: it is nested too deeply.
-        """
-        wanted = len(self.text) - self.at + CHUNK_BYTES
-        while True:
-            try:
-                value, after = decoder.raw_decode(self.text, self.at)
-            except json.JSONDecodeError as e:
-                goes_on = e.msg.startswith("Unterminated string") or e.pos + 16 > len(self.text)
-                if not goes_on or wanted > MAX_VALUE_CHARACTERS or not self.more(wanted):
-                    raise
-            else:
-                if after < len(self.text) or isinstance(value, dict | list | str) or not self.more(wanted):
-                    return value, after
-            wanted *= 2
-
-    def to_next(self, mark: str, like: Any, decoder: json.JSONDecoder) -> bool:
-        """Go behind the brace of a mark, to where a value comes that has most keys of another; whether one does."""
-        while self._to(mark):
-            self.move(1)
-            self.next()
-            try:
-                value, _ = self.value(decoder)
-            except (ValueError, RecursionError):  # broken too, and counts
-                return True
-            if isinstance(value, dict) and 2 * len(value.keys() & like.keys()) > len(like):
-                return True
-        return False
-
-    def _to(self, mark: str) -> bool:
-        while (found := self.text.find(mark, self.at)) < 0:
-            self.at = max(self.at, len(self.text) - len(mark))
-            if not self.more(len(mark) + CHUNK_BYTES):
-                return False
-        self.at = found
-        return True
-
-
-def _values(text: _Text, shape: Shape, rejects: list[Reject]) -> Iterator[tuple[int, Any]]:
-    """(number, value) of a stream of values, of the elements of arrays, or of those of the list at ``records``.
-
-    Behind a value that is broken, reading goes on where one begins like the others.
-
-    Raises:
-        RawError: nothing begins like that, or an array is not closed.
-    """
-    decoder, number, opening, separator, last = _decoder(), 0, "", "", None
-    text.move(shape.records_at)
-    is_open = bool(shape.records_at)
-    while found := text.next():
-        if found == "[" and not is_open or found == "]" and is_open:
-            is_open = not is_open
-            text.move(1)
-            if shape.records_at:
-                return
-            continue
-        number += 1
-        separator = separator or (text.skipped if opening else "")
-        try:
-            value, after = text.value(decoder)
-        except (ValueError, RecursionError) as e:
-            problem = f"value {number}: {str(e)[:150]}"
-            if not opening or not separator or not text.to_next("}" + separator + opening, last, decoder):
-                what = f"{problem}; nothing behind it can be told apart, so the rest is not read"
-                raise RawError("broken_json", what) from e
-            rejects.append(Reject(number, "bad_json", problem))
-            continue
-        first_key = FIRST_KEY.match(text.text, text.at)
-        opening = first_key[0] if first_key else ""
-        text.move(after - text.at)
-        last = value
-        yield number, value
-    if is_open:
-        raise RawError("broken_json", f"the list is not closed behind value {number}: the file is cut off")
 
 
 def _of_values(values: list[tuple[int, Any]], plan: _Plan, rejects: list[Reject]) -> Rows:

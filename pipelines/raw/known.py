@@ -95,6 +95,7 @@ def has_column(piece: Piece, column: str) -> bool:
 def shape_from(stored: dict[str, Any]) -> Shape:
     """A shape as JSON holds it."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    values["others"] = {c: tuple(names) for c, names in stored["others"].items()}
     return Shape(**values)
 
 

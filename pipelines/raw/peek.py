@@ -13,8 +13,9 @@ from pipelines.config import Source
 from pipelines.raw.containers import opened, seekable
 from pipelines.raw.delimited import read_delimited
 from pipelines.raw.dialect import HEAD_BYTES
+from pipelines.raw.objects import first_objects, rows_below
 from pipelines.raw.places import RawError, RawStore
-from pipelines.raw.shape import Shape, first_objects, rows_below, shape_of
+from pipelines.raw.shape import Shape, shape_of
 
 ROWS = 1_000
 DEPTH = 2  # of nested names

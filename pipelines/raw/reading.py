@@ -125,11 +125,14 @@ def _read(
     beside = tuple(b for b in beside if b in shape.header)
     if kind == "users":
         beside += tuple(h for h in shape.header if h and h not in {*shape.columns.values(), *beside})
-    shape = replace(shape, columns=shape.columns | {f"={b}": b for b in beside})
+    others = {f"|{i}|{c}": name for c, names in shape.others.items() for i, name in enumerate(names)}
+    shape = replace(shape, columns=shape.columns | {f"={b}": b for b in beside} | others)
     if shape.format == "parquet":
         yield from read_columnar(f, size, shape, lists)
     elif shape.format == "json":
         exact = {c for c, t in RAW_COLUMNS[kind].items() if t in (STRINGS, pa.string())}
+        exact |= {name for name in others if name.rpartition("|")[2] in exact}
+        lists |= {name for name in others if name.rpartition("|")[2] in lists}
         yield from read_documents(f, shape, lists, exact, first, length)
     else:
         yield from read_delimited(f, shape, first, length)
@@ -170,6 +173,18 @@ def _attributes(others: dict[str, Cells], n: int) -> Cells:
     return Cells(pa.array(found, STRINGS))
 
 
+def _filled(array: pa.Array, nested: pa.Array | None, other: Cells) -> tuple[pa.Array, pa.Array | None]:
+    """Cells of one column, those of another where they are empty."""
+    second = flat(other.array)
+    if array.type != second.type:
+        array, second = (texts(Cells(a, n))[0] for a, n in ((array, nested), (second, other.nested)))
+    empty = pc.is_null(clean(array)) if is_text(array.type) else pc.is_null(array)
+    none = pa.repeat(pa.scalar(False), len(array))
+    if nested is not None or other.nested is not None:
+        nested = pc.if_else(empty, none if other.nested is None else other.nested, none if nested is None else nested)
+    return pc.if_else(empty, second, array), nested
+
+
 def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
     """Rows with a column for each of ours: from the file, its path, a rule, a default."""
     n, columns = len(rows.positions), {}
@@ -181,6 +196,9 @@ def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
         if is_text(array.type) and source.nulls and n:
             none = pc.is_in(array, value_set=pa.array(source.nulls, array.type))
             array = pc.if_else(none, pa.scalar(None, array.type), array) if pc.any(none).as_py() else array
+        for i in range(len(shape.others.get(c, ()))):
+            array, nested = _filled(array, cells.nested, rows.columns[f"|{i}|{c}"])
+            cells = Cells(array, nested)
         columns[c] = Cells(array, cells.nested)
     if kind == "users" and "attributes" not in shape.columns:
         columns["attributes"] = _attributes({c[1:]: v for c, v in rows.columns.items() if c.startswith("=")}, n)

@@ -7,9 +7,9 @@ Belongs here: looking at a head, and saying what was found. Does not: reading al
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import unquote
 
@@ -20,15 +20,12 @@ from pipelines.lake.schemas import STRINGS
 from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw.containers import container_of, opened, seekable
 from pipelines.raw.dialect import HEAD_BYTES, delimiter_of, elsewhere, encoding_of, is_escaped, is_quoted, split_line
-from pipelines.raw.nested import EACH, in_header, in_objects, in_schema, parsed, written
+from pipelines.raw.nested import Path, in_header, in_objects, in_schema, written
+from pipelines.raw.objects import first_objects, list_ahead, records_path, rows_below
 from pipelines.raw.places import RawError, RawStore
 
 SAMPLE_ROWS = 1_000
 PREAMBLE = 20  # lines among which a header is looked for
-SAMPLE_OBJECTS = 200
-RECORDS_DEPTH = 3  # of objects around the list that holds the rows
-KEY = re.compile(r'[\s,]*("(?:[^"\\]|\\.)*")\s*:\s*')
-FIRST_OBJECT = re.compile(r"\s*\{")
 NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 FOREIGN = {
@@ -62,6 +59,7 @@ class Shape:
         records: path of the list that holds the rows of a JSON value; empty where the values are the rows.
         records_at: characters before the first row, where one value that is too long to be read at once holds them all.
         columns: our column -> its name or path in the file.
+        others: our column -> further names in order, whose cells count where those of the first are empty.
         keys: our column -> value from the file's path (``event_type=view``).
         rules: our column -> a text with the names of our columns in braces.
         comma: whether numbers in text have a decimal comma.
@@ -85,6 +83,7 @@ class Shape:
     records: str = ""
     records_at: int = 0
     columns: dict[str, str] = field(default_factory=dict)
+    others: dict[str, tuple[str, ...]] = field(default_factory=dict)
     keys: dict[str, str | None] = field(default_factory=dict)
     rules: dict[str, str] = field(default_factory=dict)
     comma: bool = False
@@ -170,8 +169,19 @@ def _of_parquet(store: RawStore, name: str, kind: str, source: Source) -> Shape:
     except Exception as e:  # a damaged footer raises whatever its bytes make it raise
         raise RawError("unreadable_parquet", f"{type(e).__name__}: {str(e)[:200]}") from e
     found = {c: in_schema(source.names_of(c), schema) for c in RAW_COLUMNS[kind]}
-    columns = {c: written(p) if len(p) > 1 else str(p[0]) for c, p in found.items() if p is not None}
-    return Shape("parquet", header=tuple(schema.names), columns=columns, said=_renamed(columns, source))
+    columns = {c: _named(p) for c, p in found.items() if p is not None}
+    others = _others(columns, source, lambda name: _named(in_schema([name], schema)))
+    return Shape("parquet", header=tuple(schema.names), columns=columns, others=others, said=_renamed(columns, source))
+
+
+def _named(path: Path | None) -> str:
+    return "" if path is None else written(path) if len(path) > 1 else str(path[0])
+
+
+def _others(columns: dict[str, str], source: Source, find: Callable[[str], str]) -> dict[str, tuple[str, ...]]:
+    """Names behind the first of each column that a file has as well."""
+    found = {c: dict.fromkeys(filter(None, map(find, source.names_of(c)))) for c in columns}
+    return {c: tuple(n for n in names if n != columns[c]) for c, names in found.items() if len(names) > 1}
 
 
 def _renamed(columns: dict[str, str], source: Source) -> tuple[str, ...]:
@@ -188,7 +198,7 @@ def _of_text(store: RawStore, name: str, head: bytes, kind: str, source: Source,
     encoding = source.encoding if source.encoding != "auto" else encoding_of(head, elsewhere(store, name, packed))
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head).removeprefix("\ufeff")
     said = () if encoding == "utf-8" else (f"encoding {encoding}",)
-    suffixes = [s.lower() for s in Path(name).suffixes]
+    suffixes = [s.lower() for s in PurePath(name).suffixes]
     if source.format == "json" or (source.format == "auto" and _looks_like_json(text, suffixes)):
         shape = _of_json(text, kind, source)
     else:
@@ -218,13 +228,17 @@ def _of_json(text: str, kind: str, source: Source) -> Shape:
     by_line, objects = first_objects(text)
     records, records_at = source.records, 0
     if not objects and text.lstrip().startswith("{"):
-        records, records_at = _list_ahead(text, records)
+        records, records_at = list_ahead(text, records)
         objects = first_objects(text[records_at:])[1] if records_at else []
     else:
-        records = records or _records_path(objects, kind, source)
-    rows = _below(objects, records) if records and not records_at else objects
+        records = records or _records_of(objects, kind, source)
+    rows = (
+        [r for o in objects for r in rows_below(o, records) if isinstance(r, dict)]
+        if records and not records_at
+        else objects
+    )
     found = {c: in_objects(source.names_of(c), rows) for c in RAW_COLUMNS[kind]}
-    columns = {c: written(p) if len(p) > 1 else str(p[0]) for c, p in found.items() if p is not None}
+    columns = {c: _named(p) for c, p in found.items() if p is not None}
     said = [] if by_line else ["JSON values over several lines"]
     said += [f"rows are the list '{records}' of each JSON value"] if records else []
     for c in RAW_COLUMNS[kind]:  # an object need not have every key, so the sample proves nothing
@@ -232,97 +246,19 @@ def _of_json(text: str, kind: str, source: Source) -> Shape:
         if c not in columns and guessed:
             columns[c] = source.names_of(c)[0]
     keys = tuple(dict.fromkeys(k for o in rows for k in o))
+    others = _others(columns, source, lambda name: "" if "{" in name else _named(in_objects([name], rows)) or name)
     said += _renamed({c: p for c, p in columns.items() if found[c] is not None}, source)
     return Shape(
         "json", lines=by_line and not records, records=records, records_at=records_at, columns=columns, header=keys,
-        said=tuple(said),
+        others=others, said=tuple(said),
     )  # fmt: skip
 
 
-def _list_ahead(text: str, records: str) -> tuple[str, int]:
-    """Path of the list of objects in a value whose end is not in its head, and where its first object is."""
-    for path, at in _lists_in(text, len(text) - len(text.lstrip()), ()):
-        if written(path) == records or (not records and FIRST_OBJECT.match(text, at)):
-            return written(path), at
-    return "", 0
-
-
-def _lists_in(text: str, at: int, before: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
-    """(path, position behind its bracket) of each list that an object begins, as far as the text goes."""
-    decoder, at = json.JSONDecoder(), at + 1
-    while key := KEY.match(text, at):
-        path, at = (*before, json.loads(key[1])), key.end()
-        if text[at : at + 1] == "[":
-            yield path, at + 1
-        elif text[at : at + 1] == "{" and len(path) < RECORDS_DEPTH:
-            yield from _lists_in(text, at, path)
-        try:
-            _, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            return
-
-
-def first_objects(text: str) -> tuple[bool, list[dict[str, Any]]]:
-    """Whether each line holds whole values, and the first objects."""
-    lines = [line for line in text.split("\n")[: SAMPLE_OBJECTS + 1] if line.strip()]
-    read = [_values_in(line) for line in lines]
-    found = [v for values, whole in read for v in values if whole and isinstance(v, dict)]
-    opens = lines[0].rstrip().endswith(("{", "[")) if lines else False
-    if found and 2 * sum(whole for _, whole in read) >= len(lines) and not opens and not text.lstrip().startswith("["):
-        return True, found[:SAMPLE_OBJECTS]
-    values, _ = _values_in(text.lstrip().removeprefix("["), SAMPLE_OBJECTS)
-    objects = [v for v in values if isinstance(v, dict)]
-    return (not objects and not text.lstrip().startswith(("[", "{"))), objects
-
-
-def _values_in(text: str, most: int = SAMPLE_OBJECTS) -> tuple[list[Any], bool]:
-    """The first values of a text of JSON values, with commas or without; and whether nothing else is in it."""
-    decoder, at, found = json.JSONDecoder(parse_int=str), 0, list[Any]()
-    while len(found) < most:
-        while at < len(text) and text[at] in " \t\r\n,":
-            at += 1
-        if at >= len(text):
-            return found, bool(found)
-        try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
-            return found, False
-        found.append(value)
-    return found, False
-
-
-def _records_path(objects: list[dict[str, Any]], kind: str, source: Source) -> str:
-    """Path of the only list of objects in the first value, where that has none of our columns and little else."""
-    if (
-        not objects
-        or (len(objects) > 1 and len(objects[0]) > 2)
-        or any(in_objects(source.names_of(c), objects[:1]) for c in RAW_COLUMNS[kind])
-    ):
+def _records_of(objects: list[dict[str, Any]], kind: str, source: Source) -> str:
+    """Path of the list that holds the rows of the first value, where that has none of our columns itself."""
+    if any(in_objects(source.names_of(c), objects[:1]) for c in RAW_COLUMNS[kind]):
         return ""
-    lists = [
-        [*path] for path, value in _items_to(objects[0], 2) if isinstance(value, list) and value
-        and all(isinstance(v, dict) for v in value)
-    ]  # fmt: skip
-    return ".".join(lists[0]) if len(lists) == 1 else ""
-
-
-def _items_to(value: dict[str, Any], depth: int) -> Any:
-    for key, inner in value.items():
-        yield (key,), inner
-        if isinstance(inner, dict) and depth > 1:
-            yield from (((key, *path), v) for path, v in _items_to(inner, depth - 1))
-
-
-def _below(objects: list[dict[str, Any]], records: str) -> list[dict[str, Any]]:
-    return [row for o in objects for row in rows_below(o, records) if isinstance(row, dict)]
-
-
-def rows_below(value: Any, records: str) -> list[Any]:
-    """The rows of a JSON value: itself, or the list at a path."""
-    for step in parsed(records) if records else ():
-        if step != EACH:
-            value = value.get(step) if isinstance(value, dict) else None
-    return value if isinstance(value, list) else [] if value is None else [value]
+    return records_path(objects)
 
 
 # --- delimited text ---------------------------------------------------------------------------------------------
@@ -355,9 +291,10 @@ def _of_delimited(text: str, suffixes: list[str], kind: str, source: Source) -> 
     said += ["backslash escapes"] if escape else []
     lists = [c for c, t in RAW_COLUMNS[kind].items() if t == STRINGS]
     spaced = tuple(c for c in lists if columns.get(c, "").endswith(":token_seq"))
+    others = _others(columns, source, lambda name: in_header([name], header) or "")
     return Shape(
         "csv", delimiter=delimiter, quoting=quoting, escape=escape, header=tuple(header), headless=headless,
-        columns=columns, spaced=spaced, said=(*said, *_renamed(columns, source)), preamble=preamble,
+        columns=columns, others=others, spaced=spaced, said=(*said, *_renamed(columns, source)), preamble=preamble,
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_a_list_in_an_object_that_is_longer_than_a_head(tmp_path: Path, monkeypa
     for head, cut in ((1 << 20, 0), (4_000, 0), (4_000, 300)):
         monkeypatch.setattr("pipelines.raw.shape.HEAD_BYTES", head)
         monkeypatch.setattr("pipelines.raw.reading.HEAD_BYTES", head)
-        monkeypatch.setattr(documents, "CHUNK_BYTES", 1_000)
+        monkeypatch.setattr("pipelines.raw.values.CHUNK_BYTES", 1_000)
         monkeypatch.setattr(documents, "BATCH", 300)
         text = json.dumps(whole, indent=None if cut else 1)
         found, rejects, account = piece(
@@ -105,7 +105,7 @@ def test_a_value_longer_than_any_line_may_be(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_big_array_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "CHUNK_BYTES", 50)
+    monkeypatch.setattr("pipelines.raw.values.CHUNK_BYTES", 50)
     monkeypatch.setattr("pipelines.raw.lines.BLOCK_BYTES", 64)
     monkeypatch.setattr(documents, "BATCH", 7)
     text = json.dumps([GOOD | {"user_id": f"ü{n}"} for n in range(50)], indent=2, ensure_ascii=False)

@@ -338,3 +338,21 @@ def test_days_in_folders(tmp_path: Path) -> None:
 def test_a_log_is_dated_once_even_where_a_path_says_a_day(tmp_path: Path) -> None:
     rows, _ = read(tmp_path, "dt=2026-03-09/a.csv", CSV, columns={})
     assert rows[1]["event_at"] == EVENTS[0][3] + timedelta(hours=1)
+
+
+SEGMENT = [("u1", ""), ("", "a2"), ("u3", "a3")]
+
+
+@pytest.mark.parametrize("fmt", ["csv", "jsonl", "parquet"])
+def test_a_column_under_several_names_takes_the_first_that_a_row_has(tmp_path: Path, fmt: str) -> None:
+    names = ("userId", "anonymousId", "item_id", "event", "event_at")
+    rows = [dict(zip(names, (u or None, a or None, "i", "view", 1772323200), strict=True)) for u, a in SEGMENT]
+    if fmt == "csv":
+        content = ",".join(names) + "\n" + "".join(f"{u},{a},i,view,1772323200\n" for u, a in SEGMENT)
+    elif fmt == "jsonl":
+        content = "".join(json.dumps({k: v for k, v in r.items() if v}) + "\n" for r in rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "x")
+        content = (tmp_path / "x").read_bytes()  # type: ignore[assignment]
+    found, rejects = read(tmp_path, f"a.{fmt}", content, columns={"user_id": ["userId", "anonymousId"]})
+    assert ([r["user_id"] for r in found], rejects) == (["u1", "a2", "u3"], [])
