@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from encoders.modalities import KINDS as MODALITY_KINDS
 from encoders.modalities import MODALITIES
-from pipelines.config import SOURCES, Config
+from pipelines.config import SOURCES, Config, Source
 from pipelines.lake.guards import SPELLINGS
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.account import HARMLESS
@@ -175,6 +175,7 @@ def _problems(config: Config, kind: str, samples: list[Sampled]) -> list[str]:
             names = ", ".join(example.shape.header[:12]) if example.shape else ""
             wanted = " or ".join(f"'{n}'" for n in source.names_of(column))
             problems.append(f"{kind}.columns.{column} = {wanted}: no file has it; {example.source} has {names}")
+    problems += _unreadable(kind, source, samples)
     problems += [f"{s.source}: refused, {s.refused[0]}: {s.refused[1]}" for s in samples if s.refused]
     looked, lost = 0, 0
     for s in samples:
@@ -182,6 +183,18 @@ def _problems(config: Config, kind: str, samples: list[Sampled]) -> list[str]:
         lost += sum(r.reason not in HARMLESS for r in s.rejects)
     if looked and lost > config.guards.lost_rows * looked:
         problems.append(f"{kind}: {lost / looked:.0%} of the rows looked at cannot be used; a night stops")
+    return problems
+
+
+def _unreadable(kind: str, source: Source, samples: list[Sampled]) -> list[str]:
+    """Mapped columns of which not a single cell can be read, see ``raw.judge``."""
+    problems = []
+    for column in source.columns:
+        notes = [(s, *n) for s in samples for (c, _), n in s.notes.items() if c == column]
+        if notes and not any(_full(s.rows[column]) for s in samples):
+            s, _, position, value = notes[0]
+            what = f"{kind}.columns.{column}: none of its {sum(n[1] for n in notes)} cells looked at can be read"
+            problems.append(f"{what}; {s.source} line {position} holds '{value}'")
     return problems
 
 

@@ -12,6 +12,7 @@ from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.known import Piece, has_column
 from pipelines.raw.places import DataError
 
+MOST_KEYS = 4  # of an object around the list that holds the rows
 SHOWN = 12  # names in a message
 
 
@@ -54,10 +55,27 @@ def _nowhere(kind: str, source: Source, column: str, read: list[Piece]) -> str:
     names = ", ".join(example.shape.header[:SHOWN]) if example.shape else ""
     wanted = " or ".join(f"'{n}'" for n in source.names_of(column))
     what = f"{kind}.columns.{column} = {wanted}" if column in source.columns else f"{kind}: {column} is required"
-    looks = "; if the file has no header, name its columns by number or set header" if _is_data(example) else ""
+    looks = _hint(kind, example)
     advice = f'write {kind}.columns.{column} = "<its name>"'
     advice += "" if column in source.columns and column not in REQUIRED[kind] else f" or {kind}.defaults.{column}"
-    return f"{what}: no file below {source.path} has that column; {example.source} has {names}; {advice}{looks}"
+    has = names or "no object" if example.shape and example.shape.format == "json" else names
+    return f"{what}: no file below {source.path} has that column; {example.source} has {has}; {advice}{looks}"
+
+
+def _hint(kind: str, example: Piece) -> str:
+    """What else may be the matter, by the looks of a header."""
+    header = example.shape.header if example.shape else ()
+    if not header:
+        return "; rows have to be objects, not lists" if example.shape and example.shape.format == "json" else ""
+    if all(h.startswith("'") and h.endswith("'") for h in header):
+        return "; single quotes are no quotes here: write double ones"
+    if len(header) == 1 and len(header[0].split()) > 1:
+        return f'; if blanks stand between its columns, set {kind}.delimiter = " "'
+    if all(h.startswith('"') and h.endswith('"') for h in header):
+        return f'; set {kind}.quoting = "on"'
+    if example.shape and example.shape.format == "json" and len(header) <= MOST_KEYS:
+        return f'; if a list in it holds the rows, set {kind}.records = "<its path>"'
+    return "; if the file has no header, name its columns by number or set header" if _is_data(example) else ""
 
 
 def _unreadable(kind: str, source: Source, column: str, read: list[Piece]) -> list[str]:

@@ -132,6 +132,9 @@ class Known:
             found = live_files(self.store, self.store.below(self.source.path))
         except RawError as e:
             raise DataError([e.detail]) from e
+        unwritable = [n for n in found if n != n.encode("utf-8", "replace").decode()]
+        if unwritable:
+            raise DataError([f"{self.source.path}: the file name {n!r} is not UTF-8; rename it" for n in unwritable])
         others = {*media_files(found), *copies(found)}
         return [n for n in found if n not in others]
 

@@ -3,10 +3,10 @@
 Belongs here: raw values as they stand. Does not: our columns (``shape``), what a column may mean (``propose``).
 """
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.config import Source
@@ -14,8 +14,10 @@ from pipelines.raw.containers import opened, seekable
 from pipelines.raw.delimited import read_delimited
 from pipelines.raw.dialect import HEAD_BYTES
 from pipelines.raw.objects import first_objects, rows_below
-from pipelines.raw.places import RawError, RawStore
+from pipelines.raw.places import RawStore
 from pipelines.raw.shape import Shape, shape_of
+
+log = logging.getLogger(__name__)
 
 ROWS = 1_000
 DEPTH = 2  # of nested names
@@ -43,7 +45,8 @@ def peek(store: RawStore, name: str) -> Peek | None:
     try:
         shape = shape_of(store, name, "interactions", Source(path="."))
         rows = _rows(store, name, shape)
-    except (RawError, pa.ArrowException, OSError):
+    except Exception as e:  # whatever it holds, a night says what is wrong with it
+        log.debug("%s is no table: %s", name, e)
         return None
     flat = [dict(_flattened(r, "", DEPTH)) for r in rows if isinstance(r, dict)]
     names = dict.fromkeys(k for r in flat for k in r)

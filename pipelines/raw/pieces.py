@@ -174,7 +174,7 @@ def write_piece(reader: Reader, part: Part, folder: Path) -> Account:
     except OUT_OF_ROOM:  # says nothing of the file
         raise
     except Exception as e:  # whatever a file holds, it costs that file and not the night
-        account.refused = _why(e)
+        account.refused = list(why_refused(e))
         account.lost = account.rows + account.rejects + 1
         if account.refused[0] not in KEEPS_ROWS:
             if part.start == 0:  # all ranges of a big file fail alike
@@ -199,11 +199,12 @@ def _require(reader: Reader, shape: Shape) -> None:
         raise RawError("missing_column", f"expected {', '.join(named)}; the file has: {', '.join(shape.header)[:300]}")
 
 
-def _why(problem: Exception) -> list[str]:
+def why_refused(problem: Exception) -> tuple[str, str]:
+    """Reason and detail of a file that is not read, whatever went wrong in it."""
     if isinstance(problem, RawError):
-        return [problem.reason, problem.detail[:500]]
+        return problem.reason, problem.detail[:500]
     log.error("a raw file cannot be read", exc_info=problem)
-    return ["unreadable_file", f"{type(problem).__name__}: {' '.join(str(problem).split())[:400]}"]
+    return "unreadable_file", f"{type(problem).__name__}: {' '.join(str(problem).split())[:400]}"
 
 
 def _rows_of(store: RawStore, name: str) -> int:

@@ -17,7 +17,8 @@ from pipelines.raw.containers import seekable
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
 from pipelines.raw.lines import Reject
-from pipelines.raw.places import RawError, RawStore
+from pipelines.raw.pieces import why_refused
+from pipelines.raw.places import RawStore
 from pipelines.raw.reading import look, rows_of
 from pipelines.raw.shape import Shape
 from pipelines.raw.typed import schema_of, typed
@@ -79,8 +80,8 @@ def sampled(store: RawStore, name: str, kind: str, source: Source, timezone: str
                 for key, (n, position, value) in part.notes.items():
                     before = found.notes.get(key, (0, position, value))
                     found.notes[key] = (before[0] + n, before[1], before[2])
-    except RawError as e:
-        found.refused = (e.reason, e.detail)
+    except Exception as e:  # as in a night
+        found.refused = why_refused(e)
     found.rows = pa.concat_tables([found.rows, *parts])
     found.total = found.total or found.looked_at
     return found

@@ -38,7 +38,20 @@ FOREIGN = {
     b"\x89PNG": "a picture",
     b"\xff\xd8\xff": "a picture",
     b"%PDF": "a PDF",
+    b"ARROW1": "Arrow or Feather; write Parquet",
+    b"\x04\x22\x4d\x18": "packed with LZ4; pack it with gzip or zstd",
+    b"\xff\x06\x00\x00sNaPpY": "packed with Snappy; pack it with gzip or zstd",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    b"version https://git-lfs": "a pointer of Git LFS; fetch the file itself",
+    b"<!doctype html": "an HTML page, perhaps of a login; download the file itself",
+    b"<html": "an HTML page, perhaps of a login; download the file itself",
+    b"<?xml": "XML; write CSV, JSON Lines or Parquet",
+    b"-- mysql dump": "a dump of SQL; export its tables as CSV",
+    b"-- postgresql database dump": "a dump of SQL; export its tables as CSV",
+    b"--\n-- postgresql database dump": "a dump of SQL; export its tables as CSV",
 }
+TAR = (257, b"ustar")
 
 
 @dataclass(frozen=True)
@@ -192,9 +205,12 @@ def _renamed(columns: dict[str, str], source: Source) -> tuple[str, ...]:
 
 
 def _of_text(store: RawStore, name: str, head: bytes, kind: str, source: Source, packed: str) -> Shape:
+    start = head[:100].lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     for magic, what in FOREIGN.items():
-        if head.startswith(magic):
+        if head.startswith(magic) or start.startswith(magic):
             raise RawError("unsupported_format", f"this is {what}")
+    if head[TAR[0] :].startswith(TAR[1]):
+        raise RawError("unsupported_format", "this is a tar archive; unpack it")
     encoding = source.encoding if source.encoding != "auto" else encoding_of(head, elsewhere(store, name, packed))
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head).removeprefix("\ufeff")
     said = () if encoding == "utf-8" else (f"encoding {encoding}",)

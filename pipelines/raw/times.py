@@ -146,8 +146,8 @@ def _of_numbers(numbers: pa.Array, rule: TimeRule) -> tuple[pa.Array, np.ndarray
     found = _in_range(pa.array(_rounded(values * scales + origin)).cast(TIMESTAMP))
     if rule.unit != "auto" or rule.origin:
         return found, known
-    dates, clocks = (values >= 19e6) & (values < 22e6), (values >= 19e12) & (values < 22e12)
-    for mask, digits, pattern in ((dates, 8, "%Y%m%d"), (clocks, 14, "%Y%m%d%H%M%S")):
+    for digits, pattern in ((8, "%Y%m%d"), (12, "%Y%m%d%H%M"), (14, "%Y%m%d%H%M%S")):  # no epochs: 1970, 1976, 2600
+        mask = (values >= 19 * 10.0 ** (digits - 2)) & (values < 22 * 10.0 ** (digits - 2))
         if mask.any():
             texts = pa.array([f"{int(v):0{digits}d}" if m else None for v, m in zip(values, mask, strict=True)])
             read, _ = _formatted(texts, TimeRule(format=pattern, timezone=rule.timezone))

@@ -45,6 +45,7 @@ NOON = utc(2026, 3, 1, 14, 30, 52)
         ("2026-03-01 14:30:52 GMT", NOON),
         ("2026-02-28 24:00:00", utc(2026, 3, 1)),
         ("20260301143052", NOON),
+        ("202603011430", utc(2026, 3, 1, 14, 30)),
         ("1772375452", NOON),
         ("1772375452000", NOON),
         ("1772375452000000", NOON),
@@ -63,7 +64,7 @@ def test_a_day_without_a_clock_is_known_to_the_day(text: str) -> None:
     assert read(text) == (utc(2026, 3, 1), False, DATE_ONLY)
 
 
-@pytest.mark.parametrize("text", ["0", "-5", "931988", "31535999", "9999999999999999999", "soon", "2400-01-01", "epoch", "infinity", "20261301", "14:30", "2026-03-01 10:00:00 BST", "2026-03-01 10:00:00 IST", "2026-03-01 10:00:00 CST", "2026-03-01 10:00:00 XYZ", "0999-01-01"])  # noqa: E501 # fmt: skip
+@pytest.mark.parametrize("text", ["0", "-5", "931988", "31535999", "9999999999999999999", "soon", "2400-01-01", "epoch", "infinity", "20261301", "14:30", "202613010000", "2026-03-01 10:00:00 BST", "2026-03-01 10:00:00 IST", "2026-03-01 10:00:00 CST", "2026-03-01 10:00:00 XYZ", "0999-01-01"])  # noqa: E501 # fmt: skip
 def test_what_is_no_time_is_lost_not_read(text: str) -> None:
     assert read(text) == (None, True, EXACT if text != "20261301" else DATE_ONLY)
 
