@@ -5,8 +5,8 @@ Writes ``eval_offline``. Belongs here: who is judged by what, slices. Does not: 
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
@@ -22,6 +22,7 @@ from pipelines.lake.tables import TABLES
 from pipelines.learning.metrics import PER_USER, coverage, hits_of, novelty
 from pipelines.night.events import Feedback, end_of_day, event_weights
 from pipelines.night.night import Night
+from pipelines.night.rules import segment_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ class Judgement:
         warm: bool (users,), whether the user had met anything up to the night.
         met: number of users who had met each item up to the night (items,).
         users_before: number of users with events up to the night.
-        segments: segment -> bool (users,), whose lists are judged apart.
+        segment: name of each user's (users,), None where there is none.
     """
 
     users: pa.Array
@@ -49,7 +50,7 @@ class Judgement:
     warm: np.ndarray
     met: np.ndarray
     users_before: int
-    segments: Mapping[str, np.ndarray] = field(default_factory=dict)
+    segment: np.ndarray
 
 
 def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -69,8 +70,8 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         events = night.events()
         late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
         before, later = events.filter(pc.invert(late)), events.filter(late)
-        judgement = judge(catalogue, before, later, night.feedback, r.filter_seen)
-        judgement = replace(judgement, segments=segments_of(lake, yesterday, judgement.users))
+        segments = Night.of(config, lake, yesterday).segments()
+        judgement = judge(catalogue, before, later, night.feedback, r.filter_seen, segments)
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
         for name in sorted(pc.unique(table["model"]).to_pylist()):
@@ -79,19 +80,13 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     yield lake.publish("eval_offline", day, data, config_digest=config.digest("recommend"), inputs=inputs)
 
 
-def segments_of(lake: Lake, day: date, users: pa.Array) -> dict[str, np.ndarray]:
-    """Which of some users are of each segment, for those with most of them."""
-    if lake.manifest("std_users", day) is None:
-        return {}
-    table = lake.read("std_users", day, ["user_id", "segment"])
-    row = rows_in(users, table["user_id"].combine_chunks())
-    names = np.array([*table["segment"].to_pylist(), None], object)[row]  # row -1 is nobody
-    counted = Counter(n for n in names if n is not None)
-    return {name: names == name for name, _ in sorted(counted.most_common(MOST_SEGMENTS))}
-
-
 def judge(
-    catalogue: pa.ChunkedArray, before: pa.Table, later: pa.Table, feedback: Feedback, filter_seen: bool
+    catalogue: pa.ChunkedArray,
+    before: pa.Table,
+    later: pa.Table,
+    feedback: Feedback,
+    filter_seen: bool,
+    segments: pa.Table | None = None,
 ) -> Judgement:
     """What users did later that the lists of a night could have foretold.
 
@@ -101,6 +96,7 @@ def judge(
         later: events after it.
         feedback: how strong events count; what is no positive feedback is not relevant.
         filter_seen: what a user had met before is not relevant.
+        segments: user_id and segment of the night.
     """
     met = before.group_by(["user_id", "item_id"]).aggregate([])
     later = later.filter(pa.array(event_weights(later["event"], later["value"], feedback) > 0))
@@ -116,7 +112,8 @@ def judge(
     known = rows_in(met["item_id"], items)
     counts = np.bincount(known[known >= 0], minlength=len(items))
     warm = rows_in(users, users_before) >= 0
-    return Judgement(users, items, relevant, warm, counts, len(users_before))
+    segment = np.full(len(users), None, object) if segments is None else segment_of(segments, users)
+    return Judgement(users, items, relevant, warm, counts, len(users_before), segment)
 
 
 def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
@@ -125,7 +122,7 @@ def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndar
     -1 is behind the end of a list, and an item that has left the catalogue since.
 
     Returns:
-        The lists of all users, and those of the judged users, who get the list for everyone where they have none.
+        The lists of all users, and those of the judged users; who has none gets the list of the segment, else of all.
     """
     table = table.sort_by([("user_id", "ascending"), ("rank", "ascending")])
     users = pc.unique(table["user_id"])
@@ -134,8 +131,9 @@ def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndar
     lists = np.full((len(users) + 1, int(place.max(initial=0)) + 1), -1, np.int64)  # row -1 is an empty list
     lists[owner, place] = rows_in(table["item_id"], judgement.items)
     own = rows_in(judgement.users, users)
+    of_segment = rows_in(pa.array([f"{EVERYONE}{s or ''}" for s in judgement.segment], pa.string()), users)
     everyone = rows_in(pa.array([EVERYONE]), users)
-    return lists[:-1], lists[np.where(own >= 0, own, everyone)]
+    return lists[:-1], lists[np.select([own >= 0, of_segment >= 0], [own, of_segment], everyone)]
 
 
 def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> list[dict[str, Any]]:
@@ -169,6 +167,12 @@ def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> 
     return rows
 
 
+def _largest(segment: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """(name, who is of it) of the segments with most users."""
+    counted = Counter(name for name in segment if name is not None)
+    return [(name, segment == name) for name, _ in sorted(counted.most_common(MOST_SEGMENTS))]
+
+
 def _per_user(shown: np.ndarray, judgement: Judgement) -> Iterator[dict[str, object]]:
     """Mean of each metric over the users of each slice, in order of metric and slice."""
     cold = judgement.met == 0
@@ -181,7 +185,7 @@ def _per_user(shown: np.ndarray, judgement: Judgement) -> Iterator[dict[str, obj
         "item_warm": (hits & ~cold_hits, number - number_cold),
         "user_cold": (hits, np.where(judgement.warm, 0, number)),
         "user_warm": (hits, np.where(judgement.warm, number, 0)),
-    } | {f"segment={name}": (hits, np.where(who, number, 0)) for name, who in judgement.segments.items()}
+    } | {f"segment={name}": (hits, np.where(who, number, 0)) for name, who in _largest(judgement.segment)}
     for metric, function in sorted(PER_USER.items()):
         for part, (hit, relevant) in slices.items():
             judged = relevant > 0

@@ -98,7 +98,7 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     save_sparse(data.seen(), folder, "seen")
     hidden, moved = night.wishes(pa.array(data.users, pa.string()))
     save_sparse(hidden, folder, "hidden")
-    save_sparse(moved, folder, "moved")
+    save_sparse((moved + night.leanings(data)).tocsr(), folder, "moved")
     np.save(folder / "servable.npy", night.servable())
     for name, ids in (("users", data.users), ("items", data.items)):
         write_parquet(pa.table({"id": pa.array(ids, pa.string())}), folder / f"{name}.parquet")

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from encoders.modalities import MODALITIES
 from pipelines.config import Config
-from pipelines.lake.schemas import EVERYONE, rows_in
+from pipelines.lake.schemas import rows_in
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -129,7 +129,7 @@ def lists_keep_their_word(config: Config, night: "Night", table: str, rows: pa.T
     if repeated:
         problems.append(f"{repeated} rows repeat an item within a list")
     events = night.events().select(["user_id", "item_id"])
-    users = pc.unique(pa.concat_arrays([pc.unique(events["user_id"]), pa.array([EVERYONE])]))
+    users = pc.unique(pa.concat_arrays([pc.unique(events["user_id"]), pa.array(night.stand_ins())]))
     listed = pc.unique(pa.chunked_array([*rows["user_id"].chunks, users]))
     hidden = _pairs(night.wishes(listed)[0], listed, catalogue, events.schema)
     seen = events if config.recommend.filter_seen else events.slice(0, 0)

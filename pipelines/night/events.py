@@ -4,7 +4,7 @@ Belongs here: ids to row numbers, events to weights, time splits. Does not: cont
 models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from typing import Any
@@ -90,12 +90,12 @@ class Dataset:
         latest = latest[np.lexsort((latest, user[latest]))]
         return Ragged.grouped(user[latest], item[latest], len(self.users))
 
-    def with_user(self, user_id: str) -> "Dataset":
-        """The same with a user who has no events."""
-        at = int(np.searchsorted(self.users, user_id))
-        if at < len(self.users) and self.users[at] == user_id:
+    def with_users(self, ids: Iterable[str]) -> "Dataset":
+        """The same with users who have no events, those that are not there already."""
+        users = np.array(sorted({*self.users.tolist(), *ids}), object)
+        if len(users) == len(self.users):
             return self
-        return replace(self, users=np.insert(self.users, at, user_id), user=self.user + (self.user >= at))
+        return replace(self, users=users, user=np.searchsorted(users, self.users)[self.user])
 
     def new_since(self, earlier: "Dataset") -> list[np.ndarray]:
         """Distinct positive items of each user that the same user had not in ``earlier``."""

@@ -26,7 +26,7 @@ from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import Reuse, content_of, features_of, needed, uploads_of
 from pipelines.night.events import COLUMNS, Dataset, Feedback, end_of_day, numbered
-from pipelines.night.rules import available, wishes_of
+from pipelines.night.rules import available, leanings_of, segments_with_lists, wishes_of
 
 Read = TypeVar("Read")
 
@@ -166,6 +166,21 @@ class Night:
         """Bool (items,): which items of the catalogue may be recommended for the next day."""
         return available(self.items(), self.end)
 
+    def segments(self) -> pa.Table:
+        """user_id and segment of ``std_users``; empty in a lake of a version without it."""
+        known, columns = self.lake.manifest("std_users", self.day), ["user_id", "segment"]
+        if known is None:
+            return TABLES["std_users"].schema({}).empty_table().select(columns)
+        return self._once("segments", known.content_digest, lambda: self.lake.read("std_users", self.day, columns))
+
+    def stand_ins(self) -> list[str]:
+        """``*`` for whoever has no history, and ``*name`` for those of each segment with enough who have one."""
+        return [EVERYONE, *segments_with_lists(self.segments(), pa.array(self.dataset().users, pa.string()))]
+
+    def leanings(self, data: Dataset) -> sparse.csr_matrix:
+        """What those who stand for a segment want more or less of, see ``rules.leanings_of``."""
+        return leanings_of(self.segments(), data.users, data.positives())
+
     def wishes(self, users: pa.Array) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """What users hide, and what they want more or less of; see ``rules.wishes_of``."""
         return wishes_of(self.controls(), self.items(), users)
@@ -185,12 +200,12 @@ class Night:
         """Events of known items as arrays; users are all who have events or uploads.
 
         Args:
-            everyone: the user without history (``EVERYONE``) is there too.
+            everyone: users who stand for those without history are there too, see ``stand_ins``.
         """
         made_from = [*self._partitions("std_interactions"), self.feedback.as_json(), self.timezone]
         made_from += [self.lake.require(t, self.day).content_digest for t in ("std_items", "std_user_content")]
         data = self._once("dataset", made_from, self._dataset)
-        return data.with_user(EVERYONE) if everyone else data
+        return data.with_users(self.stand_ins()) if everyone else data
 
     def _dataset(self) -> Dataset:
         events, items = self.events(), np.array(self.items()["item_id"].to_pylist(), object)

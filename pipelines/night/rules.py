@@ -1,9 +1,10 @@
 """What may be listed: items that are available on the next day, and what users wish to see more, less or never.
 
-Belongs here: masks and shifts of scores. Does not: ranking (``recommenders.ranking``), where wishes come from
-(``raw.versions``).
+Belongs here: masks and shifts of scores, of users and of segments of them. Does not: ranking
+(``recommenders.ranking``), where wishes come from (``raw.versions``).
 """
 
+from collections import Counter
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -11,8 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from pipelines.lake.schemas import rows_in
+from pipelines.lake.schemas import EVERYONE, rows_in
 
+SEGMENT_USERS, MOST_SEGMENTS = 10, 50  # with events, for a list of their own; lists
+PRIOR_USERS = 50.0
+MOST_MOVED = 2.0  # standard deviations of the scores
 GONE = (
     "removed", "deleted", "inactive", "unavailable", "archived", "draft", "hidden", "disabled", "discontinued",
     "sold_out", "sold out", "out_of_stock", "out of stock", "unpublished", "expired", "false", "0", "no",
@@ -60,6 +64,50 @@ def wishes_of(controls: pa.Table, items: pa.Table, users: pa.Array) -> tuple[spa
         if shift and "hide" not in said:
             moved[place] = shift
     return _matrix(hidden, shape), _matrix(moved, shape)
+
+
+# --- segments: lists for users without a history ----------------------------------------------------------------
+
+
+def segment_of(segments: pa.Table, users: pa.Array) -> np.ndarray:
+    """Name of the segment of each user; None where there is none."""
+    names = np.array([*segments["segment"].to_pylist(), None], object)
+    return names[rows_in(users, segments["user_id"].combine_chunks())]  # row -1 is nobody
+
+
+def segments_with_lists(segments: pa.Table, users: pa.Array) -> list[str]:
+    """``*name`` of the segments that most users with events are of, unless a user is called that."""
+    counted = Counter(name for name in segment_of(segments, users) if name is not None)
+    named = {f"{EVERYONE}{name}" for name, n in counted.most_common(MOST_SEGMENTS) if n >= SEGMENT_USERS}
+    return sorted(named - set(users.to_pylist()))
+
+
+def leanings_of(segments: pa.Table, users: np.ndarray, positives: sparse.csr_matrix) -> sparse.csr_matrix:
+    """How far the users of a segment like an item more than all do (users, items), in the rows that stand for segments.
+
+    The logarithm of the ratio of the shares of users who like it, those of the segment shrunk towards all by as many
+    users as ``PRIOR_USERS``, at most ``MOST_MOVED``.
+
+    Args:
+        segments: user_id and segment.
+        users: ids in the order of the rows, with those of ``segments_with_lists``.
+        positives: weights of positive feedback (users, items).
+    """
+    ids, liked = pa.array(users, pa.string()), (positives > 0).astype(np.float64)
+    names = segment_of(segments, ids)
+    has_history = np.diff(positives.indptr) > 0
+    overall = np.asarray(liked.sum(0)).ravel() / max(1, has_history.sum())
+    moved = sparse.lil_matrix(positives.shape, dtype=np.float32)
+    for name in {n for n in names if n is not None}:
+        row = np.flatnonzero(users == f"{EVERYONE}{name}")
+        of_segment = (names == name) & has_history
+        if len(row) and of_segment.any():
+            share = np.asarray(liked[of_segment].sum(0)).ravel() + PRIOR_USERS * overall
+            ratio = np.log(
+                share / (of_segment.sum() + PRIOR_USERS) / np.where(overall > 0, overall, 1) + (overall == 0)
+            )
+            moved[row[0]] = np.clip(ratio, -MOST_MOVED, MOST_MOVED)
+    return moved.tocsr()
 
 
 def _members(categories: pa.ChunkedArray, items: pa.Table) -> sparse.csr_matrix:

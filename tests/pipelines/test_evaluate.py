@@ -10,7 +10,7 @@ import pytest
 from scipy import sparse
 
 from pipelines.config import Recommend
-from pipelines.evaluate import Judgement, evaluate, evaluate_model, judge
+from pipelines.evaluate import Judgement, evaluate, evaluate_model, judge, lists_of
 from pipelines.lake.storage import Lake
 from pipelines.learning.metrics import PER_USER
 from pipelines.night.events import COLUMNS, Feedback
@@ -25,6 +25,7 @@ def test_slices_of_the_evaluation() -> None:
         warm=np.array([False, True]),
         met=np.array([0, 3, 0]),
         users_before=1,
+        segment=np.array([None, None]),
     )
     lists = pa.table({"user_id": ["w", "w", "*"], "rank": [1, 2, 1], "item_id": ["new", "x", "old"]})
     rows = evaluate_model("m", lists, judgement, 20)
@@ -184,6 +185,7 @@ def test_an_item_that_has_left_the_catalogue_takes_a_place_and_hits_nothing() ->
         warm=np.array([True]),
         met=np.array([1, 1]),
         users_before=1,
+        segment=np.array([None]),
     )
     lists = pa.table({"user_id": ["u"] * 3, "rank": [1, 2, 3], "item_id": ["b", "z", "c"]})
     value = {(r["metric"], r["slice"]): r["value"] for r in evaluate_model("m", lists, judgement, 10) if r["k"] == 10}
@@ -197,3 +199,22 @@ def test_lists_that_nobody_gets_say_nothing_of_coverage() -> None:
     rows = evaluate_model("m", pa.table({"user_id": ["other"], "rank": [1], "item_id": ["a"]}), found, 10)
     assert {r["metric"] for r in rows} == set(PER_USER), "there is no list for u, for x or for everyone"
     assert {r["value"] for r in rows} == {0.0}
+
+
+def test_who_has_no_list_is_judged_by_that_of_the_segment_then_of_all() -> None:
+    """c of gold, d of silver, which has no list, w with one of its own; each likes x alone."""
+    judgement = Judgement(
+        users=pa.array(["c", "d", "w"]),
+        items=pa.array(["a", "x"]),
+        relevant=sparse.csr_matrix(np.array([[0, 1]] * 3, np.float32)),
+        warm=np.array([False, False, True]),
+        met=np.array([1, 1]),
+        users_before=1,
+        segment=np.array(["gold", "silver", "gold"], object),
+    )
+    lists = pa.table({"user_id": ["*", "*gold", "w"], "rank": [1, 1, 1], "item_id": ["a", "x", "a"]})
+    every, own = lists_of(lists, judgement)
+    assert own[:, 0].tolist() == [1, 0, 0]
+    assert len(every) == 3
+    found = {r["slice"]: r["value"] for r in evaluate_model("m", lists, judgement, 10) if r["metric"] == "recall"}
+    assert (found["segment=gold"], found["segment=silver"], found["user_cold"]) == (0.5, 0.0, 0.5)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
@@ -263,3 +264,25 @@ def test_lists_obey_wishes_and_leave_out_what_is_gone(shop: Lake) -> None:
     problems = promise.broken(config, night, "recommendations", pa.concat_tables([served, wrong.cast(served.schema)]))
     assert "1 rows recommend items that are not available on the next day" in problems
     assert "2 rows recommend what the user hides" in problems
+
+
+def test_users_without_a_history_have_the_list_of_their_segment(shop: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """u and v like a, u alone likes b: gold, which v is of, leans away from b. Whoever else is of gold has that list."""
+    monkeypatch.setattr("pipelines.night.rules.SEGMENT_USERS", 1)
+    monkeypatch.setattr("pipelines.night.rules.PRIOR_USERS", 0.1)
+    none: list[str] = []
+    rows = [{"user_id": u, "segment": "gold", "attributes": none, "source": "s"} for u in ("v", "nobody yet")]
+    shop.publish("std_users", DAY, rows_of("std_users", rows))
+    recommend = Recommend(models=("popularity",), serve="popularity", k=2, event_weights={"skip": -1.0})
+    config = config_of(shop.root, recommend=recommend)
+    for stage in (align, fuse, train, score):
+        list(stage(config.model_copy(update={"aligner": Aligner(dim=8, heads=2, kind="ridge")}), shop, DAY))
+    served = shop.read("recommendations", DAY, ["user_id", "item_id"])
+    lists = {u: served.filter(pc.equal(served["user_id"], u))["item_id"].to_pylist() for u in ("*", "*gold")}
+    assert lists == {"*": ["a", "b"], "*gold": ["a", "c"]}
+    assert set(served["user_id"].to_pylist()) == {"*", "*gold", "u", "v", "w"}
+    (promise,) = (p for p in PROMISES["recommendations"] if p.name == "lists_keep_their_word")
+    night = night_of(shop, recommend=recommend)
+    assert promise.broken(config, night, "recommendations", served) == []
+    short = served.filter(pc.not_equal(served["user_id"], "*gold"))
+    assert "*gold" in promise.broken(config, night, "recommendations", short)[0]

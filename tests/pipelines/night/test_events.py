@@ -140,11 +140,11 @@ def test_validation_days(ages: list[float], days: float) -> None:
 
 def test_a_user_without_events_is_put_in_order() -> None:
     data = data_of(event("a", "x", at(1)), event("b", "y", at(2)))
-    more = data.with_user("aa")
+    more = data.with_users(["aa"])
     assert more.users.tolist() == ["a", "aa", "b"]
     assert more.user.tolist() == [0, 2]
     assert [h.tolist() for h in more.histories()] == [[0], [], [1]]
-    assert more.with_user("aa") is more
-    first = data.with_user("*")
+    assert more.with_users(["aa", "b"]) is more
+    first = data.with_users(["*"])
     assert first.users.tolist() == ["*", "a", "b"]
     assert first.user.tolist() == [1, 2]

@@ -10,6 +10,7 @@ from scipy import sparse
 
 from pipelines.config import ItemsSource
 from pipelines.lake.storage import Lake
+from pipelines.night import rules
 from pipelines.night.rules import available, ruled, wishes_of
 from pipelines.standardize import standardize
 from tests.lakes import at, rows_of
@@ -135,3 +136,29 @@ def test_what_a_whole_catalogue_no_longer_has_is_removed(tmp_path: Path) -> None
 
     assert statuses("changes") == {"x": "active", "y": "active", "z": "active"}
     assert statuses("snapshot") == {"x": "active", "y": "removed", "z": "active"}
+
+
+# --- segments ---------------------------------------------------------------------------------------------------
+
+SEGMENTS = pa.table({"user_id": ["a", "b", "c", "cold", "d"], "segment": ["gold", "gold", None, "gold", "tin"]})
+
+
+def test_segments_with_enough_users_have_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "SEGMENT_USERS", 2)
+    users = pa.array(["a", "b", "c", "d"])
+    assert rules.segment_of(SEGMENTS, users).tolist() == ["gold", "gold", None, "tin"]
+    assert rules.segments_with_lists(SEGMENTS, users) == ["*gold"]
+    assert rules.segments_with_lists(SEGMENTS, pa.array(["*gold", "a", "b"])) == [], "somebody is called that"
+    assert rules.segments_with_lists(SEGMENTS, pa.array(["a", "c"])) == []
+
+
+def test_a_segment_leans_to_what_its_users_like_more_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four users with a history all like x, one y, none z; of the two of gold one likes y. The prior is 2 users."""
+    monkeypatch.setattr(rules, "PRIOR_USERS", 2.0)
+    users = np.array(["*", "*gold", "a", "b", "c", "d"], object)
+    likes = np.array([[0, 0, 0], [0, 0, 0], [1, 1, 0], [2, 0, 0], [1, 0, 0], [1, 0, 0]], np.float32)
+    moved = rules.leanings_of(SEGMENTS, users, sparse.csr_matrix(likes)).toarray()
+    assert moved[1] == pytest.approx([0, np.log((1 + 2 * 0.25) / 4 / 0.25), 0])
+    assert not moved[[0, 2, 3, 4, 5]].any()
+    monkeypatch.setattr(rules, "MOST_MOVED", 0.1)
+    assert rules.leanings_of(SEGMENTS, users, sparse.csr_matrix(likes))[1, 1] == pytest.approx(0.1)
