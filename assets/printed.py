@@ -29,6 +29,8 @@ def print_survey(found: Survey, console: Console) -> None:
     time = f", about {max(1, round(found.minutes))} min on two cores without a GPU" if work else ""
     disk = f"{max(1, round(found.disk_mb)):,} MB on disk"
     console.print(f"a first night encodes {work or 'nothing'}{time}; {disk}; a later one what is new")
+    for remark in found.remarks:
+        console.print(f"[yellow]remark:[/] {escape(remark)}")
     for problem in found.problems:
         console.print(f"[red]problem:[/] {escape(problem)}")
     console.print("[green]a night would run[/]" if not found.problems else f"[red]{len(found.problems)} problem(s)[/]")

@@ -24,6 +24,7 @@ from pipelines.raw.places import DataError, RawError, RawStore
 from pipelines.raw.sample import Sampled, sampled, spread
 
 REASONS = 3  # shown of a file
+REPEATED = 0.05  # share of a catalogue's rows that repeat an item before it is said
 REFERENCES = 300  # of a modality, whose files are looked for
 PER_SECOND = {"text": 100.0, "image": 40.0, "audio": 15.0, "video": 1.0}  # default encoders on two cores, README
 BYTES_OF_EVENT, BYTES_OF_ITEM = 30, 6_000  # in the lake, of a night with default settings
@@ -77,6 +78,7 @@ class Survey:
         to_encode: modality -> contents, by estimate.
         minutes: to encode them on two cores.
         disk_mb: of the lake after the first night.
+        remarks: what stops no night and is seldom meant.
         problems: what would stop a night, or lose much.
     """
 
@@ -92,6 +94,7 @@ class Survey:
     to_encode: dict[str, int] = field(default_factory=dict)
     minutes: float = 0.0
     disk_mb: float = 0.0
+    remarks: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -235,6 +238,7 @@ def _judge_items(config: Config, found: Survey, samples: dict[str, list[Sampled]
     events, items = (_column(samples[k], "item_id") for k in ("interactions", "items"))
     if items is not None:
         found.modalities = dict(_modalities(samples["items"], store))
+        found.remarks += [r for s in samples["items"] for r in _repeated(s)]
     if events is None or items is None:
         return
     whole = all(s.looked_at >= s.total for s in samples["items"]) and found.many["items"] == len(samples["items"])
@@ -249,6 +253,15 @@ def _judge_items(config: Config, found: Survey, samples: dict[str, list[Sampled]
             f"the catalogue knows the items of {found.known_items:.0%} of the events looked at{hint}: an event has "
             f"'{example}', the catalogue '{known}'"
         )
+
+
+def _repeated(s: Sampled) -> Iterator[str]:
+    """A catalogue with several rows of an item, of which the last counts."""
+    n, distinct = s.rows.num_rows, len(pc.unique(s.rows["item_id"]))
+    if n - distinct > REPEATED * n:
+        example = s.rows["item_id"].value_counts().sort(order="descending", by="counts")[0]["values"].as_py()
+        what = f"{s.source}: {n - distinct} of {n} rows looked at repeat an item_id, such as '{example}'"
+        yield f"{what}; the last row of an item counts, values of the others (categories in rows) are not joined"
 
 
 def _share(ids: pa.ChunkedArray, catalogue: pa.Array) -> float:

@@ -23,6 +23,7 @@ from pipelines.raw.shape import Shape
 MAX_ROW_GROUP_BYTES = 1 << 30
 MAX_DECODED_BYTES = 1 << 30  # of one file, or a thousand times its size: a small one can repeat a large value for ever
 MAX_RATIO = 1_000
+ROW_GROUPS = 200  # of which dictionaries are looked at
 BATCH_BYTES = 64 << 20
 BATCH_ROWS = 1 << 17
 
@@ -59,6 +60,8 @@ def _batches(f: IO[bytes] | Unpacked, size: int, names: list[str]) -> Iterator[t
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     if any(g.total_byte_size > MAX_ROW_GROUP_BYTES or g.total_byte_size < 0 for g in groups):
         raise RawError("row_group_too_large", f"a row group holds more than {MAX_ROW_GROUP_BYTES} bytes")
+    if texts and _longest_repeated(file, texts) * BATCH_ROWS <= BATCH_BYTES:  # as texts at once, in a third of the time
+        file = pq.ParquetFile(f, page_checksum_verification=True)
     position = decoded = 0
     for batch in file.iter_batches(_rows_at_once(file, names), columns=names):
         bytes_of = sum(_decoded_bytes(c) for c in batch.columns)
@@ -69,6 +72,19 @@ def _batches(f: IO[bytes] | Unpacked, size: int, names: list[str]) -> Iterator[t
         for start in range(0, batch.num_rows, rows):
             yield position + start + 1, batch.slice(start, rows)
         position += batch.num_rows
+
+
+def _longest_repeated(file: pq.ParquetFile, texts: list[str]) -> int:
+    """Bytes of the longest value in a dictionary of each column, added up: what a few bytes can unfold to for ever."""
+    longest = 0
+    for i in range(file.num_row_groups):
+        if i == ROW_GROUPS:
+            return MAX_DECODED_BYTES
+        for batch in file.iter_batches(1, row_groups=[i], columns=texts):
+            lengths = [pc.max(pc.binary_length(c.dictionary)).as_py() or 0 for c in batch.columns]
+            longest = max(longest, sum(lengths))
+            break
+    return longest
 
 
 def _rows_at_once(file: pq.ParquetFile, names: list[str]) -> int:

@@ -47,6 +47,7 @@ KEEPS_ROWS = (
     "broken_zip",
     "broken_json",
 )  # what was read before is good
+PIECES: dict[str, Any] = {**PARQUET, "compression": "lz4"}  # read once or twice, so quick to write before small
 BYTES_OF_ROW = 50  # of a file whose rows cannot be counted
 OUT_OF_ROOM = (OSError, MemoryError, duckdb.IOException, duckdb.OutOfMemoryException)
 REJECTS_AT_ONCE = 100_000
@@ -255,8 +256,8 @@ class _Writer:
 
     def _opened(self) -> tuple[pq.ParquetWriter, pq.ParquetWriter]:
         repeated = [c for c in REPEATED if c in self.schema.names]
-        rows = pq.ParquetWriter(self.folder / "rows.parquet", self.schema, use_dictionary=repeated, **PARQUET)
-        return rows, pq.ParquetWriter(self.folder / "rejects.parquet", REJECTS, **PARQUET)
+        rows = pq.ParquetWriter(self.folder / "rows.parquet", self.schema, use_dictionary=repeated, **PIECES)
+        return rows, pq.ParquetWriter(self.folder / "rejects.parquet", REJECTS, **PIECES)
 
     def add(self, rows: Rows, found: Typed) -> None:
         account = self.account

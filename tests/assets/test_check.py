@@ -166,6 +166,20 @@ def test_events_of_a_log_without_a_header_are_found(tmp_path: Path) -> None:
     assert dict(load_config(out).interactions.columns) == columns
 
 
+def test_a_catalogue_with_a_row_a_category_is_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = [{"user_id": f"u{n}", "item_id": f"i{n % 2}", "event": "view", "event_at": "2026-03-01T00:00:00Z"} for n in range(4)]  # noqa: E501 # fmt: skip
+    write_jsonl(tmp_path / "raw" / "interactions" / "a.jsonl", log)
+    rows = [{"item_id": i, "title": i, "categories": [c]} for i, c in (("i0", "a"), ("i0", "b"), ("i1", "a"))]
+    write_jsonl(tmp_path / "raw" / "items" / "a.jsonl", rows)
+    config = tmp_path / "mine.toml"
+    config.write_text('start_date = 2026-03-01\n[paths]\nraw = "raw"\ndata = "data"\n')
+    assert main(["check", "--config", str(config), "--json"]) == 0
+    (remark,) = json.loads(capsys.readouterr().out)["remarks"]
+    assert "1 of 3 rows looked at repeat an item_id, such as 'i0'" in remark
+    assert main(["check", "--config", str(config)]) == 0
+    assert "remark:" in capsys.readouterr().out
+
+
 def test_deep_finds_bytes_that_changed_in_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pipelines.raw.known import Known
 

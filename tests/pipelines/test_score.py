@@ -267,7 +267,7 @@ def test_lists_obey_wishes_and_leave_out_what_is_gone(shop: Lake) -> None:
 
 
 def test_users_without_a_history_have_the_list_of_their_segment(shop: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    """u and v like a, u alone likes b: gold, which v is of, leans away from b. Whoever else is of gold has that list."""
+    """u and v like a, u alone likes b: gold, which v is of, leans away from b. Others of gold have its list."""
     monkeypatch.setattr("pipelines.night.rules.SEGMENT_USERS", 1)
     monkeypatch.setattr("pipelines.night.rules.PRIOR_USERS", 0.1)
     none: list[str] = []

@@ -116,3 +116,34 @@ def test_a_log_of_properties_is_no_catalogue(tmp_path: Path) -> None:
     items = "timestamp,item_id,property,value\n1772323200000,i,color,red\n"
     (problem,) = stopped(tmp_path, {"interactions/a.csv": HEAD + LINE}, items)
     assert problem.startswith("items/c.csv: a log of properties (timestamp, item_id, property, value)")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.csv", "'user_id','item_id','event','event_at'\n'u','i','view','2026-03-03'\n", "single quotes are no"),
+        ("a.txt", 'user_id item_id event event_at\nu i view 2026-03-03\n', 'set interactions.delimiter = " "'),
+        ("a.json", "[[1, 2], [3, 4]]", "has no object; write interactions.columns.user_id"),
+        ("a.json", "[[1, 2], [3, 4]]", "rows have to be objects, not lists"),
+        ("a.json", '{"a": [{"x": 1}], "b": [{"y": 2}]}', 'set interactions.records = "<its path>"'),
+        ("a.csv", "u1,i1,view,2026-03-03\nu2,i2,view,2026-03-03\n", "name its columns by number"),
+    ],
+)  # fmt: skip
+def test_a_column_that_is_nowhere_for_another_reason(tmp_path: Path, name: str, text: str, says: str) -> None:
+    problems = stopped(tmp_path, {f"interactions/{name}": text})
+    assert any(says in p for p in problems), problems
+
+
+@pytest.mark.parametrize(("prices", "stops"), [(["12x", "13x"], True), (["12x", "13"], False), (["", ""], False)])
+def test_a_mapped_column_of_which_nothing_can_be_read(tmp_path: Path, prices: list[str], stops: bool) -> None:
+    catalogue = "item_id,title,cost\n" + "".join(f"i{n},x,{p}\n" for n, p in enumerate(prices))
+    problems = stopped(
+        tmp_path,
+        {"interactions/a.csv": HEAD + LINE},
+        catalogue,
+        items=ItemsSource(path="items", columns={"price": "cost"}),
+    )
+    assert bool(problems) == stops
+    if stops:
+        assert "items.columns.price = 'cost': none of its 2 cells could be read (bad_number)" in problems[0]
+        assert "items/c.csv line 2 holds '12x'" in problems[0]
