@@ -23,6 +23,7 @@ from pipelines.raw.media import MAX_FILE_BYTES
 from pipelines.raw.places import DataError, RawError, RawStore
 from pipelines.raw.sample import Sampled, sampled, spread
 
+TRUTHS = {"true", "false", "0", "1", "yes", "no"}
 REASONS = 3  # shown of a file
 REPEATED = 0.05  # share of a catalogue's rows that repeat an item before it is said
 REFERENCES = 300  # of a modality, whose files are looked for
@@ -225,6 +226,9 @@ def _judge_events(config: Config, found: Survey, samples: dict[str, list[Sampled
         found.events[name] = (entry["counts"] / n, weights.get(name, 1.0), name in weights)
     counted = {e["values"]: e["counts"] for e in days.value_counts().to_pylist()}
     found.days = {d.isoformat(): counted[d] / n for d in sorted(counted)}
+    if found.events.keys() <= TRUTHS:
+        names = ", ".join(found.events)
+        found.remarks.append(f"events are named {names}: map the column as value, or another one as event")
     early = sum(c for d, c in counted.items() if d < config.start_date)
     if early == n:
         first = next(s.source for s in samples["interactions"] if s.rows.num_rows)

@@ -13,6 +13,8 @@ from pipelines.raw.places import RawError, RawStore
 HEAD_BYTES = 1 << 20
 EDGES = 6  # broken characters that may come from where samples begin and end
 STRAY = 3  # broken characters that may be bad rows
+NO_TEXT = "not text: the file is binary, and of no format that is known here"
+SAY_ENCODING = 'if it is text, say its encoding in the configuration, such as encoding = "cp1251", "gbk" or "shift_jis"'
 DELIMITERS = (",", ";", "\t", "::", "|", "\x01")
 
 
@@ -35,7 +37,7 @@ def encoding_of(head: bytes, more: bytes) -> str:
     UTF-8 is meant where most of its sequences are right; a few broken bytes in it are bad rows, not another encoding.
 
     Raises:
-        RawError: it is no text.
+        RawError: it is no text, or text of another encoding, which cannot be told from others like it.
     """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) and len(head) % 2 == 0:
         try:
@@ -51,7 +53,7 @@ def encoding_of(head: bytes, more: bytes) -> str:
             if head[at::2].count(0) > len(head) // 4 and head[1 - at :: 2].count(0) * 10 < zeros:
                 return encoding
     if zeros > len(head) // 100:
-        raise RawError("unsupported_format", "not text: the file is binary, and of no format that is known here")
+        raise RawError("unsupported_format", NO_TEXT)
     sample = head + more
     good = len(re.findall(rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}", sample))
     broken = sample.decode("utf-8", "replace").count("\ufffd") - sample.count(b"\xef\xbf\xbd")
@@ -59,7 +61,10 @@ def encoding_of(head: bytes, more: bytes) -> str:
     if broken > good and (broken > (EDGES if more else STRAY) or (not good and letters >= broken)):
         printable = sum(sample.count(b) for b in range(0x80, 0xA0) if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D))
         if sum(sample.count(b) for b in range(0x01, 0x09)) > len(sample) // 100 or printable > len(sample) // 4:
-            raise RawError("unsupported_format", "not text: the file is binary, and of no format that is known here")
+            raise RawError("unsupported_format", f"{NO_TEXT}; {SAY_ENCODING}")
+        runs = sum(len(run) for run in re.findall(rb"[\x80-\xff]{4,}", sample))
+        if 2 * runs > sum(len(run) for run in re.findall(rb"[\x80-\xff]+", sample)):  # no Western word is written so
+            raise RawError("unknown_encoding", f"the text is of an alphabet that is not Western; {SAY_ENCODING}")
         return "cp1252"
     return "utf-8"
 

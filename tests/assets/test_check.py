@@ -180,6 +180,16 @@ def test_a_catalogue_with_a_row_a_category_is_remarked(tmp_path: Path, capsys: p
     assert "remark:" in capsys.readouterr().out
 
 
+def test_events_that_are_truths_are_remarked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [{"user_id": f"u{n}", "item_id": "i", "event": n % 2 == 0, "event_at": "2026-03-01T00:00:00Z"} for n in range(4)]  # noqa: E501 # fmt: skip
+    write_jsonl(tmp_path / "raw" / "interactions" / "a.jsonl", lines)
+    write_jsonl(tmp_path / "raw" / "items" / "a.jsonl", [{"item_id": "i", "title": "x"}])
+    config = tmp_path / "mine.toml"
+    config.write_text('start_date = 2026-03-01\n[paths]\nraw = "raw"\ndata = "data"\n')
+    main(["check", "--config", str(config), "--json"])
+    assert any("events are named" in r for r in json.loads(capsys.readouterr().out)["remarks"])
+
+
 def test_deep_finds_bytes_that_changed_in_secret(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pipelines.raw.known import Known
 

@@ -356,3 +356,29 @@ def test_a_column_under_several_names_takes_the_first_that_a_row_has(tmp_path: P
         content = (tmp_path / "x").read_bytes()  # type: ignore[assignment]
     found, rejects = read(tmp_path, f"a.{fmt}", content, columns={"user_id": ["userId", "anonymousId"]})
     assert ([r["user_id"] for r in found], rejects) == (["u1", "a2", "u3"], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("Война и мир", "cp1251"), ("Война и мир", "koi8-r"), ("Πόλεμος και ειρήνη", "iso8859-7"), ("战争与和平", "gbk"),
+        ("戦争と平和", "shift_jis"), ("戦争と平和", "euc-jp"), ("전쟁과 평화", "euc-kr"),
+    ],
+)  # fmt: skip
+def test_other_alphabets_are_said_not_guessed(tmp_path: Path, text: str, encoding: str) -> None:
+    data = ("item_id,title\n" + "".join(f"{n},{text} {n}\n" for n in range(30))).encode(encoding)
+    rows, rejects = read(tmp_path, "a.csv", data, "items", columns={})
+    assert (rows, len(rejects)) == ([], 1)
+    assert rejects[0]["reason"] in ("unknown_encoding", "unsupported_format")
+    assert "say its encoding" in rejects[0]["detail"]
+    rows, rejects = read(tmp_path, "a.csv", data, "items", columns={}, encoding=encoding)
+    assert ([r["title"] for r in rows], rejects) == ([f"{text} {n}" for n in range(30)], [])
+
+
+@pytest.mark.parametrize(
+    "text", ["Ça été très bien à l'hôtel", "Größe, Öl, Übermaß", "año niño", "Žluťoučký"[2:], "Ærø å"]
+)
+def test_western_words_are_guessed(tmp_path: Path, text: str) -> None:
+    data = ("item_id,title\n" + "".join(f'{n},"{text} {n}"\n' for n in range(30))).encode("cp1252", "replace")
+    rows, rejects = read(tmp_path, "a.csv", data, "items", columns={})
+    assert (len(rows), rejects) == (30, [])
