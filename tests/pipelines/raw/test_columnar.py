@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.raw import columnar
 from pipelines.raw.places import RawError, RawStore
 from pipelines.raw.table_logs import live_files
 from tests.raw import read
@@ -146,3 +147,14 @@ def test_a_delta_table_that_is_not_whole_is_refused(tmp_path: Path, names: dict[
 def test_other_table_formats_are_refused(tmp_path: Path, name: str, kind: str) -> None:
     with pytest.raises(RawError, match=kind):
         live_files(RawStore(str(tmp_path)), ["t/data/a.parquet", name])
+
+
+def test_what_a_dictionary_can_unfold_to_is_known_before_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = io.BytesIO()
+    table = pa.table({"a": ["x"] * 10 + ["y" * 5_000] * 10, "b": ["zz"] * 20, "n": [1] * 20})
+    pq.write_table(table, held, row_group_size=10)
+    file = pq.ParquetFile(held, read_dictionary=["a", "b"])
+    assert columnar._longest_repeated(file, ["a", "b"]) == 5_002
+    assert columnar._longest_repeated(file, ["b"]) == 2
+    monkeypatch.setattr(columnar, "ROW_GROUPS", 1)
+    assert columnar._longest_repeated(file, ["b"]) == columnar.MAX_DECODED_BYTES, "too many groups to look at all"
