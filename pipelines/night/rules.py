@@ -93,20 +93,20 @@ def leanings_of(segments: pa.Table, users: np.ndarray, positives: sparse.csr_mat
         users: ids in the order of the rows, with those of ``segments_with_lists``.
         positives: weights of positive feedback (users, items).
     """
-    ids, liked = pa.array(users, pa.string()), (positives > 0).astype(np.float64)
-    names = segment_of(segments, ids)
+    liked = (positives > 0).astype(np.float64)
+    names = segment_of(segments, pa.array(users, pa.string()))
     has_history = np.diff(positives.indptr) > 0
     overall = np.asarray(liked.sum(0)).ravel() / max(1, has_history.sum())
     moved = sparse.lil_matrix(positives.shape, dtype=np.float32)
-    for name in {n for n in names if n is not None}:
-        row = np.flatnonzero(users == f"{EVERYONE}{name}")
-        of_segment = (names == name) & has_history
-        if len(row) and of_segment.any():
+    stand_ins = np.flatnonzero([u.startswith(EVERYONE) and u != EVERYONE for u in users.tolist()])
+    for row in stand_ins:
+        of_segment = (names == users[row].removeprefix(EVERYONE)) & has_history
+        if names[row] is None and of_segment.any():
             share = np.asarray(liked[of_segment].sum(0)).ravel() + PRIOR_USERS * overall
             ratio = np.log(
                 share / (of_segment.sum() + PRIOR_USERS) / np.where(overall > 0, overall, 1) + (overall == 0)
             )
-            moved[row[0]] = np.clip(ratio, -MOST_MOVED, MOST_MOVED)
+            moved[row] = np.clip(ratio, -MOST_MOVED, MOST_MOVED)
     return moved.tocsr()
 
 

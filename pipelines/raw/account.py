@@ -62,6 +62,7 @@ class Account:
 
         Days of events are made whenever a file of theirs comes, other tables on the night that first saw it.
         """
+        notes: dict[tuple[str, str, str], list[Any]] = {}
         for piece in pieces:
             counts_on = undated_day(piece, start)
             if (counts_on if kind == "interactions" else max(counts_on, piece.first_seen)) != day:
@@ -71,8 +72,11 @@ class Account:
                 self.reject(f"ingest_{kind}", piece.source, 0, *account.refused)
                 self.count(kind, piece.source, lost=account.lost)
             for column, reason, count, position, value in account.notes:
-                detail = f"{column}: {count} cells became null, the first held '{value}'"
-                self.reject(f"ingest_{kind}_fields", piece.source, position, reason, detail)
+                first = notes.setdefault((piece.source, column, reason), [0, position, value])
+                first[0] += count
+        for (source, column, reason), (count, position, value) in notes.items():
+            detail = f"{column}: {count} cells became null, the first held '{value}'"
+            self.reject(f"ingest_{kind}_fields", source, position, reason, detail)
 
     def lost(self) -> dict[str, int]:
         """``rows_lost``, that should have been events and are not; ``files_refused``, whole or from where they tear."""

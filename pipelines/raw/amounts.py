@@ -49,7 +49,7 @@ def numbers(cells: Cells, comma: bool) -> tuple[pa.Array, pa.Array]:
         found = cast_texts(text, "DOUBLE")
         if pc.any(pc.and_(given, pc.is_null(found))).as_py() or (comma and pc.any(pc.match_substring(text, "."))):
             found = cast_texts(_english(_bare(text), comma), "DOUBLE")
-            percent = pc.fill_null(pc.ends_with(text, "%"), False)
+            percent = pc.fill_null(pc.match_substring_regex(text, r"[%\x{FF05}]\)?$"), False)
             found = pc.if_else(percent, pc.divide(found, 100.0), found)
     found = pc.if_else(pc.fill_null(pc.is_finite(found), False), found, pa.scalar(None, pa.float64()))
     return found, pc.and_(given, pc.is_null(found))
@@ -77,13 +77,16 @@ def _bare(text: pa.Array) -> pa.Array:
 def _ascii(text: str | None) -> str | None:
     if text is None or text.isascii():
         return text
-    return unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2019", "'")
+    found = "".join(str(unicodedata.decimal(c, c)) for c in text)  # not NFKC alone, in which 5² is 52
+    if any(c.isdigit() and not c.isdecimal() for c in found):
+        return text
+    return unicodedata.normalize("NFKC", found).replace("\u2212", "-").replace("\u2019", "'")
 
 
 def _english(bare: pa.Array, comma: bool) -> pa.Array:
     """Numbers with a point and no groups; what is none stays as it is."""
     group, sign = (r"\.", ",") if comma else (",", r"\.")
-    grouped = pc.match_substring_regex(bare, rf"^[-+]?{GROUP}({group}\d{{3}})+({sign}\d*)?$")
+    grouped = pc.match_substring_regex(bare, rf"^[-+]?[1-9]\d{{0,2}}({group}\d{{3}})+({sign}\d*)?$")
     if not comma:
         grouped = pc.or_(grouped, pc.match_substring_regex(bare, INDIAN))
     bare = pc.if_else(grouped, pc.replace_substring_regex(bare, group, ""), bare)

@@ -83,8 +83,20 @@ def texts(cells: Cells, join: bool = False) -> tuple[pa.Array, pa.Array]:
         inner = _loaded(value) if is_structured and is_json else value
         joined = _paragraphs(inner) if join and isinstance(inner, list) else None
         found.append(joined if is_structured else value)
-        unreadable.append(is_structured and not (join and isinstance(inner, list)))
+        unreadable.append(is_structured and joined is None)
     return clean(pa.array(found, pa.string())), pa.array(unreadable, pa.bool_())
+
+
+def shown(array: pa.Array, at: int) -> str:
+    """A cell for a message, whatever it holds."""
+    try:
+        return str(array[at].as_py())[:100]
+    except (OverflowError, ValueError):  # a time that Python does not have, bytes that are no text
+        return (
+            str(array.slice(at, 1).view(pa.int64())[0])
+            if array.type.bit_width == 64
+            else "a value that cannot be shown"
+        )
 
 
 def _loaded(text: str) -> Any:
@@ -94,8 +106,11 @@ def _loaded(text: str) -> Any:
         return None
 
 
-def _paragraphs(value: list[Any]) -> str:
-    return PARAGRAPHS.join(p for p in leaves(value) if p.strip())
+def _paragraphs(value: list[Any]) -> str | None:
+    try:
+        return PARAGRAPHS.join(p for p in leaves(value) if p.strip())
+    except RecursionError:
+        return None
 
 
 def plain_text(array: pa.Array) -> pa.Array:
@@ -107,6 +122,8 @@ def plain_text(array: pa.Array) -> pa.Array:
         return array.cast(pa.string())
     if pa.types.is_boolean(kind):
         return pc.if_else(array, "true", "false")
+    if pa.types.is_date(kind):
+        return array.cast(pa.date32(), safe=False).cast(pa.string())
     if pa.types.is_timestamp(kind):
         zoned = array.cast(pa.timestamp("us", "UTC" if kind.tz else None), safe=False)
         text = pc.replace_substring(zoned.cast(pa.timestamp("us")).cast(pa.string()), " ", "T")

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from pipelines.raw.cells import Cells, flat
 from pipelines.raw.containers import Unpacked
 from pipelines.raw.delimited import Rows
-from pipelines.raw.documents import exploded
+from pipelines.raw.documents import with_rows
 from pipelines.raw.lines import Reject
 from pipelines.raw.nested import EACH, Path, is_list, parsed
 from pipelines.raw.places import RawError
@@ -25,7 +25,7 @@ MAX_DECODED_BYTES = 1 << 30  # of one file, or a thousand times its size: a smal
 MAX_RATIO = 1_000
 ROW_GROUPS = 200  # of which dictionaries are looked at
 BATCH_BYTES = 64 << 20
-BATCH_ROWS = 1 << 17
+BATCH_ROWS, NESTED_ROWS = 1 << 17, 1 << 13
 
 
 def read_columnar(f: IO[bytes] | Unpacked, size: int, shape: Shape, lists: set[str]) -> Iterator[Rows]:
@@ -41,7 +41,7 @@ def read_columnar(f: IO[bytes] | Unpacked, size: int, shape: Shape, lists: set[s
         RawError: it is damaged, or unfolds beyond the limits.
     """
     paths = {c: (p,) if p in shape.header else parsed(p) for c, p in shape.columns.items()}
-    each = exploded(paths, lists)
+    paths, each = with_rows(paths, lists)
     try:
         for first, batch in _batches(f, size, sorted({str(p[0]) for p in paths.values()})):
             yield _rows(batch, first, paths, each)
@@ -55,7 +55,7 @@ def _batches(f: IO[bytes] | Unpacked, size: int, names: list[str]) -> Iterator[t
     """(number of the first row, rows), few enough at a time that they fit the limit."""
     schema = pq.read_schema(f)
     # text stays dictionary-encoded while its size is looked at
-    texts = [n for n in names if pa.types.is_string(schema.field(n).type) or pa.types.is_binary(schema.field(n).type)]
+    texts = [n for n in names if _is_bytes(schema.field(n).type)]
     file = pq.ParquetFile(f, page_checksum_verification=True, read_dictionary=texts)
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     if any(g.total_byte_size > MAX_ROW_GROUP_BYTES or g.total_byte_size < 0 for g in groups):
@@ -72,6 +72,12 @@ def _batches(f: IO[bytes] | Unpacked, size: int, names: list[str]) -> Iterator[t
         for start in range(0, batch.num_rows, rows):
             yield position + start + 1, batch.slice(start, rows)
         position += batch.num_rows
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    is_view = pa.types.is_string_view(kind) or pa.types.is_binary_view(kind)
+    is_large = pa.types.is_large_string(kind) or pa.types.is_large_binary(kind)
+    return bool(is_view or is_large or pa.types.is_string(kind) or pa.types.is_binary(kind))
 
 
 def _longest_repeated(file: pq.ParquetFile, texts: list[str]) -> int:
@@ -96,14 +102,15 @@ def _rows_at_once(file: pq.ParquetFile, names: list[str]) -> int:
         for c in map(g.column, range(g.num_columns))
         if c.path_in_schema.split(".")[0] in names
     )
-    return int(min(BATCH_ROWS, max(1, BATCH_BYTES * file.metadata.num_rows // max(1, used))))
+    nested = any(pa.types.is_nested(file.schema_arrow.field(n).type) for n in names)  # of which no dictionary is seen
+    return int(min(NESTED_ROWS if nested else BATCH_ROWS, max(1, BATCH_BYTES * file.metadata.num_rows // max(1, used))))
 
 
 def _decoded_bytes(column: pa.Array) -> int:
     """Memory of a column without dictionary encoding."""
     if not pa.types.is_dictionary(column.type):
         return int(column.nbytes)
-    if not (pa.types.is_string(column.type.value_type) or pa.types.is_binary(column.type.value_type)):
+    if not _is_bytes(column.type.value_type):
         return 16 * len(column)
     lengths = np.asarray(pc.fill_null(pc.binary_length(column.dictionary), 0), np.int64)
     used = np.asarray(column.indices.drop_null(), np.int64)

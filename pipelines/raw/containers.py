@@ -7,7 +7,9 @@ import bz2
 import gzip
 import io
 import lzma
+import struct
 import zipfile
+import zlib
 from typing import IO, Any
 
 import pyarrow as pa
@@ -24,7 +26,10 @@ MAGIC = {
     b"\xfd7zXZ\x00": "xz",
     b"PK\x03\x04": "zip",
 }
-BROKEN = (OSError, EOFError, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException, NotImplementedError, RuntimeError)
+BROKEN = (
+    OSError, EOFError, ValueError, RuntimeError, NotImplementedError, lzma.LZMAError, zlib.error, struct.error,
+    zipfile.BadZipFile, pa.ArrowException,
+)  # fmt: skip
 
 
 def container_of(head: bytes) -> str:

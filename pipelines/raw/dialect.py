@@ -15,6 +15,7 @@ EDGES = 6  # broken characters that may come from where samples begin and end
 STRAY = 3  # broken characters that may be bad rows
 NO_TEXT = "not text: the file is binary, and of no format that is known here"
 SAY_ENCODING = 'if it is text, say its encoding in the configuration, such as encoding = "cp1251", "gbk" or "shift_jis"'
+ALPHABET = 8  # different letters, which a row of the same sign has not
 DELIMITERS = (",", ";", "\t", "::", "|", "\x01")
 
 
@@ -62,8 +63,8 @@ def encoding_of(head: bytes, more: bytes) -> str:
         printable = sum(sample.count(b) for b in range(0x80, 0xA0) if b not in (0x81, 0x8D, 0x8F, 0x90, 0x9D))
         if sum(sample.count(b) for b in range(0x01, 0x09)) > len(sample) // 100 or printable > len(sample) // 4:
             raise RawError("unsupported_format", f"{NO_TEXT}; {SAY_ENCODING}")
-        runs = sum(len(run) for run in re.findall(rb"[\x80-\xff]{4,}", sample))
-        if 2 * runs > sum(len(run) for run in re.findall(rb"[\x80-\xff]+", sample)):  # no Western word is written so
+        runs, high = (b"".join(re.findall(rb"[\x80-\xff]{%d,}" % n, sample)) for n in (4, 1))
+        if 2 * len(runs) > len(high) and len(set(high)) >= ALPHABET:  # no Western word is written so
             raise RawError("unknown_encoding", f"the text is of an alphabet that is not Western; {SAY_ENCODING}")
         return "cp1252"
     return "utf-8"

@@ -62,7 +62,8 @@ def read_documents(
         end: bytes to read.
     """
     paths = {c: parsed(p) if p not in shape.header else (p,) for c, p in shape.columns.items()}
-    plan = _Plan(paths, exploded(paths, lists), frozenset(exact))
+    paths, each = with_rows(paths, lists)
+    plan = _Plan(paths, each, frozenset(exact))
     if shape.lines:
         for block in blocks(stream, shape.encoding, first, end):
             yield _of_block(block, plan)
@@ -90,16 +91,20 @@ def _of_stream(text: Text, shape: Shape, plan: _Plan) -> Iterator[Rows]:
         raise torn
 
 
-def exploded(paths: dict[str, Path], lists: set[str]) -> Path:
-    """The list whose elements become rows: the way to the last ``EACH`` in columns that hold one value.
+def with_rows(paths: dict[str, Path], lists: set[str]) -> tuple[dict[str, Path], Path]:
+    """The paths, and the list whose elements become rows: the way to the last ``EACH`` in columns that hold one value.
+
+    Further names of a column (``|``) make no rows; those that lead through another list are left out.
 
     Raises:
         RawError: there are two.
     """
-    found = {p[: len(p) - p[::-1].index(EACH)] for c, p in paths.items() if EACH in p and c not in lists}
+    through = {c: p[: len(p) - p[::-1].index(EACH)] for c, p in paths.items() if EACH in p and c not in lists}
+    found = {p for c, p in through.items() if not c.startswith("|")}
     if len(found) > 1:
         raise RawError("two_lists", f"columns come from {len(found)} lists: {', '.join(map(str, sorted(found)))}")
-    return found.pop() if found else ()
+    each = found.pop() if found else ()
+    return {c: p for c, p in paths.items() if not (c.startswith("|") and through.get(c, each) != each)}, each
 
 
 def _of_block(block: Block, plan: _Plan) -> Rows:
@@ -129,7 +134,8 @@ def _of_block(block: Block, plan: _Plan) -> Rows:
     values, rejects = _of_lines(odd)
     numbers = pa.concat_arrays([numbers.filter(good), pa.array([n for n, _ in values], pa.int64())])
     extra = pa.array([_dumped(v) for _, v in values], pa.string())
-    return _taken_apart(numbers, pa.concat_arrays([texts.filter(good), extra]), plan, rejects)
+    order = pa.array(np.argsort(np.asarray(numbers), kind="stable"))
+    return _taken_apart(numbers.take(order), pa.concat_arrays([texts.filter(good), extra]).take(order), plan, rejects)
 
 
 def _flat_objects(texts: pa.Array, plan: _Plan) -> dict[str, Cells] | None:

@@ -28,7 +28,7 @@ from pipelines.raw.table_logs import live_files
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # raise it when the same file should give other pieces
+VERSION = 4  # raise it when the same file should give other pieces
 STEP_BYTES = 1 << 23
 RANGE_BYTES = 256 << 20  # a bigger plain text file is read in ranges, side by side
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".ico")
@@ -224,19 +224,24 @@ class Known:
         parts = [*old["parts"][:-1], {**start, "end": before}]
         key = digest_of([old["settings"], name, *stamp, before])
         log.info("%s: %s grew by %d bytes", self.kind, name, size - before)
-        return [*parts, _part(before, None, first, shape, key)]
+        return [*parts, _part(before, None, first, shape, key) | {"near": last.near}]
 
     def _look(self, name: str) -> Shape | None:
         """What a file is; None where it is refused, of which the worker that reads it says why."""
         try:
             return look(self.store, name, self.kind, self.source)
-        except RawError:
+        except Exception as e:
+            log.debug("%s: %s", name, e)
             return None
 
     def content(self, name: str, parts: list[dict[str, Any]]) -> list[str]:
         """sha256 of each part of a file as it is now."""
-        found = []
-        with self.store.open(name) as f:
+        found: list[str] = []
+        try:
+            f = self.store.open(name)
+        except RawError:
+            return found
+        with f:
             for p in parts:
                 f.seek(p["start"])
                 left = None if p["end"] is None else p["end"] - p["start"]
@@ -297,7 +302,8 @@ def _part(start: int, end: int | None, first: int, shape: Shape | None, key: str
 
 def _to_read(name: str, part: dict[str, Any], size: int) -> Part:
     shape = shape_from(part["shape"]) if part["shape"] else None
-    return Part(name, part["start"], part["end"], part["first"], shape, size)
+    near = date.fromisoformat(part["near"]) if part.get("near") else None
+    return Part(name, part["start"], part["end"], part["first"], shape, near, size)
 
 
 def _account(folder: Path) -> Account:

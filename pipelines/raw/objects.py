@@ -21,7 +21,7 @@ def first_objects(text: str) -> tuple[bool, list[dict[str, Any]]]:
     lines = [line for line in text.split("\n")[: SAMPLE_OBJECTS + 1] if line.strip()]
     read = [_values_in(line) for line in lines]
     found = [v for values, whole in read for v in values if whole and isinstance(v, dict)]
-    opens = lines[0].rstrip().endswith(("{", "[")) if lines else False
+    opens = bool(lines) and not read[0][1] and lines[0].rstrip().endswith(("{", "[", ","))
     if found and 2 * sum(whole for _, whole in read) >= len(lines) and not opens and not text.lstrip().startswith("["):
         return True, found[:SAMPLE_OBJECTS]
     values, _ = _values_in(text.lstrip().removeprefix("["), SAMPLE_OBJECTS)

@@ -65,6 +65,7 @@ class Part:
         end: byte behind it; None for the end of the file.
         first: number of its first line.
         shape: of the file, where it was looked at before.
+        near: day of the last dated row before it.
         size: bytes of the file when it was planned; what a log gets since is another night's.
     """
 
@@ -73,6 +74,7 @@ class Part:
     end: int | None = None
     first: int = 1
     shape: Shape | None = None
+    near: date | None = None
     size: int = 0
 
 
@@ -93,6 +95,7 @@ class Account:
         events: event -> rows.
         notes: fields that became null: column, reason, how many, position of the first, what it held.
         lines: lines of the part.
+        near: ISO day of the last dated row; nothing where there is none.
         ends_whole: whether a longer version of the file can be read from the part's end.
         sha256: of the part's bytes.
         bytes: how many they are.
@@ -110,6 +113,7 @@ class Account:
     events: dict[str, int] = field(default_factory=dict)
     notes: list[list[Any]] = field(default_factory=list)
     lines: int = 0
+    near: str = ""
     ends_whole: bool = False
     sha256: str = ""
     bytes: int = 0
@@ -160,7 +164,7 @@ class ReadPart(beam.DoFn):
 def write_piece(reader: Reader, part: Part, folder: Path) -> Account:
     """Read a part into ``rows.parquet``, ``rejects.parquet`` and ``account.json`` of a folder."""
     store = RawStore(*reader.place)
-    writer = _Writer(reader.kind, part.source, folder)
+    writer = _Writer(reader.kind, part.source, folder, part.near)
     account, end = writer.account, part.end
     try:
         shape = part.shape or look(store, part.source, reader.kind, reader.source)
@@ -216,7 +220,7 @@ def _rows_of(store: RawStore, name: str) -> int:
             size, lines = len(head), head.count(b"\n")
             while data := f.read(1 << 23):
                 size, lines = size + len(data), lines + data.count(b"\n")
-    except (RawError, *OUT_OF_ROOM):
+    except Exception:  # it is refused already
         head, size, lines = b"\0", store.size(name), 0
     return max(1, lines, size // BYTES_OF_ROW if b"\0" in head else 0)
 
@@ -244,14 +248,14 @@ def _describe(store: RawStore, part: Part, end: int | None, account: Account) ->
 class _Writer:
     """Typed rows as they come into a piece's files, and its account."""
 
-    def __init__(self, kind: str, source: str, folder: Path):
+    def __init__(self, kind: str, source: str, folder: Path, near: date | None):
         self.kind, self.source, self.folder, self.account = kind, source, folder, Account(ends_whole=True)
         self.schema = schema_of(kind).append(pa.field("source", pa.string()))
         self.out, self.out_rejects = self._opened()
         self.named = file_day(source)
         self.rejects: list[dict[str, Any]] = []  # that are not written yet
         self.rejected: dict[str, tuple[int, Any]] = {}  # ISO day -> how many, digest of them
-        self.near: date | None = None
+        self.near = near
         self.days: dict[str, list[int]] = {}
 
     def _opened(self) -> tuple[pq.ParquetWriter, pq.ParquetWriter]:
@@ -341,6 +345,7 @@ class _Writer:
         self._write_rejects()
         self.out.close()
         self.out_rejects.close()
+        self.account.near = self.near.isoformat() if self.near else ""
         self.account.days = {d: [n, f"{total:016x}"] for d, (n, total, _) in sorted(self.days.items())}
         self.account.inexact = [d for d, (_, _, known) in sorted(self.days.items()) if known]
         self.account.rejected_days = {d: [n, sha.hexdigest()[:16]] for d, (n, sha) in sorted(self.rejected.items())}

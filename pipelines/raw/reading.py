@@ -173,16 +173,25 @@ def _attributes(others: dict[str, Cells], n: int) -> Cells:
     return Cells(pa.array(found, STRINGS))
 
 
-def _filled(array: pa.Array, nested: pa.Array | None, other: Cells) -> tuple[pa.Array, pa.Array | None]:
+def _without_nulls(cells: Cells, source: Source) -> Cells:
+    """Cells of which those are null that hold a word for nothing."""
+    array = flat(cells.array)
+    if is_text(array.type) and source.nulls and len(array):
+        none = pc.is_in(array, value_set=pa.array(source.nulls, array.type))
+        array = pc.if_else(none, pa.scalar(None, array.type), array) if pc.any(none).as_py() else array
+    return Cells(array, cells.nested)
+
+
+def _filled(cells: Cells, other: Cells) -> Cells:
     """Cells of one column, those of another where they are empty."""
-    second = flat(other.array)
+    array, nested, second = cells.array, cells.nested, other.array
     if array.type != second.type:
         array, second = (texts(Cells(a, n))[0] for a, n in ((array, nested), (second, other.nested)))
     empty = pc.is_null(clean(array)) if is_text(array.type) else pc.is_null(array)
     none = pa.repeat(pa.scalar(False), len(array))
     if nested is not None or other.nested is not None:
         nested = pc.if_else(empty, none if other.nested is None else other.nested, none if nested is None else nested)
-    return pc.if_else(empty, second, array), nested
+    return Cells(pc.if_else(empty, second, array), nested)
 
 
 def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
@@ -192,14 +201,11 @@ def _finished(rows: Rows, shape: Shape, kind: str, source: Source) -> Rows:
         cells = rows.columns.get(c, no_cells(n))
         if c in shape.keys:
             cells = Cells(pa.repeat(pa.scalar(shape.keys[c], pa.string()), n))
-        array = flat(cells.array)
-        if is_text(array.type) and source.nulls and n:
-            none = pc.is_in(array, value_set=pa.array(source.nulls, array.type))
-            array = pc.if_else(none, pa.scalar(None, array.type), array) if pc.any(none).as_py() else array
+        cells = _without_nulls(cells, source)
         for i in range(len(shape.others.get(c, ()))):
-            array, nested = _filled(array, cells.nested, rows.columns[f"|{i}|{c}"])
-            cells = Cells(array, nested)
-        columns[c] = Cells(array, cells.nested)
+            if f"|{i}|{c}" in rows.columns:
+                cells = _filled(cells, _without_nulls(rows.columns[f"|{i}|{c}"], source))
+        columns[c] = cells
     if kind == "users" and "attributes" not in shape.columns:
         columns["attributes"] = _attributes({c[1:]: v for c, v in rows.columns.items() if c.startswith("=")}, n)
     return Rows(rows.positions, columns, rows.rejects, rows.elements)

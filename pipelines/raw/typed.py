@@ -17,7 +17,7 @@ from pipelines.config import Source
 from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
 from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.amounts import numbers
-from pipelines.raw.cells import Cells, cast_texts, flat, lengths, lists, texts
+from pipelines.raw.cells import Cells, cast_texts, flat, lengths, lists, shown, texts
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
 from pipelines.raw.event_names import WISHES, canonical, wished
@@ -183,7 +183,7 @@ class _Typing:
     def _note(self, name: str, reason: str, where: pa.Array, values: pa.Array) -> None:
         at = int(np.flatnonzero(np.asarray(where))[0])
         count = int(pc.sum(where).as_py())
-        self.notes[name, reason] = (count, self.source_rows.positions[at].as_py(), str(values[at].as_py())[:100])
+        self.notes[name, reason] = (count, self.source_rows.positions[at].as_py(), shown(values, at))
 
     def _required(self, name: str, given: pa.Array) -> None:
         if name in REQUIRED[self.kind]:
@@ -193,12 +193,12 @@ class _Typing:
         at = np.flatnonzero(np.asarray(where))
         if not len(at):
             return
-        found = None if cells is None else flat(cells.array).take(pa.array(at)).to_pylist()
+        found = None if cells is None else flat(cells.array).take(pa.array(at))
         elements = self.source_rows.elements
         for n, i in enumerate(at.tolist()):
-            shown = "" if found is None else f", found '{str(found[n])[:100]}'"
+            what = "" if found is None else f", found '{shown(found, n)}'"
             element = "" if elements is None else f" (element {elements[i].as_py()})"
-            self.problems.setdefault(i, (reason, f"{detail}{shown}{element}"))
+            self.problems.setdefault(i, (reason, f"{detail}{what}{element}"))
 
     def result(self) -> Typed:
         positions = self.source_rows.positions

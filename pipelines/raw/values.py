@@ -16,13 +16,23 @@ from pipelines.raw.shape import Shape
 
 MAX_VALUE_CHARACTERS = 1 << 26  # of one value that is decoded at once
 CHUNK_BYTES = 1 << 20
-FIRST_KEY = re.compile(r'\{\s*"[^"\\]*"')
+NEXT_OBJECT = re.compile(r'\}([\s,\0]*)\{(?=\s*")')
+LONGEST_GAP = 1_000  # characters between two objects
+CLOSED = re.compile(r"\][\s\]}\0]*$")
 DIGITS = 18  # more than a float64 holds; longer integers stay texts
 
 
 def decoder_of_values() -> json.JSONDecoder:
     """A decoder that keeps the digits of long integers."""
-    return json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) < DIGITS else digits)
+    return json.JSONDecoder(
+        parse_int=lambda digits: int(digits) if len(digits) < DIGITS else digits, object_pairs_hook=_first_of_each
+    )
+
+
+def _first_of_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, of equal keys with the first, as DuckDB has it."""
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else dict(reversed(pairs))
 
 
 class Text:
@@ -56,6 +66,8 @@ class Text:
     def next(self) -> str:
         """The next character that is no blank and no comma, nothing at the end; what is before it is ``skipped``."""
         self.skipped = ""
+        if self.at > CHUNK_BYTES:  # an error counts the lines of all the text
+            self.text, self.at = self.text[self.at :], 0
         while True:
             start = self.at
             while self.at < len(self.text) and self.text[self.at] in " \t\r\n,\0":
@@ -86,26 +98,33 @@ class Text:
                     return value, after
             wanted *= 2
 
-    def to_next(self, mark: str, like: Any, decoder: json.JSONDecoder) -> bool:
-        """Go behind the brace of a mark, to where a value comes that has most keys of another; whether one does."""
-        while self._to(mark):
-            self.move(1)
-            self.next()
+    def to_next(self, separator: str, like: dict[str, Any], decoder: json.JSONDecoder) -> bool:
+        """Go to where an object begins that has keys of another, or is broken too; whether one does.
+
+        Between lines one key in common is enough; within a line, where it may stand in a list of the broken one, most.
+        """
+        while found := self._next_object():
+            self.at = found.end() - 1
             try:
                 value, _ = self.value(decoder)
-            except (ValueError, RecursionError):  # broken too, and counts
+            except (ValueError, RecursionError):  # counts as well
                 return True
-            if isinstance(value, dict) and 2 * len(value.keys() & like.keys()) > len(like):
+            common = len(value.keys() & like.keys()) if isinstance(value, dict) else 0
+            if ("\n" in separator and found[1] == separator and common) or 2 * common > len(like):
                 return True
         return False
 
-    def _to(self, mark: str) -> bool:
-        while (found := self.text.find(mark, self.at)) < 0:
-            self.at = max(self.at, len(self.text) - len(mark))
-            if not self.more(len(mark) + CHUNK_BYTES):
-                return False
-        self.at = found
-        return True
+    def _next_object(self) -> re.Match[str] | None:
+        while True:
+            if found := NEXT_OBJECT.search(self.text, self.at):
+                return found
+            self.at = max(self.at, len(self.text) - LONGEST_GAP)
+            if not self.more(LONGEST_GAP + CHUNK_BYTES):
+                return None
+
+    def is_closed(self) -> bool:
+        """Whether a list is closed at the end, where the text has been read to it."""
+        return bool(CLOSED.search(self.text[-LONGEST_GAP:]))
 
 
 def values_of(text: Text, shape: Shape, rejects: list[Reject]) -> Iterator[tuple[int, Any]]:
@@ -116,7 +135,7 @@ def values_of(text: Text, shape: Shape, rejects: list[Reject]) -> Iterator[tuple
     Raises:
         RawError: nothing begins like that, or an array is not closed.
     """
-    decoder, number, opening, separator, last = decoder_of_values(), 0, "", "", None
+    decoder, number, separator, last = decoder_of_values(), 0, "", None
     text.move(shape.records_at)
     is_open = bool(shape.records_at)
     while found := text.next():
@@ -127,20 +146,21 @@ def values_of(text: Text, shape: Shape, rejects: list[Reject]) -> Iterator[tuple
                 return
             continue
         number += 1
-        separator = separator or (text.skipped if opening else "")
+        separator = separator or (text.skipped if last else "")
         try:
             value, after = text.value(decoder)
         except (ValueError, RecursionError) as e:
             problem = f"value {number}: {str(e)[:150]}"
-            if not opening or not separator or not text.to_next("}" + separator + opening, last, decoder):
+            goes_on = last is not None and text.to_next(separator, last, decoder)
+            if not goes_on and not (last and is_open and text.is_closed()):  # else it is the last
                 what = f"{problem}; nothing behind it can be told apart, so the rest is not read"
                 raise RawError("broken_json", what) from e
             rejects.append(Reject(number, "bad_json", problem))
+            if not goes_on:
+                return
             continue
-        first_key = FIRST_KEY.match(text.text, text.at)
-        opening = first_key[0] if first_key else ""
         text.move(after - text.at)
-        last = value
+        last = value if isinstance(value, dict) else last
         yield number, value
     if is_open:
         raise RawError("broken_json", f"the list is not closed behind value {number}: the file is cut off")

@@ -81,34 +81,33 @@ def current(kind: str, rows: pa.Table, pieces: list[Piece], account: Account) ->
         has = ranked.filter(pc.invert(pc.is_in(ranked["source"], value_set=pa.array(sources))))
         said = has.group_by(key, use_threads=False).aggregate([("n", "first")])
         at = said["n_first"].take(pc.index_in(found[key], value_set=said[key].combine_chunks()))
-        values = rows[column].take(at)
-        if pa.types.is_list(values.type):
-            values = pc.fill_null(values.combine_chunks(), pa.scalar([], values.type))
+        values = pc.coalesce(rows[column].take(at), found[column])  # a default stands where no version says anything
         found = found.set_column(found.column_names.index(column), column, values)
     return found
 
 
 def _without_column(kind: str, pieces: list[Piece]) -> dict[str, list[str]]:
     """Our columns that some files have and others do not, with those others."""
-    found = {}
+    found, sources = {}, {p.source for p in pieces if p.shape}
     for column in RAW_COLUMNS[kind]:
-        without = {p.source for p in pieces if p.shape and not has_column(p, column)}
-        if column != "_day" and without and len(without) < len({p.source for p in pieces}):
-            found[column] = sorted(without)
+        with_it = {p.source for p in pieces if has_column(p, column)}
+        if column != "attributes" and with_it and with_it < sources:  # attributes are made of whatever a file has
+            found[column] = sorted(sources - with_it)
     return found
 
 
 def without_gone(items: pa.Table, pieces: list[Piece], day: date) -> pa.Table:
-    """Items of a catalogue whose dated files are whole: those that the latest file lacks get the status ``removed``.
+    """Items of a catalogue whose dated files are whole: those that the latest files lack get the status ``removed``.
 
-    A file that is refused, or empty, says nothing of what is gone.
+    The files of a day of which one is refused, or all are empty, do not say what is gone; nor do undated files.
     """
-    refused = {p.source for p in pieces if p.account.refused}
-    whole = [p for p in pieces if p.file_day and p.file_day <= day and p.source not in refused and p.account.rows]
+    known = [p for p in pieces if not p.file_day or p.file_day <= day]
+    torn = {p.file_day for p in known if p.account.refused}
+    whole = [p.file_day for p in known if p.file_day and p.file_day not in torn and p.account.rows]
     if not whole:
         return items
-    latest = max(p.file_day for p in whole if p.file_day)
-    parts = [pq.read_table(p.rows, columns=["item_id"])["item_id"] for p in whole if p.file_day == latest]
+    still = [p for p in known if not p.file_day or p.file_day >= max(whole)]
+    parts = [pq.read_table(p.rows, columns=["item_id"])["item_id"] for p in still]
     now = pa.concat_arrays([c for part in parts for c in part.chunks])
     status = pc.if_else(pc.is_in(items["item_id"], value_set=now), items["status"], REMOVED)
     return items.set_column(items.column_names.index("status"), "status", status)

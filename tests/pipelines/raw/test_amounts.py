@@ -23,7 +23,8 @@ from tests.raw import piece
         ("\u22121", False, -1), ("\uff15", False, 5), ("5%", False, 0.05), ("1e3", False, 1000), ("+4", False, 4),
         ("12 50", False, None), ("A12", False, None), ("1,2,3", False, None), ("12 XYZ", False, None),
         ("%", False, None),
-        ("1.2.3", True, None), ("", False, None),
+        ("1.2.3", True, None), ("", False, None), ("(5%)", False, -0.05), ("\uff15\uff05", False, 0.05),
+        ("0,299", False, None), ("0.299", True, 0.299), ("5\u00b2", False, None), ("\u0665", False, 5),
     ],
 )  # fmt: skip
 def test_numbers_as_people_write_them(cell: str, comma: bool, expected: float | None) -> None:

@@ -158,3 +158,12 @@ def test_what_a_dictionary_can_unfold_to_is_known_before_reading(monkeypatch: py
     assert columnar._longest_repeated(file, ["b"]) == 2
     monkeypatch.setattr(columnar, "ROW_GROUPS", 1)
     assert columnar._longest_repeated(file, ["b"]) == columnar.MAX_DECODED_BYTES, "too many groups to look at all"
+
+
+def test_a_time_that_python_does_not_have_costs_its_cell(tmp_path: Path) -> None:
+    late = pa.array([None, 1, 2**63 - 1], pa.timestamp("us"))
+    held = io.BytesIO()
+    pq.write_table(pa.table({"item_id": ["a", "b", "c"], "available_to": late, "title": late}), held)
+    rows, rejects = read(tmp_path, "a.parquet", held.getvalue(), "items", columns={})
+    assert ([r["item_id"] for r in rows], rejects) == (["a", "b", "c"], [])
+    assert rows[2]["available_to"] is None

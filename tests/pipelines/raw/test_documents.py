@@ -1,6 +1,7 @@
 """JSON: odd lines alone, values over lines, lists as rows."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,12 @@ def test_an_array_that_is_torn_gives_what_came_before(tmp_path: Path) -> None:
     assert account.lost == 2  # at least as many again, and the one that is broken
 
 
-@pytest.mark.parametrize("style", [{"indent": 2}, {}, {"separators": (",\n", ":")}, {"separators": (",", ":")}])
+@pytest.mark.parametrize("style", [{"indent": 2}, {}, {"between": ",\n"}, {"separators": (",", ":")}])
 def test_a_broken_element_costs_itself_alone(tmp_path: Path, style: dict[str, Any]) -> None:
     rows = [GOOD | {"user_id": f"u{n}", "more": [{"user_id": 1}, {"user_id": 2}]} for n in range(50)]
-    text = json.dumps(rows, **style).replace("u10", 'a "b" c').replace("u30", '{"')
+    between = style.pop("between", None)
+    lines = f"[{between.join(json.dumps(r) for r in rows)}]" if between else json.dumps(rows, **style)
+    text = lines.replace("u10", 'a "b" c').replace("u30", '{"')
     found, rejects, account = piece(tmp_path, "a.json", text, "interactions", columns={})
     assert [r["user_id"] for r in found] == [f"u{n}" for n in range(50) if n not in (10, 30)]
     assert [(r["position"], r["reason"]) for r in rejects] == [(11, "bad_json"), (31, "bad_json")]
@@ -145,3 +148,69 @@ def test_lists_below_paths_are_collected(tmp_path: Path) -> None:
     )
     assert (rows[0]["title"], rows[0]["images"], rows[0]["tags"]) == ("Two\nparts", ["a.jpg", "b.jpg"], ["a", "b"])
     assert (rejects, account.notes) == ([], [])
+
+
+def test_elements_behind_a_broken_one_need_not_be_like_those_before(tmp_path: Path) -> None:
+    rows = ['{"item_id": "1", "a": 1, "b": 2, "c": 3}', '{"item_id": "2", "a": 1, "b": 2}', '{"item_id": nope}']
+    rows += [f'{{"item_id": "n{n}"}}' for n in range(20)]
+    found, rejects, account = piece(tmp_path, "a.json", "[" + ",\n".join(rows) + "]", "items", columns={})
+    assert [r["item_id"] for r in found] == ["1", "2", *(f"n{n}" for n in range(20))]
+    assert ([(r["position"], r["reason"]) for r in rejects], account.refused) == ([(3, "bad_json")], [])
+    text = '[{"item_id":"1"},{"item_id":"2"},{"item_id":"3","x":nope},{"title":"t4","item_id":"4"},{"item_id":"5"}]'
+    found, _, account = piece(tmp_path, "b.json", text, "items", columns={})
+    assert ([r["item_id"] for r in found], account.refused) == (["1", "2", "4", "5"], [])
+
+
+def test_a_broken_last_element_costs_itself(tmp_path: Path) -> None:
+    found, rejects, account = piece(tmp_path, "a.json", '[{"item_id":"1"},{"item_id":"2"},{"item_id":no}]\n', "items", columns={})  # noqa: E501 # fmt: skip
+    assert ([r["item_id"] for r in found], [r["position"] for r in rejects]) == (["1", "2"], [3])
+    assert account.refused == []
+
+
+def test_many_broken_elements_behind_a_long_one_are_found_in_time(tmp_path: Path) -> None:
+    """Each error counts the lines of the text that is held, so what is behind has to go."""
+    long = '{"item_id": "0", "title": "' + "a" * 6_000_000 + '"}'
+    rows = ['{"item_id": "1"}', long, *('{"item_id": "x", "title": nope}' for _ in range(3_000)), '{"item_id": "2"}']
+    started = time.process_time()
+    found, rejects, _ = piece(tmp_path, "a.json", "[" + ",\n".join(rows) + "]", "items", columns={})
+    assert ([r["item_id"] for r in found], len(rejects)) == (["1", "0", "2"], 3_000)
+    assert time.process_time() - started < 5, "it took a quarter of a minute"
+
+
+def test_a_list_that_begins_on_the_first_line(tmp_path: Path) -> None:
+    text = '{"items":[{"item_id":"1"},\n{"item_id":"2"},\n{"item_id":"3"}]}'
+    found, rejects = read(tmp_path, "a.json", text, "items", columns={})
+    assert ([r["item_id"] for r in found], rejects) == (["1", "2", "3"], [])
+
+
+@pytest.mark.parametrize("more", ["", '{"torn": \n'])
+def test_of_equal_keys_the_first_counts(tmp_path: Path, more: str) -> None:
+    text = '{"user_id": "u", "item_id": "x", "item_id": "y", "event": "view", "event_at": 1772323200}\n' + more
+    rows, _ = read(tmp_path, "a.jsonl", text, columns={})
+    assert [r["item_id"] for r in rows] == ["x"]
+
+
+def test_odd_lines_stay_in_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "BATCH", 10)
+    rows = [json.dumps(GOOD | {"user_id": f"u{n}"}) for n in range(100)]
+    rows[30] = json.dumps(GOOD) + json.dumps(GOOD)
+    found, _ = read(tmp_path, "a.jsonl", "\n".join(rows) + "\n", columns={})
+    assert [r["_position"] for r in found] == sorted([*range(1, 101), 31])
+
+
+def test_further_names_make_no_rows(tmp_path: Path) -> None:
+    flat = json.dumps({**GOOD, "product_id": "p"})
+    columns = {"item_id": ["product_id", "items[].product_id"]}
+    rows, rejects = read(tmp_path, "a.jsonl", flat + "\n", columns=columns)
+    assert ([r["item_id"] for r in rows], rejects) == (["p"], [])
+    order = json.dumps({k: v for k, v in GOOD.items() if k != "item_id"} | {"items": [{"id": "p"}, {"id": "q"}]})
+    columns = {"item_id": ["items[].id", "lines[].id"]}
+    rows, rejects = read(tmp_path, "b.jsonl", order + "\n", columns=columns)
+    assert ([r["item_id"] for r in rows], rejects) == (["p", "q"], [])
+
+
+def test_a_title_that_is_nested_too_deeply_costs_itself(tmp_path: Path) -> None:
+    text = '{"item_id":"1"}\n{"item_id":"2","title":' + "[" * 600 + '"a"' + "]" * 600 + "}\n"
+    rows, _, account = piece(tmp_path, "a.jsonl", text, "items", columns={})
+    assert [(r["item_id"], r["title"]) for r in rows] == [("1", None), ("2", None)]
+    assert account.notes[0][:2] == ["title", "bad_type"]

@@ -240,3 +240,14 @@ def test_a_log_without_rows_yet_is_read_from_its_beginning(config: Config) -> No
         f.write(HEAD + line(1))
     pieces = Known("interactions", config).pieces(DAY)
     assert users(pieces) == [(3, "u1")]
+
+
+def test_rejects_of_what_a_log_got_count_as_if_it_were_read_at_once(config: Config) -> None:
+    """An undated line counts on the day of the row before it, in whichever part that is."""
+    first, second = 1772323200, 1772323200 + 86_400
+    log(config).write_text(HEAD + f"u,i,view,{first}\n")
+    Known("interactions", config).pieces(DAY)
+    with log(config).open("a") as f:
+        f.write(f"torn\nv,i,view,{second}\n")
+    grown = Known("interactions", config).pieces(DAY)
+    assert [list(p.account.rejected_days) for p in grown] == [[], ["2026-03-01"]]

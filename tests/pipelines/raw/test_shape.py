@@ -382,3 +382,33 @@ def test_western_words_are_guessed(tmp_path: Path, text: str) -> None:
     data = ("item_id,title\n" + "".join(f'{n},"{text} {n}"\n' for n in range(30))).encode("cp1252", "replace")
     rows, rejects = read(tmp_path, "a.csv", data, "items", columns={})
     assert (len(rows), rejects) == (30, [])
+
+
+@pytest.mark.parametrize("kind", ["gz", "zip", "bz2", "xz", "zst"])
+def test_an_archive_with_wrong_bytes_costs_itself(tmp_path: Path, kind: str) -> None:
+    text = "item_id,title\n" + "".join(f"{n * 7919 % 5003},{n * 104729 % 997}\n" for n in range(20_000))
+    packed = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as z:
+            z.writestr("a.csv", text)
+    elif kind == "zst":
+        with pa.CompressedOutputStream(packed, "zstd") as z:
+            z.write(text.encode())
+            z.flush()
+            held = packed.getvalue()
+        packed = io.BytesIO(held)
+    else:
+        packed.write({"gz": gzip, "bz2": bz2, "xz": lzma}[kind].compress(text.encode()))
+    for seed in range(6):
+        data = bytearray(packed.getvalue())
+        for i in range(40):
+            data[(seed + 1) * len(data) // 8 + i] ^= 0x5A
+        _, _, account = piece(tmp_path, f"{seed}.csv.{kind}", bytes(data), "items", columns={})
+        assert account.refused[0].startswith(("broken_", "unreadable", "unsupported", "missing"))
+        assert account.lost > 0
+
+
+def test_words_for_nothing_are_none_under_any_name(tmp_path: Path) -> None:
+    text = "item_id,title,name\n1,,NULL\n2,NULL,N/A\n3,NULL,c\n"
+    rows, _ = read(tmp_path, "a.csv", text, "items", columns={"title": ["title", "name"]})
+    assert [r["title"] for r in rows] == [None, None, "c"]

@@ -38,6 +38,8 @@ NOON = utc(2026, 3, 1, 14, 30, 52)
         ("2026-03-01 14:30:52,000", NOON),
         ("2026-03-01T14:30:52.000Z[UTC]", NOON),
         ("2026年3月1日 14:30:52", NOON),
+        ("2026-03-01T14", utc(2026, 3, 1, 14)),
+        ("2026-03-01 14Z", utc(2026, 3, 1, 14)),
         ("/Date(1772375452000)/", NOON),
         ("2026-03-01 09:30:52 EST", NOON),
         ("2026-03-01 16:30:52 CEST", NOON),
@@ -59,7 +61,7 @@ def test_a_moment_in_every_usual_form(text: str, expected: datetime) -> None:
     assert read(text) == (expected, False, EXACT)
 
 
-@pytest.mark.parametrize("text", ["2026-03-01", "20260301", "2026-3-1"])
+@pytest.mark.parametrize("text", ["2026-03-01", "20260301", "2026-3-1", "2026年3月1日"])
 def test_a_day_without_a_clock_is_known_to_the_day(text: str) -> None:
     assert read(text) == (utc(2026, 3, 1), False, DATE_ONLY)
 
@@ -169,3 +171,13 @@ def test_numbers_that_can_only_be_excels_days() -> None:
 )  # fmt: skip
 def test_zones_and_words_by_rule(text: str, rule: dict[str, str], expected: datetime | None) -> None:
     assert read(text, **rule)[:2] == (expected, expected is None)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-03-01T14", "2026-03-01T14Z", "2026-03-01", "2026-03-01 14:30", "2026-03-01T14:30:52.5"]
+)
+def test_a_time_means_the_same_in_any_company(text: str) -> None:
+    alone = read(text)
+    for other in ("2026-03-01 05:00:00 +0100", "1772375452", "never", "01.03.2026"):
+        found, _, known = times(Cells(pa.array([text, other])), TimeRule())
+        assert (found[0].as_py(), int(known[0])) == (alone[0], alone[2])

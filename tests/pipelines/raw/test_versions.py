@@ -245,6 +245,37 @@ def test_what_the_latest_whole_catalogue_lacks_is_removed(tmp_path: Path) -> Non
     assert gone == {"x": None, "y": None, "z": "removed"}
 
 
+def test_a_torn_part_of_a_day_removes_nothing(tmp_path: Path) -> None:
+    def file(name: str, day: int, *ids: str, **account: Any) -> Piece:
+        rows = [titled(i, i) for i in ids]
+        return with_shape(piece(tmp_path, "items", name, rows, date(2026, 3, day)), "item_id", "title", **account)
+
+    def gone(*files: Piece) -> set[str]:
+        items = without_gone(current("items", known_rows("items", list(files), D, Account()), list(files), Account()), list(files), D)  # noqa: E501 # fmt: skip
+        return {i for i, s in zip(items["item_id"].to_pylist(), items["status"].to_pylist(), strict=True) if s}
+
+    whole, first = file("9.csv", 9, "a", "b"), file("10/a.csv", 10, "a")
+    torn = file("10/b.json", 10, "c", refused=["broken_json", ""])
+    assert gone(whole, first) == {"b"}
+    assert gone(whole, first, torn) == set(), "b may stand behind the tear; c was read"
+    undated = with_shape(piece(tmp_path, "items", "old.csv", [titled("o", "o")]), "item_id", "title")
+    assert gone(undated, whole, first) == {"b"}
+
+
+def test_a_default_stands_where_no_version_says_anything(tmp_path: Path) -> None:
+    first = with_shape(
+        piece(tmp_path, "items", "a.csv", [titled("x", "X", status="hidden")]), "item_id", "title", "status"
+    )
+    rows = [titled("x", "X", status="new"), titled("y", "Y", status="new")]  # by default, the file has no status
+    later = with_shape(piece(tmp_path, "items", "b.csv", rows), "item_id", "title")
+    refused = replace(piece(tmp_path, "items", "c.csv", []), account=pieces.Account(refused=["unsupported_format", ""]))
+    files = [first, later, refused]
+    found = current("items", known_rows("items", files, D, Account()), files, Account())
+    assert found["status"].to_pylist() == ["hidden", "new"]
+    alone = current("items", known_rows("items", [later, refused], D, Account()), [later, refused], Account())
+    assert alone["status"].to_pylist() == ["new", "new"]
+
+
 def test_two_uploads_of_one_line_have_fates_of_their_own(tmp_path: Path) -> None:
     rows = [
         {"_position": 1, "user_id": "u", "created_at": at(1), "text": "sea"},
