@@ -361,8 +361,8 @@ def test_a_column_under_several_names_takes_the_first_that_a_row_has(tmp_path: P
 @pytest.mark.parametrize(
     ("text", "encoding"),
     [
-        ("Война и мир", "cp1251"), ("Война и мир", "koi8-r"), ("Πόλεμος και ειρήνη", "iso8859-7"), ("战争与和平", "gbk"),
-        ("戦争と平和", "shift_jis"), ("戦争と平和", "euc-jp"), ("전쟁과 평화", "euc-kr"),
+        ("Война и мир", "cp1251"), ("Война и мир", "koi8-r"), ("Πόλεμος και ειρήνη", "iso8859-7"),
+        ("战争与和平", "gbk"), ("戦争と平和", "shift_jis"), ("戦争と平和", "euc-jp"), ("전쟁과 평화", "euc-kr"),
     ],
 )  # fmt: skip
 def test_other_alphabets_are_said_not_guessed(tmp_path: Path, text: str, encoding: str) -> None:
