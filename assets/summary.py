@@ -26,6 +26,8 @@ def summary_of(config: Config, day: date) -> str:
     if len(made) > 1:
         events = sum(lake.rows("std_interactions", d) for d in made[:-1])
         lines.append(f"  earlier days made too      {len(made) - 1} ({made[0]} to {made[-2]}), {events:,} events")
+    ahead = lake.require("std_interactions", day).counters.get("rows_ahead", 0)
+    lines += [f"  events of later days       {ahead:,} wait for their nights"] if ahead else []
     lines += _rows(lake, made, day) + _rejects(lake, made) + _unknown(lake, day)
     lines += [line for m in config.encoders for line in _encoded(lake, day, m)]
     lines += _accuracy(config, lake, day)

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 
 from pipelines.config import digest_of
 
-VERSION = 3
+VERSION = 4
 RATE = 16_000
 CLIP_SECONDS, CLIP_FPS, CLIP_SIDE = 2, 6, 160
 
@@ -120,7 +120,7 @@ def generate(root: Path, first_day: date, size: Size = Size(), seed: int = 7) ->
     if (root / "_SHOP").is_file() and (root / "_SHOP").read_text() == stamp:
         return
     shutil.rmtree(root, ignore_errors=True)
-    for folder in ("interactions", "items", "user_content", "media"):
+    for folder in ("interactions", "items", "user_content", "users", "controls", "media"):
         (root / folder).mkdir(parents=True)
     rng = np.random.default_rng(seed)
     themes = rng.integers(len(THEMES), size=size.items)
@@ -132,6 +132,8 @@ def generate(root: Path, first_day: date, size: Size = Size(), seed: int = 7) ->
     taste = _tastes(rng, size.users)
     _write_events(root, rng, themes, appears, taste, first_day, size)
     _write_uploads(root, rng, taste, first_day, size)
+    _write_users(root, rng, taste)
+    _write_wishes(root, rng, first_day, size)
     (root / "_SHOP").write_text(stamp)
 
 
@@ -328,3 +330,29 @@ def _write_uploads(root: Path, rng: np.random.Generator, taste: np.ndarray, firs
             Image.open(io.BytesIO(_picture(rng, theme))).save(root / "media" / f"upload-{name}.png")
         lines.append(json.dumps(row))
     (root / "user_content" / "uploads.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_users(root: Path, rng: np.random.Generator, taste: np.ndarray) -> None:
+    """Who they say they are: most name their strongest taste; five newcomers have nothing else, one has no id."""
+    lines = ["user_id,segment,plan"]
+    people = [(u, f"U{u:04d}") for u in range(len(taste))] + [
+        (int(rng.integers(len(taste))), f"S{n:03d}") for n in range(5)
+    ]
+    for like, name in people:
+        honest = rng.random() < 0.85
+        theme = THEMES[int(taste[like].argmax()) if honest else int(rng.integers(len(THEMES)))]
+        lines.append(f"{name},{theme.name},{'member' if rng.random() < 0.3 else 'guest'}")
+    (root / "users" / "users.csv").write_text("\n".join([*lines, ",cats,guest"]) + "\n", encoding="utf-8")
+
+
+def _write_wishes(root: Path, rng: np.random.Generator, first_day: date, size: Size) -> None:
+    """What some users want more of, less of, or never again; one changes their mind, one wish is none."""
+    lines = ["user_id,wish,item_id,created_at"]
+    for user in rng.choice(size.users, size.users // 5, replace=False):
+        wish, item = ("hide", "less", "more")[rng.integers(3)], int(rng.integers(size.items))
+        day = int(rng.integers(size.days))
+        lines.append(f"U{user:04d},{wish},I{item:04d},{_moment(first_day, day, 0.25)}")
+        if len(lines) == 2:
+            lines.append(f"U{user:04d},reset,I{item:04d},{_moment(first_day, day, 0.5)}")
+    lines.append(f"U0001,loathe,I0001,{_moment(first_day, 0, 0.5)}")
+    (root / "controls" / "wishes.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")

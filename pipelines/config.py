@@ -221,6 +221,11 @@ class Guards(Settings):
     lost_rows: float = Field(
         0.5, ge=0, le=1, description="share of a usual day's rows that may be refused; duplicates do not count"
     )
+    gone_rows: float = Field(
+        0.5,
+        ge=0,
+        description="share of a usual day's events, or of a whole catalogue's items, that raw files may no longer have",
+    )
     unknown_items: float = Field(
         0.2, ge=0, le=1, description="share of the night's events that may be of items that the catalogue does not have"
     )

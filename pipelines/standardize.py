@@ -24,6 +24,7 @@ from pipelines.raw.days import account_of, groups_of, make_days
 from pipelines.raw.judge import stop_where_columns_are_missing
 from pipelines.raw.known import Known, Piece, pieces_of
 from pipelines.raw.media import MediaFile, MediaIndex
+from pipelines.raw.vanished import stop_where_data_is_gone
 from pipelines.raw.versions import (
     Found,
     controls_table,
@@ -52,7 +53,8 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     Yields the manifests of days of events with their rejects, the night's last, then that of each other table.
 
     Raises:
-        DataError: a column that the configuration names is in no file, or a new day's file has lost it.
+        DataError: a column that the configuration names is in no file, or a new day's file has lost it; raw files
+            no longer have what was read of them.
     """
     with locked(config.paths.data / "cache" / "pieces", "raw"):  # one night at a time may forget pieces of raw files
         yield from _tables(config, lake, day)
@@ -61,6 +63,7 @@ def standardize(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
 def _tables(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     pieces = pieces_of([Known(kind, config) for kind in SOURCES], day)
     stop_where_columns_are_missing(config, pieces, day)
+    stop_where_data_is_gone(config, lake, pieces, day)
     yield from _events(config, lake, day, pieces["interactions"], {"config_digest": config.digest(*OF_DAYS)})
     provenance = {"config_digest": config.digest(*SECTIONS)}
     account = Account()
@@ -107,7 +110,11 @@ def _events(
 ) -> Iterator[Manifest]:
     """Make the days whose events or rejects are new, and the night's; each day with its rejects and its account."""
     start = config.start_date
+    for d in lake.days("std_interactions", start - timedelta(days=1)):
+        log.info("std_interactions: %s lies before start_date %s now and is removed", d, start)
+        lake.remove("std_interactions", d)
     inputs = inputs_of(pieces, start, day)
+    ahead = sum(n for p in pieces for d, (n, _) in p.account.days.items() if d > day.isoformat())
     stale = _stale(lake, [start + timedelta(days=n) for n in range((day - start).days + 1)], inputs, provenance)
     if len(stale) > 1:
         log.info("std_interactions: making %d earlier days too (%s to %s)", len(stale) - 1, stale[0], stale[-2])
@@ -121,7 +128,11 @@ def _events(
                 accounts[d] = events_account(pieces, d, start, rejects.get(d), duplicates, counts)
                 rows[d] = rows_of_parts(staging / f"date={d.isoformat()}")
             of_day = {
-                d: {**provenance, "inputs": inputs.get(d, {}), "counters": a.lost() | {"night": day.toordinal()}}
+                d: {
+                    **provenance,
+                    "inputs": inputs.get(d, {}),
+                    "counters": a.lost() | {"night": day.toordinal(), "rows_ahead": ahead},
+                }
                 for d, a in accounts.items()
             }
             for d in group.days:  # the table of events last: a crash in between makes the day again

@@ -146,6 +146,13 @@ class Table:
         )
         return end, broken
 
+    def repeated(self, data: pa.Table, order: tuple[bool, int] | None = None) -> list[str]:
+        """What is wrong where two rows share the key; ``order`` is what ``in_order`` says of them, if known."""
+        ordered, duplicates = order or in_order(data, self.key)
+        if not ordered:
+            duplicates = data.num_rows - data.group_by(list(self.key)).aggregate([]).num_rows
+        return [f"{duplicates} rows repeat a key ({', '.join(self.key)})"] if duplicates else []
+
     def problems(self, data: pa.Table, order: tuple[bool, int] | None = None) -> dict[str, list[str]]:
         """Broken rules of a conforming table: rule name -> what was found. Empty lists are kept promises.
 
@@ -160,11 +167,7 @@ class Table:
             "norms_one": [],
         }
         if self.key and data.num_rows:
-            ordered, duplicates = order or in_order(data, self.key)
-            if not ordered:
-                duplicates = data.num_rows - data.group_by(list(self.key)).aggregate([]).num_rows
-            if duplicates:
-                found["keys_unique"].append(f"{duplicates} rows repeat a key ({', '.join(self.key)})")
+            found["keys_unique"] += self.repeated(data, order)
         for c in self.columns:
             column = data.column(c.name)
             if not c.nullable and column.null_count:

@@ -152,7 +152,7 @@ class Lake:
         return pa.concat_tables(list(self.scan(table, [day], columns)))
 
     def scan(self, table: str, days: Iterable[date], columns: list[str] | None = None) -> Iterator[pa.Table]:
-        """Row groups of several partitions one by one, in order of day and key; an empty file is one empty table."""
+        """Row groups of several partitions in order of day, step and key; an empty file is one empty table."""
         for day in days:
             for path in self.paths(table, day):
                 try:
@@ -266,6 +266,11 @@ class Lake:
                 day_folder.parent.mkdir(exist_ok=True)
                 swap_in(target, day_folder)
         return manifest
+
+    def remove(self, table: str, day: date) -> None:
+        """Take a partition away, in one step for those who look."""
+        with scratch(self.root, f"removed-{table}") as staging, locked(self.root, f"publish-{table}"):
+            self.folder(table, day).rename(staging / "partition")
 
     def publish_files(self, table: str, day: date, files: Mapping[str, bytes], **provenance: Any) -> Manifest:
         """Publish a model partition made of files by relative name."""

@@ -144,7 +144,7 @@ def rejects_by_day(pieces: Iterable[Piece], days: set[date], start: date) -> dic
         undated = undated_day(piece, start)
         when = {max(date.fromisoformat(d), start) if d else undated for d in piece.account.rejected_days}
         if when & days:
-            rows = pq.read_table(piece.rejects)
+            rows = _early(pq.read_table(piece.rejects), start)
             day = pc.max_element_wise(pc.fill_null(rows["day"], undated), pa.scalar(start, pa.date32()))
             source = pa.repeat(pa.scalar(piece.source, pa.string()), rows.num_rows)
             parts.append(rows.set_column(3, "day", day).append_column("source", source))
@@ -159,6 +159,17 @@ def rejects_by_day(pieces: Iterable[Piece], days: set[date], start: date) -> dic
             found[entry["values"]] = every.slice(at, entry["counts"]).select(columns)
         at += entry["counts"]
     return found
+
+
+def _early(rejects: pa.Table, start: date) -> pa.Table:
+    """Rejects of which those of a day before ``start`` say so first: they would not have been events."""
+    early = pc.fill_null(pc.less(rejects["day"], pa.scalar(start, pa.date32())), False)
+    if not pc.any(early).as_py():
+        return rejects
+    said = pc.binary_join_element_wise(rejects["day"].cast(pa.string()), f"is before start_date {start}", " ")
+    detail = pc.binary_join_element_wise(said, pc.binary_join_element_wise(rejects["reason"], rejects["detail"], ", "), "; ")  # noqa: E501 # fmt: skip
+    rejects = rejects.set_column(1, "reason", pc.if_else(early, "before_start_date", rejects["reason"]))
+    return rejects.set_column(2, "detail", pc.if_else(early, detail, rejects["detail"]))
 
 
 def _before_start(piece: Piece, start: date) -> pa.Table:

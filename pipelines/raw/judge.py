@@ -33,7 +33,7 @@ def stop_where_columns_are_missing(config: Config, pieces: Mapping[str, list[Pie
 
 def missing_columns(kind: str, source: Source, pieces: list[Piece], day: date) -> list[str]:
     """Mapped or required columns that no file has, or that a file of the day has no longer."""
-    read = [p for p in pieces if p.shape is not None and not (p.file_day and p.file_day > day)]
+    read = [p for p in pieces if _holds_something(p) and not (p.file_day and p.file_day > day)]
     if not read:
         return []
     problems = []
@@ -48,6 +48,11 @@ def missing_columns(kind: str, source: Source, pieces: list[Piece], day: date) -
         else:
             problems += _no_longer(kind, source, column, without, day)
     return problems
+
+
+def _holds_something(piece: Piece) -> bool:
+    """Whether a file was read and is not empty; one that is lacks nothing."""
+    return piece.shape is not None and bool(piece.shape.header or piece.account.rows or piece.account.rejects)
 
 
 def _nowhere(kind: str, source: Source, column: str, read: list[Piece]) -> str:

@@ -20,7 +20,7 @@ from pipelines.lake.folders import scratch
 from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw.dialect import split_line
 from pipelines.raw.lines import ends_of
-from pipelines.raw.pieces import Account, Part, Reader, read_parts
+from pipelines.raw.pieces import Account, Part, Reader, is_whole, read_parts
 from pipelines.raw.places import DataError, RawError, RawStore, file_day
 from pipelines.raw.reading import look
 from pipelines.raw.shape import Shape
@@ -28,7 +28,7 @@ from pipelines.raw.table_logs import live_files
 
 log = logging.getLogger(__name__)
 
-VERSION = 4  # raise it when the same file should give other pieces
+VERSION = 5  # raise it when the same file should give other pieces
 STEP_BYTES = 1 << 23
 RANGE_BYTES = 256 << 20  # a bigger plain text file is read in ranges, side by side
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".ico")
@@ -117,10 +117,7 @@ class Known:
         self.store = RawStore(*config.raw_place)
         self.cache = config.paths.data / "cache" / "pieces" / kind
         self.path = self.cache / ".known.json"
-        try:
-            self.files: dict[str, dict[str, Any]] = json.loads(self.path.read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            self.files = {}
+        self.files = _remembered(self.path)
 
     def names(self) -> list[str]:
         """Data files, in order of name.
@@ -151,6 +148,10 @@ class Known:
         reader = Reader(self.kind, self.config.raw_place, self.source, self.config.timezone)
         every = [(name, p, self.cache / p["key"]) for name, e in plan.items() for p in e["parts"]]
         sizes = {name: int(e["stamp"][0]) for name, e in plan.items()}
+        for *_, folder in every:
+            if folder.is_dir() and not is_whole(folder):
+                log.warning("%s is damaged and read again", folder)
+                shutil.rmtree(folder)
         return [(reader, _to_read(name, p, sizes[name]), folder) for name, p, folder in every if not folder.is_dir()]
 
     def _read(self, plan: dict[str, dict[str, Any]]) -> list[Piece]:
@@ -184,11 +185,13 @@ class Known:
     def _entry(self, name: str, settings: str, day: date) -> dict[str, Any]:
         """What is known of a file, with the parts that have to be read where it is new or has changed."""
         old = self.files.get(name)
-        first_seen = day.isoformat() if old is None else min(old["first_seen"], day.isoformat())
-        stamp = list(self.store.stamp(name))
+        stamp, first_seen = list(self.store.stamp(name)), day.isoformat()
+        if old and old["stamp"] == stamp:
+            first_seen = min(old["first_seen"], first_seen)
         if old and old["settings"] == settings:
             parts = old["parts"] if old["stamp"] == stamp else self._same_or_longer(name, old, stamp)
             if parts:
+                first_seen = min(old["first_seen"], first_seen)
                 return {"stamp": stamp, "settings": settings, "first_seen": first_seen, "parts": parts}
         parts = self._parts(name, settings, stamp)
         return {"stamp": stamp, "settings": settings, "first_seen": first_seen, "parts": parts}
@@ -311,7 +314,16 @@ def _account(folder: Path) -> Account:
 
 
 def _account_or_none(folder: Path) -> Account | None:
-    return _account(folder) if (folder / "account.json").is_file() else None
+    return _account(folder) if is_whole(folder) else None
+
+
+def _remembered(path: Path) -> dict[str, dict[str, Any]]:
+    """What is known of each file; nothing where that is damaged or of another version."""
+    try:
+        found = json.loads(path.read_text())
+        return found if all({"stamp", "settings", "first_seen", "parts"} <= e.keys() for e in found.values()) else {}
+    except (FileNotFoundError, ValueError, AttributeError):
+        return {}
 
 
 def _ends(store: RawStore, name: str, size: int) -> str:

@@ -50,6 +50,7 @@ KEEPS_ROWS = (
 PIECES: dict[str, Any] = {**PARQUET, "compression": "lz4"}  # read once or twice, so quick to write before small
 BYTES_OF_ROW = 50  # of a file whose rows cannot be counted
 OUT_OF_ROOM = (OSError, MemoryError, duckdb.IOException, duckdb.OutOfMemoryException)
+STORED = ("rows.parquet", "rejects.parquet")
 REJECTS_AT_ONCE = 100_000
 MOST_EVENTS = 1_000  # distinct event names that a piece lists
 REPEATED = ["event", "source", "domain", "_known", "_day"]  # columns worth a dictionary
@@ -99,6 +100,7 @@ class Account:
         ends_whole: whether a longer version of the file can be read from the part's end.
         sha256: of the part's bytes.
         bytes: how many they are.
+        stored: sizes of ``STORED``.
     """
 
     shape: dict[str, Any] | None = None
@@ -117,6 +119,7 @@ class Account:
     ends_whole: bool = False
     sha256: str = ""
     bytes: int = 0
+    stored: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -187,8 +190,18 @@ def write_piece(reader: Reader, part: Part, folder: Path) -> Account:
             writer.forget()
     writer.close()
     _describe(store, part, end, account)
+    account.stored = [(folder / name).stat().st_size for name in STORED]
     (folder / "account.json").write_text(json.dumps(asdict(account)))
     return account
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a piece's folder holds what was written."""
+    try:
+        stored = json.loads((folder / "account.json").read_text())["stored"]
+        return bool(stored == [(folder / name).stat().st_size for name in STORED])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _require(reader: Reader, shape: Shape) -> None:

@@ -101,16 +101,21 @@ def without_gone(items: pa.Table, pieces: list[Piece], day: date) -> pa.Table:
 
     The files of a day of which one is refused, or all are empty, do not say what is gone; nor do undated files.
     """
-    known = [p for p in pieces if not p.file_day or p.file_day <= day]
-    torn = {p.file_day for p in known if p.account.refused}
-    whole = [p.file_day for p in known if p.file_day and p.file_day not in torn and p.account.rows]
+    whole = whole_days(pieces, day)
     if not whole:
         return items
-    still = [p for p in known if not p.file_day or p.file_day >= max(whole)]
+    still = [p for p in pieces if not p.file_day or whole[-1] <= p.file_day <= day]
     parts = [pq.read_table(p.rows, columns=["item_id"])["item_id"] for p in still]
     now = pa.concat_arrays([c for part in parts for c in part.chunks])
     status = pc.if_else(pc.is_in(items["item_id"], value_set=now), items["status"], REMOVED)
     return items.set_column(items.column_names.index("status"), "status", status)
+
+
+def whole_days(pieces: list[Piece], day: date) -> list[date]:
+    """Days up to one, in order, of which all catalogue files could be read and any has a row."""
+    known = [p for p in pieces if p.file_day and p.file_day <= day]
+    torn = {p.file_day for p in known if p.account.refused}
+    return sorted({p.file_day for p in known if p.file_day and p.file_day not in torn and p.account.rows})
 
 
 def items_of_events(lake: Lake, day: date) -> pa.Table:

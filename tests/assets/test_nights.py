@@ -411,4 +411,5 @@ def test_a_shop_with_interactions_only_runs_all_that_needs_no_content(
     assert not [t for t in ("feat_items", "emb_text", "model_aligner") if lake.days(t)]
     shown = capsys.readouterr().out
     assert "night 2026-03-03" in shown
+    assert "events of later days       66 wait for their nights" in shown, "of the night before"
     assert "NDCG@" in shown

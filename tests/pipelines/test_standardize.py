@@ -100,11 +100,23 @@ def test_what_happened_before_the_first_day_is_counted_on_it(tmp_path: Path) -> 
     assert lake.read("quarantine", date(2026, 3, 10)).num_rows == 0
 
 
+def test_bad_rows_from_before_the_first_day_are_not_lost_by_the_night(tmp_path: Path) -> None:
+    old = [f"u,,view,,2026-02-{d:02d}T10:00:00Z" for d in range(1, 20)]
+    log(tmp_path, "a.csv", *old, "u,,view,,2026-03-09T10:00:00Z", "u,x,view,,2026-03-09T11:00:00Z")
+    day = date(2026, 3, 9)
+    lake = made(config_at(tmp_path), day)
+    rejects = lake.read("quarantine", day).sort_by("position").to_pylist()
+    assert [r["reason"] for r in rejects] == ["before_start_date"] * 19 + ["missing_item_id"]
+    assert rejects[0]["detail"].startswith("2026-02-01 is before start_date 2026-03-09; missing_item_id, item_id is")
+    assert lake.require("std_interactions", day).counters["rows_lost"] == 1
+
+
 def test_events_after_the_day_wait_for_their_night(tmp_path: Path) -> None:
     log(tmp_path, "a.csv", "u,x,view,,2026-03-10T23:59:59Z", "u,x,view,,2026-03-11T00:00:00Z")
     lake = made(config_at(tmp_path))
     assert lake.days("std_interactions") == [date(2026, 3, 9), date(2026, 3, 10)]
     assert lake.read("std_interactions", date(2026, 3, 10)).num_rows == 1
+    assert lake.require("std_interactions", date(2026, 3, 10)).counters["rows_ahead"] == 1
 
 
 def catalogue_with_media(root: Path) -> None:

@@ -185,6 +185,22 @@ def test_every_promise_is_a_blocking_check_with_its_text(lake: Lake) -> None:
         assert all(specs[p.name].description == p.text for p in promises)
 
 
+def test_parts_of_a_table_by_steps_are_in_order_each_for_itself(lake: Lake) -> None:
+    file = {
+        "source": "a",
+        **dict.fromkeys(["rows_in", "rows_out", "rows_superseded", "rows_quarantined", "rows_lost"], 0),
+    }
+    config, night = config_of(lake.root), night_of(lake)
+    lake.publish_step("quarantine", DAY, "events", rows_of("quarantine", []))
+    for step, kind in (("events", "interactions"), ("standardize", "controls")):
+        lake.publish_step("ingest_files", DAY, step, rows_of("ingest_files", [file | {"kind": kind}]))
+    result = {r.check_name: r for r in checked(config, night, "ingest_files").results}["keys_unique"]
+    assert result.passed, result.metadata
+    lake.publish_step("ingest_files", DAY, "standardize", rows_of("ingest_files", [file | {"kind": "interactions"}]))
+    result = {r.check_name: r for r in checked(config, night, "ingest_files").results}["keys_unique"]
+    assert "1 rows repeat a key (kind, source)" in str(result.metadata["problems"].value)
+
+
 def test_checks_read_what_was_published_and_report_what_is_wrong(lake: Lake) -> None:
     config, night = config_of(lake.root), night_of(lake)
     good = checked(config, night, "std_interactions")

@@ -88,6 +88,13 @@ def test_only_the_file_of_the_night_may_not_lose_a_column(tmp_path: Path, name: 
         assert problems[0].startswith("interactions/2026-03-03.csv: value ('amount') is not in it")
 
 
+@pytest.mark.parametrize("content", ["", "\n", "\ufeff", "\n\n"])
+@pytest.mark.parametrize("kind", ["interactions", "items"])
+def test_an_empty_file_lacks_nothing(tmp_path: Path, content: str, kind: str) -> None:
+    files = {"interactions/a.csv": HEAD + LINE, f"{kind}/2026-03-03.csv": content}
+    assert stopped(tmp_path, files, **events(value="amount")) == []
+
+
 def test_json_need_not_have_every_key(tmp_path: Path) -> None:
     first = '{"user_id": "u", "item_id": "i", "event": "view", "event_at": "2026-03-03T10:00:00Z"}\n'
     late = first.replace("}", ', "amount": 5}').replace('"u"', '"v"')

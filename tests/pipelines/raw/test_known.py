@@ -177,6 +177,50 @@ def test_the_night_that_first_saw_a_file_is_remembered(config: Config) -> None:
     assert Known("interactions", config).pieces(DAY)[0].first_seen == DAY, "a backfill is earlier"
 
 
+def test_another_file_of_the_same_name_is_seen_for_the_first_time(config: Config) -> None:
+    second, third = date(2026, 3, 2), date(2026, 3, 3)
+    log(config).write_text(HEAD + line(1))
+    assert Known("interactions", config).pieces(DAY)[0].first_seen == DAY
+    log(config).write_text(HEAD + line(1) + line(2))
+    assert {p.first_seen for p in Known("interactions", config).pieces(second)} == {DAY}, "it only grew"
+    log(config).write_text(HEAD + line(3))
+    assert Known("interactions", config).pieces(third)[0].first_seen == third
+
+
+@pytest.mark.parametrize("file", ["rows.parquet", "rejects.parquet", "account.json"])
+@pytest.mark.parametrize("damage", [b"", b"null", None])
+def test_a_damaged_piece_is_read_again(config: Config, file: str, damage: bytes | None) -> None:
+    log(config).write_text(HEAD + line(1))
+    (piece,) = Known("interactions", config).pieces(DAY)
+    if damage is None:
+        (piece.folder / file).unlink()
+    else:
+        (piece.folder / file).write_bytes(damage)
+    assert users(Known("interactions", config).pieces(DAY)) == [(2, "u1")]
+
+
+@pytest.mark.parametrize("damage", ["", "null", "[]", '{"interactions/log.csv": {}}', '{"interactions/log.csv": 1}'])
+def test_a_damaged_memory_is_made_again(config: Config, damage: str) -> None:
+    log(config).write_text(HEAD + line(1))
+    Known("interactions", config).pieces(DAY)
+    Known("interactions", config).path.write_text(damage)
+    assert users(Known("interactions", config).pieces(DAY)) == [(2, "u1")]
+
+
+def test_a_text_that_a_log_was_cut_in_is_read_once_it_is_whole(config: Config) -> None:
+    head = "user_id,created_at,text\n"
+    path = Path(config.paths.raw) / "user_content" / "r.csv"
+    path.parent.mkdir()
+    path.write_text(head + 'u1,2026-03-01T00:00:00Z,"fine, 1"\n' * 5 + 'u2,2026-03-01T00:00:00Z,"I like the sea.\n')
+    (first,) = Known("user_content", config).pieces(DAY)
+    assert (first.account.rows, first.account.rejects) == (5, 1), "the quote is open"
+    with path.open("a") as f:
+        f.write('But not this one."\nu3,2026-03-01T00:00:00Z,ok\n')
+    pieces = Known("user_content", config).pieces(DAY)
+    texts = [t for p in pieces for t in pq.read_table(p.rows)["text"].to_pylist()]
+    assert texts == ["fine, 1"] * 5 + ["I like the sea.\nBut not this one.", "ok"]
+
+
 def test_bytes_that_changed_in_secret_are_found_by_hashing(config: Config) -> None:
     log(config).write_text(HEAD + line(1))
     Known("interactions", config).pieces(DAY)
