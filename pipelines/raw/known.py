@@ -187,12 +187,11 @@ class Known:
         old = self.files.get(name)
         stamp, first_seen = list(self.store.stamp(name)), day.isoformat()
         if old and old["stamp"] == stamp:
-            first_seen = min(old["first_seen"], first_seen)
+            first_seen = old["first_seen"]
         if old and old["settings"] == settings:
             parts = old["parts"] if old["stamp"] == stamp else self._same_or_longer(name, old, stamp)
             if parts:
-                first_seen = min(old["first_seen"], first_seen)
-                return {"stamp": stamp, "settings": settings, "first_seen": first_seen, "parts": parts}
+                return {"stamp": stamp, "settings": settings, "first_seen": old["first_seen"], "parts": parts}
         parts = self._parts(name, settings, stamp)
         return {"stamp": stamp, "settings": settings, "first_seen": first_seen, "parts": parts}
 

@@ -233,6 +233,17 @@ def test_what_is_wrong_with_the_file_of_a_day_is_reported_on_its_night_alone(tmp
         ]
 
 
+def test_a_file_refused_whole_counts_once_in_whatever_order_nights_run(tmp_path: Path) -> None:
+    for day in (9, 10, 11):
+        log(tmp_path, f"2026-03-{day:02d}.csv", f"u,x,view,,2026-03-{day:02d}T16:00:00Z")
+    (tmp_path / "raw" / "interactions" / "torn.parquet").write_bytes(b"PAR1torn")
+    config = config_at(tmp_path)
+    for day in (11, 10, 9, 11):
+        lake = made(config, date(2026, 3, day))
+    refused = [d.day for d in lake.days("quarantine") if lake.read("quarantine", d).num_rows]
+    assert refused == [11], "the night that saw it first"
+
+
 def test_a_house_without_a_catalogue_knows_the_items_of_its_events(tmp_path: Path) -> None:
     config = config_at(tmp_path).model_copy(update={"encoders": {}})
     (tmp_path / "raw" / "items" / "a.jsonl").unlink()

@@ -174,7 +174,7 @@ def test_the_night_that_first_saw_a_file_is_remembered(config: Config) -> None:
     later = date(2026, 3, 5)
     assert Known("interactions", config).pieces(later)[0].first_seen == later
     assert Known("interactions", config).pieces(date(2026, 3, 6))[0].first_seen == later
-    assert Known("interactions", config).pieces(DAY)[0].first_seen == DAY, "a backfill is earlier"
+    assert Known("interactions", config).pieces(DAY)[0].first_seen == later, "a backfill was not the first to see it"
 
 
 def test_another_file_of_the_same_name_is_seen_for_the_first_time(config: Config) -> None:
