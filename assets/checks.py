@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from assets.metadata import SAMPLE_ROWS
 from pipelines.config import Config
-from pipelines.lake import guards  # noqa: F401, its promises join the others
-from pipelines.lake.promises import PROMISES
+from pipelines.lake import guards, still  # noqa: F401, their promises join the others
+from pipelines.lake.promises import PROMISES, Remark
 from pipelines.lake.schemas import Key
 from pipelines.lake.tables import TABLES
 
@@ -74,11 +74,15 @@ def checked(config: Config, night: "Night", table: str) -> Checked:
     return Checked([_result(table, name, problems) for name, problems in found.items()], sample)
 
 
-def _result(table: str, name: str, problems: list[str]) -> dg.AssetCheckResult:
+def _result(table: str, name: str, found: list[str]) -> dg.AssetCheckResult:
+    """Problems stop the night; remarks are shown, as a warning or as they are."""
+    problems = [p for p in found if not isinstance(p, Remark)]
+    remarks = [p for p in found if isinstance(p, Remark)]
+    said: dict[str, list[str]] = {"problems": problems, "remarks": [*remarks]}
     return dg.AssetCheckResult(
         asset_key=dg.AssetKey(table),
         check_name=name,
-        passed=not problems,
-        severity=dg.AssetCheckSeverity.ERROR,
-        metadata={"problems": "\n".join(problems)} if problems else {},
+        passed=not problems and not any(r.warns for r in remarks),
+        severity=dg.AssetCheckSeverity.ERROR if problems else dg.AssetCheckSeverity.WARN,
+        metadata={name: "\n".join(texts) for name, texts in said.items() if texts},
     )

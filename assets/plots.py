@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.lake.schemas import vectors_to_numpy
+from pipelines.lake.still import Pair
 from pipelines.lake.storage import Lake
 
 MAX_POINTS = 2000
@@ -121,6 +122,23 @@ def item_map(lake: Lake, day: date, items: pa.Table) -> bytes | None:
             axes.scatter(points[shown, 0], points[shown, 1], s=9, label=name)
     axes.set(title="items in the unified space (PCA)", xticks=[], yticks=[])
     axes.legend(fontsize=7, ncols=2)
+    return _png(figure)
+
+
+def two_nights(pair: Pair | None, day: date) -> bytes | None:
+    """The same items on two nights, on the first two principal components of the earlier, each joined with itself."""
+    if pair is None or len(pair.rows) < 3:
+        return None
+    centre = pair.earlier.mean(0)
+    _, _, axes_of = np.linalg.svd((pair.earlier - centre)[:MAX_POINTS], full_matrices=False)
+    before, now = (((v - centre) @ axes_of[:2].T)[:MAX_POINTS] for v in (pair.earlier, pair.now))
+    figure, axes = _figure(7, 5)
+    axes.plot(*np.stack([before, now], 1).transpose(2, 1, 0), color="0.8", linewidth=0.6, zorder=0)
+    axes.scatter(*before.T, s=9, label=str(pair.before))
+    axes.scatter(*now.T, s=9, label=str(day))
+    same = f"mean cosine {pair.cosine:.3f}" if pair.comparable else "not the same frame"
+    axes.set(title=f"the same items on two nights ({same})", xticks=[], yticks=[])
+    axes.legend(fontsize=7)
     return _png(figure)
 
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 from assets import plots
 from assets.metadata import card_metadata, manifest_metadata, plot_metadata, table_metadata, texts_shown
 from pipelines.config import Config
+from pipelines.lake.still import pair_of
 from pipelines.lake.storage import Manifest
 from pipelines.lake.tables import TABLES
 
@@ -86,7 +87,13 @@ def _aligner(config: Config, night: "Night", manifest: Manifest) -> dict[str, An
 
 
 def _feat_items(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
-    return plot_metadata(plots.item_map(night.lake, night.day, night.items()))
+    pair = pair_of(night.lake, night.day)
+    cosine = {"cosine_with_night_before": pair.cosine} if pair and pair.comparable and len(pair.rows) else {}
+    return (
+        plot_metadata(plots.item_map(night.lake, night.day, night.items()))
+        | plot_metadata(plots.two_nights(pair, night.day), "two_nights")
+        | cosine
+    )
 
 
 def _settings(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def align(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     features = with_views(night, night.features(), digests, config.augment)
     device = choose_device(config.compute.device)
     past = data.before(data.validation_days())  # the hybrid's validation events stay unseen
-    weights, card = train_aligner(features, past.histories(), config.aligner, device.name)
+    weights, card = train_aligner(features, past.histories(), config.aligner, device.name, digests)
     card |= {
         "encoders": digests,
         "items": len(data.items),

@@ -226,6 +226,10 @@ class Guards(Settings):
         ge=0,
         description="share of a usual day's events, or of a whole catalogue's items, that raw files may no longer have",
     )
+    space_warn: float = Field(
+        0.9, ge=-1, le=1, description="mean cosine of unchanged items with the night before, below which a check warns"
+    )
+    space_stop: float = Field(0.5, ge=-1, le=1, description="the same, below which the night stops")
     unknown_items: float = Field(
         0.2, ge=0, le=1, description="share of the night's events that may be of items that the catalogue does not have"
     )

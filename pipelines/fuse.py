@@ -77,6 +77,7 @@ class Aligner:
     model: FusionModel
     digest: str
     device: str
+    frame: str
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,9 @@ class Space:
         """Load it."""
         lake = Lake(Path(self.lake))
         weights = (lake.folder("model_aligner", self.day) / "aligner.safetensors").read_bytes()
-        model = load_aligner(weights, load_card(lake, "aligner", self.day))
-        return Aligner(model, lake.require("model_aligner", self.day).content_digest, self.device)
+        card = load_card(lake, "aligner", self.day)
+        digest = lake.require("model_aligner", self.day).content_digest
+        return Aligner(load_aligner(weights, card), digest, self.device, card.get("frame", ""))
 
 
 class ItemShards:
@@ -178,7 +180,7 @@ def item_rows(aligner: Aligner, arrays: dict[str, np.ndarray]) -> pa.Table:
         aligned = fused.aligned[m] if m in features else np.zeros_like(fused.vector)
         columns |= {f"has_{m}": has, f"vector_{m}": optional_vectors_to_arrow(aligned, has)}
         columns[f"attention_{m}"] = fused.attention[m] if m in features else np.zeros(len(ids), np.float32)
-    return pa.table(columns | {"aligner_digest": pa.array([aligner.digest] * len(ids), pa.string())})
+    return pa.table(columns | _named(aligner, len(ids)))
 
 
 def user_rows(aligner: Aligner, arrays: dict[str, np.ndarray]) -> pa.Table:
@@ -200,9 +202,14 @@ def user_rows(aligner: Aligner, arrays: dict[str, np.ndarray]) -> pa.Table:
             "n_uploads": pieces.lengths.astype(np.int64),
             "last_event_at": pa.array(last, pa.timestamp("us", tz="UTC"), mask=~has),
             "recency_days": pa.array(np.where(has, youngest, 0.0), mask=~has),
-            "aligner_digest": pa.array([aligner.digest] * len(ids), pa.string()),
+            **_named(aligner, len(ids)),
         }
     )
+
+
+def _named(aligner: Aligner, rows: int) -> dict[str, pa.Array]:
+    """Columns that say which space vectors are of."""
+    return {c: pa.repeat(pa.scalar(v), rows) for c, v in (("frame", aligner.frame), ("aligner_digest", aligner.digest))}
 
 
 ROWS: dict[str, Callable[[Aligner, dict[str, np.ndarray]], pa.Table]] = {

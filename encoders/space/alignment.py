@@ -7,9 +7,10 @@ Does not: the network (``fusion``), maps found without training (``closed_form``
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +24,9 @@ from encoders.device import single_threaded
 from encoders.settings import AlignerSettings, values_of
 from encoders.space.closed_form import MAPS, Map, ridge
 from encoders.space.features import Features
+from encoders.space.frame import frame_digest, rotation
 from encoders.space.fusion import FusionModel, fuse_items
+from encoders.space.ragged import Ragged
 
 log = logging.getLogger(__name__)
 
@@ -57,16 +60,12 @@ def info_nce(
 class _Batches:
     """Seeded batches of items and of (history, next item) pairs."""
 
-    def __init__(self, histories: Sequence[np.ndarray], n_items: int, settings: AlignerSettings, trained: np.ndarray):
+    def __init__(self, histories: Ragged, n_items: int, settings: AlignerSettings, trained: np.ndarray):
         self.rng = np.random.default_rng(settings.seed)
-        self.size, self.trained = settings.batch_size, trained
-        self.histories = [h for h in histories if len(h) > 1]
-        self.pairs = np.array(
-            [(u, t) for u, h in enumerate(self.histories) for t in range(1, len(h))], np.int64
-        ).reshape(-1, 2)
-        counts = np.bincount(
-            np.concatenate([h[1:] for h in self.histories] or [np.zeros(0, np.int64)]), minlength=n_items
-        )
+        self.size, self.trained, self.values = settings.batch_size, trained, histories.values
+        self.next = np.flatnonzero(histories.place > 0)  # places of items that follow others
+        self.begin = np.repeat(histories.bounds[:-1], np.maximum(histories.lengths - 1, 0))
+        counts = np.bincount(self.values[self.next], minlength=n_items)
         self.log_q = np.log((counts + 1) / (counts + 1).sum()).astype(np.float32)
 
     def items(self) -> np.ndarray:
@@ -74,13 +73,13 @@ class _Batches:
 
     def next_items(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows of the history (b, t), its mask, and the next item (b,)."""
-        chosen = self.pairs[self.rng.integers(len(self.pairs), size=min(self.size, len(self.pairs)))]
-        rows = np.zeros((len(chosen), TRAIN_HISTORY), np.int64)
-        mask = np.zeros(rows.shape, bool)
-        for i, (u, t) in enumerate(chosen):
-            past = self.histories[u][max(0, t - TRAIN_HISTORY) : t]
-            rows[i, : len(past)], mask[i, : len(past)] = past, True
-        return rows, mask, np.array([self.histories[u][t] for u, t in chosen])
+        chosen = self.rng.integers(len(self.next), size=min(self.size, len(self.next)))
+        at = self.next[chosen]
+        first = np.maximum(self.begin[chosen], at - TRAIN_HISTORY)
+        places = first[:, None] + np.arange(TRAIN_HISTORY)
+        mask = places < at[:, None]
+        rows = np.where(mask, self.values[np.where(mask, places, 0)], 0)
+        return rows, mask, self.values[at]
 
 
 class _Trainer:
@@ -170,18 +169,21 @@ def train_aligner(
     histories: Sequence[np.ndarray],
     settings: AlignerSettings,
     device: str = "cpu",
+    encoders: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[bytes, dict[str, Any]]:
-    """Train the unified space.
+    """Train the unified space, and turn it into the frame that all nights share.
 
     Args:
         features: modality -> vectors of the same n items.
         histories: item rows of each user, oldest first.
         settings: shape and training.
         device: torch device.
+        encoders: modality -> identity of its encoder, which the frame depends on.
 
     Returns:
         Weights as safetensors bytes, and a card: dims, settings, losses, retrieval between modalities.
     """
+    histories = histories if isinstance(histories, Ragged) else Ragged.of(histories)
     if not features:
         raise ValueError("no item has content in any modality; the aligner needs text, images or sounds to start from")
     n = len(next(iter(features.values())).present)
@@ -195,9 +197,12 @@ def train_aligner(
         flat = {m: f for m, f in features.items() if not f.sequence}
         maps = ridge(flat, histories, settings.dim, known) if flat else {}
         trainer, batches = _Trainer(features, settings, maps, device), _Batches(histories, n, settings, known)
-        steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.pairs), n) // settings.batch_size)))
+        steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.next), n) // settings.batch_size)))
         model, curve = trainer.model, _optimize(trainer, batches, steps, settings.learning_rate)
+    turn = rotation(fuse_items(model, features, device).vector, features, encoders)
+    model.frame.copy_(torch.from_numpy(turn))
     card = {
+        "frame": frame_digest(encoders, settings.dim),
         "dims": {m: f.matrix.shape[1] for m, f in features.items()},
         "sequences": {m: f.sequence for m, f in features.items() if f.sequence},
         "settings": values_of(settings, AlignerSettings),
@@ -217,7 +222,7 @@ def _untrained(dims: dict[str, int], sequences: dict[str, tuple[int, int]], sett
 
 
 def _in_closed_form(
-    features: dict[str, Features], histories: Sequence[np.ndarray], settings: AlignerSettings, known: np.ndarray
+    features: dict[str, Features], histories: Ragged, settings: AlignerSettings, known: np.ndarray
 ) -> FusionModel:
     """A model whose projections are found without training; tokens have no kind."""
     torch.manual_seed(settings.seed)
@@ -275,7 +280,7 @@ def _losses(trainer: _Trainer, batches: _Batches) -> tuple[Tensor, Tensor]:
     cross = inter = torch.zeros(())
     if len(trainer.present) > 1:
         cross = trainer.cross_modal(torch.from_numpy(batches.items()).to(trainer.device))
-    if len(batches.pairs):
+    if len(batches.next):
         inter = trainer.interaction(*batches.next_items(), batches.log_q)
     return cross, inter
 
@@ -300,7 +305,7 @@ def _retrieval(model: FusionModel, features: dict[str, Features], rows: np.ndarr
 def load_aligner(weights: bytes, card: dict[str, Any]) -> FusionModel:
     """Model of saved weights and their card."""
     model = _untrained(card["dims"], card["sequences"], card["settings"])
-    model.load_state_dict(load_tensors(weights))
+    model.load_state_dict({"frame": model.frame} | load_tensors(weights))  # earlier versions had no frame
     return model.eval()
 
 

@@ -4,19 +4,22 @@ Belongs here: the three fits. Does not: fusing what is mapped (``fusion.MeanFuse
 Every fit sees rows of ``known`` items that have the modality, and nothing else.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import svds
 
 from encoders.space.features import Features
+from encoders.space.ragged import Ragged
 
 DAMPING = 0.1  # ridge, in mean variances of a modality
 SHRINKAGE = 3.0  # added to an item's degree
 BLOCK = 4096  # rows in double precision at once
+ROWS = 1 << 16  # users at once
+OVERSAMPLED = 32  # directions beyond those that are asked for
+ROUNDS = 8  # of subspace iteration
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Map:
     matrix: np.ndarray
 
 
-Fit = Callable[[dict[str, Features], Sequence[np.ndarray], int, np.ndarray], dict[str, Map]]
+Fit = Callable[[dict[str, Features], Ragged, int, np.ndarray], dict[str, Map]]
 
 
 class _Centred:
@@ -85,7 +88,7 @@ def _directions(rows: np.ndarray, dim: int) -> np.ndarray:
     return np.pad(found, ((0, 0), (0, dim - found.shape[1])))
 
 
-def cca(features: dict[str, Features], histories: Sequence[np.ndarray], dim: int, known: np.ndarray) -> dict[str, Map]:
+def cca(features: dict[str, Features], histories: Ragged, dim: int, known: np.ndarray) -> dict[str, Map]:
     """Generalized CCA (MAXVAR, https://doi.org/10.1093/biomet/58.3.433); missing modalities are left out of an item.
 
     The shared vector of an item is what all its whitened modalities agree on; each modality is mapped to it.
@@ -97,9 +100,7 @@ def cca(features: dict[str, Features], histories: Sequence[np.ndarray], dim: int
     return {m: v.ridge(shared) for m, v in views.items()}
 
 
-def procrustes(
-    features: dict[str, Features], histories: Sequence[np.ndarray], dim: int, known: np.ndarray
-) -> dict[str, Map]:
+def procrustes(features: dict[str, Features], histories: Ragged, dim: int, known: np.ndarray) -> dict[str, Map]:
     """Principal components of each modality, turned onto those of the one that most items have.
 
     https://doi.org/10.1007/BF02289451
@@ -117,9 +118,7 @@ def procrustes(
     return out
 
 
-def ridge(
-    features: dict[str, Features], histories: Sequence[np.ndarray], dim: int, known: np.ndarray
-) -> dict[str, Map]:
+def ridge(features: dict[str, Features], histories: Ragged, dim: int, known: np.ndarray) -> dict[str, Map]:
     """Ridge regression of each modality onto collaborative factors: content that predicts who likes an item.
 
     Factors are those of a truncated SVD of the damped interactions (PureSVD, https://doi.org/10.1145/1864708.1864721).
@@ -130,24 +129,44 @@ def ridge(
     return {m: v.ridge(factors, liked) for m, v in _centre(features, known).items()}
 
 
-def _collaborative(histories: Sequence[np.ndarray], items: int, dim: int) -> np.ndarray:
+def _collaborative(histories: Ragged, items: int, dim: int) -> np.ndarray:
     """Unit factors (items, dim), zero rows of items that nobody liked."""
-    length = np.array([len(h) for h in histories], np.int64)
-    item = np.concatenate([*histories, np.zeros(0, np.int64)]).astype(np.int64)
-    user = np.repeat(np.arange(len(histories)), length)
-    degree = np.bincount(item, minlength=items)
-    weight = 1 / np.sqrt(length[user] * (degree[item] + SHRINKAGE))
-    matrix = sparse.csr_matrix((weight, (user, item)), shape=(max(len(histories), 1), items))
+    degree = np.bincount(histories.values, minlength=items)
+    weight = np.repeat(1 / np.sqrt(np.maximum(histories.lengths, 1)), histories.lengths)
+    weight /= np.sqrt(degree[histories.values] + SHRINKAGE)
+    matrix = sparse.csr_matrix((weight, histories.values, histories.bounds), shape=(len(histories), items))
     k = min(dim, min(matrix.shape) - 1)
     out = np.zeros((items, dim))
     if k > 0 and matrix.nnz:
-        _, scale, right = svds(matrix, k=k, v0=np.ones(min(matrix.shape)), return_singular_vectors="vh")
-        order = np.argsort(-scale, kind="stable")
-        factors = right[order].T * np.sqrt(scale[order])
+        scale, right = _leading(matrix, k)
+        factors = right * np.sqrt(scale)
         factors *= np.sign(factors[np.abs(factors).argmax(0), np.arange(k)])
         out[:, :k] = factors
     norm = np.linalg.norm(out, axis=1, keepdims=True)
     return np.where(degree[:, None] > 0, out / np.where(norm > 0, norm, 1), 0)
+
+
+def _leading(matrix: sparse.csr_matrix, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Singular values (k,), falling, and right singular vectors (columns, k), by seeded subspace iteration.
+
+    Rows go by in blocks: nothing as long as the matrix is held (https://arxiv.org/abs/0909.4061, algorithm 4.4).
+    """
+    columns = matrix.shape[1]
+    width = min(k + OVERSAMPLED, min(matrix.shape))
+    axes = np.random.default_rng(0).standard_normal((columns, width))
+    for _ in range(ROUNDS):
+        axes = np.linalg.qr(_gram_times(matrix, axes))[0]
+    values, turn = np.linalg.eigh(axes.T @ _gram_times(matrix, axes))
+    return np.sqrt(np.maximum(values[::-1][:k], 0)), axes @ turn[:, ::-1][:, :k]
+
+
+def _gram_times(matrix: sparse.csr_matrix, axes: np.ndarray) -> np.ndarray:
+    """``matrix.T @ matrix @ axes``, a block of rows at a time."""
+    out = np.zeros_like(axes)
+    for a in range(0, matrix.shape[0], ROWS):
+        block = matrix[a : a + ROWS]
+        out += block.T @ (block @ axes)
+    return out
 
 
 MAPS: dict[str, Fit] = {"cca": cca, "procrustes": procrustes, "ridge": ridge}

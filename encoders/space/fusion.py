@@ -155,7 +155,12 @@ class FusionModel(nn.Module):
         dim: length of the unified vector.
         layers: Transformer encoder layers.
         heads: attention heads.
+
+    Attributes:
+        frame: (dim, dim), rotation of the night's axes onto those of every night, see ``frame``.
     """
+
+    frame: Tensor
 
     def __init__(
         self,
@@ -177,6 +182,7 @@ class FusionModel(nn.Module):
         self.empty = nn.Parameter(torch.randn(dim))  # stands in for an item or user without any token
         self.fuser = FUSERS[kind](dim, layers, heads)
         self.log_temperature = nn.Parameter(torch.tensor(0.07).log())
+        self.register_buffer("frame", torch.eye(dim))  # turns what is given out, not what the network works on
 
     def aligned(self, modality: str, x: Tensor) -> Tensor:
         """Unit vectors (b, d) of one modality's inputs (b, d_m) in the shared space."""
@@ -233,9 +239,9 @@ def fuse_items(model: FusionModel, features: dict[str, Features], device: str = 
             x = {m: _padded(features[m].matrix[a:b], device) for m in model.modalities}
             mask = _padded(np.stack([features[m].present[a:b] for m in model.modalities], 1), device)
             fused, weights = model.pool(model.item_tokens(x), mask)
-            vector[a:b] = fused[: b - a].cpu().numpy()
+            vector[a:b] = (fused @ model.frame)[: b - a].cpu().numpy()
             for i, m in enumerate(model.modalities):
-                aligned[m][a:b] = model.aligned(m, x[m])[: b - a].cpu().numpy()
+                aligned[m][a:b] = (model.aligned(m, x[m]) @ model.frame)[: b - a].cpu().numpy()
                 attention[m][a:b] = weights[: b - a, i].cpu().numpy()
     return Fused(vector, aligned, attention)
 
@@ -264,7 +270,9 @@ def fuse_users(
             tokens = np.zeros((BATCH, 2 * length, model.dim), np.float32)
             mask = np.zeros((BATCH, 2 * length), bool)
             recent = histories[a:b].latest(length)
-            tokens[recent.owner, recent.place] = items[recent.values] + kind["history"]
+            tokens[recent.owner, recent.place] = items[recent.values]
+            tokens = _turned_back(model, tokens, device)
+            tokens[recent.owner, recent.place] += kind["history"]
             mask[recent.owner, recent.place] = True
             pieces = uploads.pieces[a:b].latest(length)
             for m in np.unique(uploads.modality[pieces.values]).tolist():
@@ -274,8 +282,13 @@ def fuse_users(
                 tokens[owner, place] = _aligned(model, m, vectors, device) + kind[m]
                 mask[owner, place] = True
             fused, _ = model.pool(torch.from_numpy(tokens).to(device), torch.from_numpy(mask).to(device))
-            out[a:b] = fused[: b - a].cpu().numpy()
+            out[a:b] = (fused @ model.frame)[: b - a].cpu().numpy()
     return out
+
+
+def _turned_back(model: FusionModel, tokens: np.ndarray, device: str) -> np.ndarray:
+    """Vectors of the frame as the network has made them."""
+    return (torch.from_numpy(tokens).to(device) @ model.frame.T).cpu().numpy()
 
 
 def _aligned(model: FusionModel, modality: str, x: np.ndarray, device: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Promises that span tables, each a function that returns what breaks it. An empty list is a kept promise.
+"""Promises that span tables, each a function that returns what breaks it. Nothing, or remarks only, is a kept promise.
 
 A promise is made with its table, its text and the columns that it looks at; checks of the table derive from the list.
 Rules of a single table are in ``schemas``. Nothing here repairs anything.
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
     from scipy import sparse
 
     from pipelines.night.night import Night
+
+
+class Remark(str):
+    """What a promise has to say that does not stop a night.
+
+    Args:
+        text: what was found.
+        warns: whether somebody should look at it.
+    """
+
+    warns: bool
+
+    def __new__(cls, text: str, warns: bool = False) -> "Remark":
+        """A text with a level."""
+        made = super().__new__(cls, text)
+        made.warns = warns
+        return made
+
 
 Broken = Callable[[Config, "Night", str, pa.Table], list[str]]
 SHOWN = 5  # examples in a message

@@ -1,0 +1,93 @@
+"""Whether the unified space holds still: vectors of the same items on two nights, and the promise about them.
+
+Belongs here: the last night's vectors beside tonight's. Does not: how nights come to share axes
+(``encoders.space.frame``).
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from encoders.modalities import KINDS
+from pipelines.config import Config
+from pipelines.lake.promises import Remark, promise
+from pipelines.lake.schemas import rows_in, vectors_to_numpy
+from pipelines.lake.storage import Lake
+
+if TYPE_CHECKING:
+    from pipelines.night.night import Night
+
+MIN_ITEMS = 100  # of fewer a cosine says little
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Items whose content is the same on two nights.
+
+    Attributes:
+        before: the earlier night.
+        comparable: whether the nights share a frame.
+        rows: rows of ``feat_items`` tonight.
+        earlier: unit vectors of the earlier night (n, d).
+        now: unit vectors of tonight (n, d).
+    """
+
+    before: date
+    comparable: bool
+    rows: np.ndarray
+    earlier: np.ndarray
+    now: np.ndarray
+
+    @property
+    def cosine(self) -> float:
+        """Mean cosine of an item with itself."""
+        return float(np.einsum("nd,nd->n", self.earlier, self.now).mean()) if len(self.rows) else float("nan")
+
+
+def pair_of(lake: Lake, day: date) -> Pair | None:
+    """The night and the latest before it; None where there is none, or where it has no frame."""
+    earlier = [d for d in lake.days("feat_items", day) if d < day]
+    if not earlier or not lake.manifest("std_items", earlier[-1]):
+        return None
+    now, before = (lake.read("feat_items", d) for d in (day, earlier[-1]))
+    if not all("frame" in t.column_names and t.num_rows for t in (now, before)):  # earlier versions had none
+        return None
+    same_frame = now["frame"][0].as_py() == before["frame"][0].as_py()
+    row = rows_in(_identity(lake, day), _identity(lake, earlier[-1]))
+    there = np.flatnonzero(row >= 0)
+    vectors = [vectors_to_numpy(t["vector"]) for t in (before, now)]
+    if vectors[0].shape[1] != vectors[1].shape[1]:
+        there, vectors = there[:0], [np.zeros((0, 0), np.float32)] * 2
+    return Pair(earlier[-1], same_frame, there, vectors[0][row[there]], vectors[1][there])
+
+
+def _identity(lake: Lake, day: date) -> pa.Array:
+    """Id and content of each item of a night, in order of ``feat_items``."""
+    items = lake.read("std_items", day, ["item_id", *(k.sha_column for k in KINDS.values())])
+    parts = [items["item_id"].combine_chunks()]
+    for kind in KINDS.values():
+        column = items[kind.sha_column].combine_chunks()
+        parts.append(pc.binary_join(column, "+") if kind.is_file else column)
+    return pc.binary_join_element_wise(*(pc.fill_null(p, "") for p in parts), " ")
+
+
+@promise(["feat_items"], "Vectors of unchanged items are near those of the night before.", ["frame"])
+def space_holds_still(config: Config, night: "Night", _: str, __: pa.Table) -> list[str]:
+    """Says the mean cosine; warns below ``guards.space_warn``, breaks below ``guards.space_stop``."""
+    pair = pair_of(night.lake, night.day)
+    if pair is None:
+        return []
+    if not pair.comparable:
+        text = f"a new frame, as an encoder or the dimension is another than on {pair.before}: do not compare across it"
+        return [Remark(text, warns=True)]
+    text = f"mean cosine {pair.cosine:.3f} of {len(pair.rows)} unchanged items with {pair.before}"
+    if len(pair.rows) < MIN_ITEMS or pair.cosine >= config.guards.space_warn:
+        return [Remark(text)]
+    if pair.cosine >= config.guards.space_stop:
+        return [Remark(f"{text}, expected {config.guards.space_warn} (guards.space_warn)", warns=True)]
+    advice = "read no vectors across the two nights; lower guards.space_stop if that does not matter"
+    return [f"{text}, expected at least {config.guards.space_stop}; {advice}"]
