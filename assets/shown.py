@@ -87,7 +87,7 @@ def _aligner(config: Config, night: "Night", manifest: Manifest) -> dict[str, An
 
 
 def _feat_items(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
-    pair = pair_of(night.lake, night.day)
+    pair = pair_of(night)
     cosine = {"cosine_with_night_before": pair.cosine} if pair and pair.comparable and len(pair.rows) else {}
     return (
         plot_metadata(plots.item_map(night.lake, night.day, night.items()))

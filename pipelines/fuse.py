@@ -1,7 +1,7 @@
 """Items and users of the night in the unified space, in blocks of rows through Beam.
 
-Writes ``feat_items``, ``feat_users``. Belongs here: the two tables. Does not: networks (``encoders.space``), training
-(``align``).
+Writes ``code_centres``, ``feat_items``, ``feat_users``. Belongs here: these tables. Does not: networks and codes
+(``encoders.space``), training (``align``).
 """
 
 import logging
@@ -20,6 +20,7 @@ from apache_beam.utils.shared import Shared
 from encoders.device import choose_device, single_threaded
 from encoders.modalities import MODALITIES
 from encoders.space.alignment import load_aligner
+from encoders.space.codes import CENTRES, LEVELS, NEW, Codes, codes_of
 from encoders.space.features import Features, Uploads
 from encoders.space.fusion import FusionModel, fuse_items, fuse_users
 from encoders.space.ragged import Ragged
@@ -37,21 +38,26 @@ Block = tuple[int, int]  # first row and end
 
 
 def fuse(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
-    """Publish ``feat_items``, then ``feat_users``, of the night."""
+    """Publish ``code_centres``, ``feat_items``, then ``feat_users``, of the night."""
     night = Night.of(config, lake, day)
     space = Space(str(lake.root), day, choose_device(config.compute.device).name)
+    digest = config.digest("aligner", "encoders", "recommend")
+    made_of = {"model_aligner": lake.require("model_aligner", day).content_digest}
     with scratch(config.paths.data / "cache", "fuse") as staging:
         items = ItemShards(night)
-        yield _fuse_table(config, night, "feat_items", items, space, staging)
+        parts = _fused(config, "feat_items", items, space, staging)
+        codes, before = _codes(night, parts)
+        yield lake.publish("code_centres", day, _centre_rows(codes), config_digest=digest, inputs=made_of | before)
+        rows = _with_codes(parts, codes)
+        yield lake.publish("feat_items", day, rows, config_digest=digest, inputs=made_of | before)
         users = UserShards(night, config.aligner.history)
-        yield _fuse_table(config, night, "feat_users", users, space, staging)
+        parts = _fused(config, "feat_users", users, space, staging)
+        yield lake.publish("feat_users", day, map(pq.read_table, parts), config_digest=digest, inputs=made_of)
     log.info("features %s: %d items, %d users", day, items.rows, users.rows)
 
 
-def _fuse_table(
-    config: Config, night: Night, table: str, shards: "ItemShards | UserShards", space: "Space", staging: Path
-) -> Manifest:
-    """Write the shards that workers need, fuse them, publish the table."""
+def _fused(config: Config, table: str, shards: "ItemShards | UserShards", space: "Space", staging: Path) -> list[Path]:
+    """Write the shards that workers need, and fuse them; the files of rows, in order."""
     size = config.compute.shard_rows
     blocks = [(a, min(a + size, shards.rows)) for a in range(0, max(shards.rows, 1), size)]
     for block in blocks:
@@ -61,12 +67,48 @@ def _fuse_table(
         p | beam.Create(blocks, reshuffle=False) | beam.ParDo(FuseBlock(space, str(staging), table))
 
     engine.run(build, config.compute.runner, config.compute.runner_options, table)
-    return night.lake.publish(
-        table,
-        night.day,
-        (pq.read_table(staging / _shard(table, block, "parquet")) for block in blocks),
-        config_digest=config.digest("aligner", "encoders", "recommend"),
-        inputs={"model_aligner": night.lake.require("model_aligner", night.day).content_digest},
+    return [staging / _shard(table, block, "parquet") for block in blocks]
+
+
+def _codes(night: Night, parts: list[Path]) -> tuple[Codes, dict[str, str]]:
+    """Codes of all items, which continue those of the night before where it shares the frame; digest of what it was."""
+    lake, day = night.lake, night.day
+    vectors = np.concatenate([vectors_to_numpy(pq.read_table(p, columns=["vector"])["vector"]) for p in parts])
+    frame = pq.read_table(parts[0], columns=["frame"])["frame"]
+    earlier = [d for d in lake.days("code_centres", day) if d < day and lake.manifest("feat_items", d)]
+    before, inputs = None, dict[str, str]()
+    if earlier and len(frame) and len(vectors):
+        last = lake.read("feat_items", earlier[-1], ["codes", "frame"])
+        if last.num_rows and last["frame"][0].as_py() == frame[0].as_py():
+            rows, known = night.same_items(earlier[-1])
+            before = np.full((len(vectors), LEVELS), NEW)
+            before[rows] = np.asarray(last["codes"].combine_chunks().flatten()).reshape(-1, LEVELS)[known]
+            inputs = {"codes": lake.require("feat_items", earlier[-1]).content_digest}
+    with single_threaded():  # sums of several threads differ from run to run
+        return codes_of(vectors, before), inputs
+
+
+def _with_codes(parts: list[Path], codes: Codes) -> Iterator[pa.Table]:
+    at = 0
+    for part in parts:
+        rows = pq.read_table(part)
+        mine = codes.codes[at : at + rows.num_rows]
+        at += rows.num_rows
+        bounds = pa.array(np.arange(len(mine) + 1) * LEVELS, pa.int32())
+        yield rows.append_column("codes", pa.ListArray.from_arrays(bounds, pa.array(mine.ravel(), pa.int16())))
+
+
+def _centre_rows(codes: Codes) -> pa.Table:
+    """Rows of ``code_centres``: the codes that stand for an item."""
+    counts = np.stack([np.bincount(codes.codes[:, level], minlength=CENTRES) for level in range(LEVELS)])
+    level, code = np.nonzero(counts)
+    return pa.table(
+        {
+            "level": pa.array(level, pa.int16()),
+            "code": pa.array(code, pa.int16()),
+            "items": pa.array(counts[level, code], pa.int64()),
+            "centre": pa.array(list(codes.centres[level, code]), pa.list_(pa.float64())),
+        }
     )
 
 

@@ -8,7 +8,7 @@ Nothing here looks at a row dated after D.
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -64,7 +64,8 @@ def _tables(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     pieces = pieces_of([Known(kind, config) for kind in SOURCES], day)
     stop_where_columns_are_missing(config, pieces, day)
     stop_where_data_is_gone(config, lake, pieces, day)
-    yield from _events(config, lake, day, pieces["interactions"], {"config_digest": config.digest(*OF_DAYS)})
+    of_days = {"config_digest": config.digest(*OF_DAYS)}
+    of_night, inputs = yield from _events(config, lake, day, pieces["interactions"], of_days)
     provenance = {"config_digest": config.digest(*SECTIONS)}
     account = Account()
     for kind in SOURCES[1:]:
@@ -82,16 +83,16 @@ def _tables(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     found = MediaIndex(config.paths.data / "cache").look_up(wanted, config.raw_place, config.compute)
     _reject_media(refs, found, account)
     contents = uploads_table(uploaded, found, account)
-    kept = {OF_EVENTS}
-    rejecting = kept | _rejecting(config)
+    rejects = {OF_EVENTS: of_night.quarantine(), OF_OTHERS: account.quarantine()}
+    ledgers = {OF_EVENTS: of_night.ledger(), OF_OTHERS: account.ledger()}
     made = [
         lake.publish("std_items", day, items_table(items, found), **provenance),
         lake.publish("std_user_content", day, contents, **provenance),
         lake.publish("std_users", day, users_table(users), **provenance),
         lake.publish("std_controls", day, wishes, **provenance),
         lake.publish("std_media", day, _media_table(found.values()), **provenance),
-        lake.publish_step("quarantine", day, OF_OTHERS, account.quarantine(), keep=rejecting, **provenance),
-        lake.publish_step("ingest_files", day, OF_OTHERS, account.ledger(), keep=kept, **provenance),
+        lake.publish_steps("quarantine", day, rejects, keep=_rejecting(config), **provenance)[OF_OTHERS],
+        lake.publish_steps("ingest_files", day, ledgers, keep=(), inputs=inputs, **provenance)[OF_OTHERS],
     ]
     log.info("std %s: %s", day, ", ".join(f"{m.table} {m.rows}" for m in made))
     yield from made
@@ -107,8 +108,12 @@ def _rejecting(config: Config) -> set[str]:
 
 def _events(
     config: Config, lake: Lake, day: date, pieces: list[Piece], provenance: dict[str, Any]
-) -> Iterator[Manifest]:
-    """Make the days whose events or rejects are new, and the night's; each day with its rejects and its account."""
+) -> Generator[Manifest, None, tuple[Account, dict[str, str]]]:
+    """Make the days whose events or rejects are new, and the night's; each day with its rejects and its account.
+
+    Returns the account of the night's own day, which is published with that of the other files in one step, and what
+    the day was made of.
+    """
     start = config.start_date
     for d in lake.days("std_interactions", start - timedelta(days=1)):
         log.info("std_interactions: %s lies before start_date %s now and is removed", d, start)
@@ -135,20 +140,22 @@ def _events(
                 }
                 for d, a in accounts.items()
             }
-            for d in group.days:  # the table of events last: a crash in between makes the day again
+            for d in group.days[: -1 if day in group.days else None]:  # events last: after a crash the day is stale
+                made_of = {**provenance, "inputs": inputs.get(d, {})}
                 for table, data in (("quarantine", accounts[d].quarantine()), ("ingest_files", accounts[d].ledger())):
-                    lake.publish_step(table, d, OF_EVENTS, data, keep=set(lake.steps(table, d)), **provenance)
+                    lake.publish_step(table, d, OF_EVENTS, data, keep=set(lake.steps(table, d)), **made_of)
             made = lake.publish_staged("std_interactions", staging, rows, of_day)
         yield from (made[d] for d in group.days)
+    return accounts[day], inputs.get(day, {})
 
 
 def _stale(lake: Lake, days: list[date], inputs: dict[date, dict[str, str]], provenance: dict[str, Any]) -> list[date]:
-    """Days that are not made of these inputs under these settings, and the last of all."""
+    """Days that are not made of these inputs under these settings, or not their account, and the last of all."""
     found = []
     for d in days:
-        old = lake.manifest("std_interactions", d)
-        same = old is not None and old.inputs == inputs.get(d, {}) and old.config_digest == provenance["config_digest"]
-        if d == days[-1] or not same:
+        old, account = lake.manifest("std_interactions", d), lake.manifest("ingest_files", d, OF_EVENTS)
+        same = all(m is not None and m.inputs == inputs.get(d, {}) for m in (old, account))
+        if d == days[-1] or not same or (old and old.config_digest != provenance["config_digest"]):
             found.append(d)
     return found
 

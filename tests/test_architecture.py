@@ -135,7 +135,7 @@ def test_asset_keys_are_stable() -> None:
         "raw_interactions", "raw_items", "raw_user_content", "raw_media",
         "std_interactions", "std_items", "std_user_content", "std_users", "std_controls", "std_media",
         "raw_users", "raw_controls", "quarantine", "ingest_files",
-        "emb_text", "emb_image", "emb_audio", "emb_video", "model_aligner", "feat_items", "feat_users",
+        "emb_text", "emb_image", "emb_audio", "emb_video", "model_aligner", "feat_items", "code_centres", "feat_users",
         "model_popularity", "model_user_cf", "model_item_cf", "model_ease", "model_als",
         "model_graph", "model_lightgcn", "model_content", "model_multimodal", "model_sequential",
         "model_transfer", "model_hybrid",

@@ -10,13 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from encoders.modalities import KINDS
 from pipelines.config import Config
 from pipelines.lake.promises import Remark, promise
-from pipelines.lake.schemas import rows_in, vectors_to_numpy
-from pipelines.lake.storage import Lake
+from pipelines.lake.schemas import vectors_to_numpy
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night
@@ -48,8 +45,9 @@ class Pair:
         return float(np.einsum("nd,nd->n", self.earlier, self.now).mean()) if len(self.rows) else float("nan")
 
 
-def pair_of(lake: Lake, day: date) -> Pair | None:
-    """The night and the latest before it; None where there is none, or where it has no frame."""
+def pair_of(night: "Night") -> Pair | None:
+    """A night and the latest before it; None where there is none, or where it has no frame."""
+    lake, day = night.lake, night.day
     earlier = [d for d in lake.days("feat_items", day) if d < day]
     if not earlier or not lake.manifest("std_items", earlier[-1]):
         return None
@@ -57,28 +55,17 @@ def pair_of(lake: Lake, day: date) -> Pair | None:
     if not all("frame" in t.column_names and t.num_rows for t in (now, before)):  # earlier versions had none
         return None
     same_frame = now["frame"][0].as_py() == before["frame"][0].as_py()
-    row = rows_in(_identity(lake, day), _identity(lake, earlier[-1]))
-    there = np.flatnonzero(row >= 0)
+    there, row = night.same_items(earlier[-1])
     vectors = [vectors_to_numpy(t["vector"]) for t in (before, now)]
     if vectors[0].shape[1] != vectors[1].shape[1]:
-        there, vectors = there[:0], [np.zeros((0, 0), np.float32)] * 2
-    return Pair(earlier[-1], same_frame, there, vectors[0][row[there]], vectors[1][there])
-
-
-def _identity(lake: Lake, day: date) -> pa.Array:
-    """Id and content of each item of a night, in order of ``feat_items``."""
-    items = lake.read("std_items", day, ["item_id", *(k.sha_column for k in KINDS.values())])
-    parts = [items["item_id"].combine_chunks()]
-    for kind in KINDS.values():
-        column = items[kind.sha_column].combine_chunks()
-        parts.append(pc.binary_join(column, "+") if kind.is_file else column)
-    return pc.binary_join_element_wise(*(pc.fill_null(p, "") for p in parts), " ")
+        there, row, vectors = there[:0], row[:0], [np.zeros((0, 0), np.float32)] * 2
+    return Pair(earlier[-1], same_frame, there, vectors[0][row], vectors[1][there])
 
 
 @promise(["feat_items"], "Vectors of unchanged items are near those of the night before.", ["frame"])
 def space_holds_still(config: Config, night: "Night", _: str, __: pa.Table) -> list[str]:
     """Says the mean cosine; warns below ``guards.space_warn``, breaks below ``guards.space_stop``."""
-    pair = pair_of(night.lake, night.day)
+    pair = pair_of(night)
     if pair is None:
         return []
     if not pair.comparable:

@@ -236,13 +236,23 @@ class Lake:
         keep: Collection[str] | None = None,
         **provenance: Any,
     ) -> Manifest:
-        """Like ``publish``, for what one step writes of a table that several write.
+        """Like ``publish``, for what one step writes of a table that several write; see ``publish_steps``."""
+        return self.publish_steps(table, day, {step: data}, keep, **provenance)[step]
+
+    def publish_steps(
+        self,
+        table: str,
+        day: date,
+        data: Mapping[str, pa.Table | Iterable[pa.Table]],
+        keep: Collection[str] | None = None,
+        **provenance: Any,
+    ) -> dict[str, Manifest]:
+        """Make what some steps write of a table that several write visible at once.
 
         Args:
             table: name in ``tables.TABLES``.
             day: partition.
-            step: what writes.
-            data: its rows.
+            data: step -> its rows.
             keep: steps whose parts stay; all by default. The first step of a night says which there are.
             provenance: of the manifest.
 
@@ -251,21 +261,23 @@ class Lake:
         """
         with scratch(self.root, f"staging-{table}") as staging:
             target, day_folder = staging / f"date={day.isoformat()}", self.folder(table, day)
-            made = target / f"step={step}"
-            made.mkdir(parents=True)
-            count = write_parts(TABLES[table], made, data)
-            manifest = _write_manifest(made, table, day, count, {**provenance, "step": step})
+            manifests = {}
+            for step, rows in data.items():
+                made = target / f"step={step}"
+                made.mkdir(parents=True)
+                count = write_parts(TABLES[table], made, rows)
+                manifests[step] = _write_manifest(made, table, day, count, {**provenance, "step": step})
             with locked(self.root, f"publish-{table}"):
                 if (day_folder / MANIFEST).is_file() and keep is None:
                     raise StorageError(f"{table} of {day} is of an earlier version; run the whole night again")
                 for other in self.steps(table, day):
-                    if other != step and (keep is None or other in keep):
+                    if other not in data and (keep is None or other in keep):
                         name = f"step={other}"
                         shutil.copytree(day_folder / name, target / name, copy_function=os.link)
                 fsync_tree(target)
                 day_folder.parent.mkdir(exist_ok=True)
                 swap_in(target, day_folder)
-        return manifest
+        return manifests
 
     def remove(self, table: str, day: date) -> None:
         """Take a partition away, in one step for those who look."""

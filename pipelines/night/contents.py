@@ -40,6 +40,15 @@ def content_of(items: pa.Table, modality: Modality, is_vectors: bool) -> pa.List
     return column if KINDS[modality].is_file else _alone(column)
 
 
+def identity_of(items: pa.Table) -> pa.Array:
+    """Id and content of each item, as one text."""
+    parts = [items["item_id"].combine_chunks()]
+    for kind in KINDS.values():
+        column = items[kind.sha_column].combine_chunks()
+        parts.append(pc.binary_join(column, "+") if kind.is_file else column)
+    return pc.binary_join_element_wise(*(pc.fill_null(p, "") for p in parts), " ")
+
+
 def _alone(values: pa.Array) -> pa.ListArray:
     """A list of one for each value, an empty one for null."""
     offsets = np.cumsum([0, *np.asarray(pc.is_valid(values)).astype(np.int32)])

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from encoders.modalities import MODALITIES, Modality
+from encoders.modalities import KINDS, MODALITIES, Modality
 from encoders.settings import ModelChoice
 from encoders.space.features import Features, Uploads
 from pipelines.config import Config, digest_of
-from pipelines.lake.schemas import EVERYONE, vectors_to_numpy
+from pipelines.lake.schemas import EVERYONE, rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
-from pipelines.night.contents import Reuse, content_of, features_of, needed, uploads_of
+from pipelines.night.contents import Reuse, content_of, features_of, identity_of, needed, uploads_of
 from pipelines.night.events import COLUMNS, Dataset, Feedback, end_of_day, numbered
 from pipelines.night.rules import available, leanings_of, segments_with_lists, wishes_of
 
@@ -217,6 +217,19 @@ class Night:
     def contents(self, modality: Modality) -> pa.ListArray:
         """Content sha256s of each catalogue item in a modality; given vectors are addressed by item id."""
         return content_of(self.items(), modality, self.is_vectors(modality))
+
+    def same_items(self, before: date) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the items that have the same id and content on an earlier night, and their rows there."""
+        made_from = [self.lake.require("std_items", d).content_digest for d in (before, self.day)]
+
+        def read() -> tuple[np.ndarray, np.ndarray]:
+            columns = ["item_id", *(k.sha_column for k in KINDS.values())]
+            earlier = identity_of(self.lake.read("std_items", before, columns))
+            row = rows_in(identity_of(self.items()), earlier)
+            there = np.flatnonzero(row >= 0)
+            return there, row[there]
+
+        return self._once("same_items", made_from, read)
 
     def needed(self, modality: Modality) -> pa.Table:
         """Distinct content of a modality that the night refers to: content_sha256, text, uri; in order of sha256."""

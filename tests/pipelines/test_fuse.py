@@ -1,9 +1,11 @@
 """Shards that workers fuse: what they hold, and the columns beside the vector, by hand."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from encoders.settings import AlignerSettings
@@ -15,7 +17,7 @@ from pipelines.config import Aligner as Settings
 from pipelines.config import Compute
 from pipelines.fuse import Aligner, ItemShards, Space, UserShards, fuse, item_rows, user_rows
 from pipelines.lake.storage import Lake
-from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, tiny_lake
+from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
 from tests.pipelines.night.test_inputs import with_vectors
 
 DIM = 8
@@ -31,8 +33,6 @@ UPLOADS = [
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
-    import pyarrow as pa
-
     lake = tiny_lake(tmp_path, EVENTS, ITEMS, UPLOADS)
     publish_vectors(lake, "text", {"ta": [1, 0], "tb": [0, 1], "tc": [0.6, 0.8]})
     publish_vectors(lake, "image", {"i1": [1, 0]})
@@ -112,15 +112,20 @@ def test_the_aligner_is_the_nights_own(lake: Lake, aligner: Aligner) -> None:
 def test_the_stage_publishes_every_row_in_order_however_rows_are_cut(lake: Lake) -> None:
     made = []
     for rows in (2, 2048):
-        items, users = fuse(config_of(lake.root, compute=Compute(shard_rows=rows)), lake, DAY)
+        centres, items, users = fuse(config_of(lake.root, compute=Compute(shard_rows=rows)), lake, DAY)
         digest = lake.require("model_aligner", DAY).content_digest
-        assert [(m.table, m.rows, m.inputs) for m in (items, users)] == [
+        assert [(m.table, m.rows, m.inputs) for m in (centres, items, users)] == [
+            ("code_centres", 5, {"model_aligner": digest}),
             ("feat_items", 3, {"model_aligner": digest}),
             ("feat_users", 3, {"model_aligner": digest}),
         ]
-        made.append([lake.read(table, DAY) for table in ("feat_items", "feat_users")])
+        made.append([lake.read(table, DAY) for table in ("code_centres", "feat_items", "feat_users")])
     assert made[0] == made[1]
-    items, users = made[1]
+    centres, items, users = made[1]
+    centre = {(r["level"], r["code"]): np.array(r["centre"]) for r in centres.to_pylist()}
+    decoded = [np.sum([centre[p] for p in enumerate(codes)], 0) for codes in items["codes"].to_pylist()]
+    assert np.allclose(decoded, items["vector"].to_pylist(), atol=1e-6), "three items, three centres"
+    assert [r["items"] for r in centres.to_pylist()] == [1, 1, 1, 3, 3]
     night, aligner = night_of(lake), Space(str(lake.root), DAY, "cpu").load()
     assert items["item_id"].to_pylist() == ["a", "b", "c"]
     all_items, all_users = (s.of(slice(0, 3)) for s in (ItemShards(night), UserShards(night, 50)))
@@ -138,3 +143,24 @@ def test_the_history_that_describes_a_user_is_configured(lake: Lake) -> None:
     one = lake.read("feat_users", DAY)["vector"][0].as_py()
     list(fuse(config_of(lake.root), lake, DAY))
     assert one != lake.read("feat_users", DAY)["vector"][0].as_py()
+
+
+def test_codes_continue_those_of_the_night_before(lake: Lake) -> None:
+    """The last night's codes are turned round by hand: an item whose content is the same keeps what it had."""
+    before = DAY - timedelta(days=1)
+    _, items, _ = fuse(config_of(lake.root), lake, DAY)
+    rows = lake.read("feat_items", DAY)
+    afresh = rows["codes"].to_pylist()
+    other = pa.array([[n + 7, 0, 0] for n in range(3)], pa.list_(pa.int16()))
+    at = rows.column_names.index("codes")
+    lake.publish("std_items", before, rows_of("std_items", [*ITEMS[:2], ITEMS[2] | {"text_sha256": "another"}]))
+    for frame, expected in ((rows["frame"][0].as_py(), [[7, 0, 0], [8, 0, 0]]), ("another", afresh[:2])):
+        last = rows.set_column(at, "codes", other)
+        last = last.set_column(last.column_names.index("frame"), "frame", pa.array([frame] * 3))
+        lake.publish("feat_items", before, last)
+        lake.publish("code_centres", before, lake.read("code_centres", DAY))
+        _, items, _ = fuse(config_of(lake.root), lake, DAY)
+        codes = lake.read("feat_items", DAY)["codes"].to_pylist()
+        assert codes[:2] == expected
+        assert len({tuple(c) for c in codes}) == 3
+        assert ("codes" in items.inputs) == (frame != "another")

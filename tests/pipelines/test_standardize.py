@@ -210,6 +210,29 @@ def test_a_quarantine_of_an_earlier_version_stays_until_the_whole_night_runs(tmp
     assert (lake.steps("quarantine", day), lake.read("quarantine", day).num_rows) == (["events", "standardize"], 0)
 
 
+def test_the_night_s_account_appears_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash right before the account: the next night makes the day's events and their account again."""
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-09T01:00:00Z", ",x,view,,2026-03-09T02:00:00Z")
+    config, day = config_at(tmp_path), date(2026, 3, 9)
+    lake = Lake(config.paths.data / "lake")
+    real = Lake.publish_steps
+
+    def crash(self: Lake, table: str, *args: object, **more: object) -> object:
+        if table == "ingest_files":
+            raise OSError("gone")
+        return real(self, table, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Lake, "publish_steps", crash)
+    with pytest.raises(OSError, match="gone"):
+        list(standardize(config, lake, day))
+    assert (lake.rows("std_interactions", day), lake.steps("ingest_files", day)) == (1, [])
+    monkeypatch.setattr(Lake, "publish_steps", real)
+    list(standardize(config, lake, date(2026, 3, 10)))
+    (row,) = lake.read("ingest_files", day).to_pylist()
+    assert (row["rows_in"], row["rows_out"], row["rows_quarantined"]) == (2, 1, 1)
+    assert lake.steps("ingest_files", date(2026, 3, 10)) == ["events", "standardize"]
+
+
 def test_days_are_made_again_under_other_settings_and_not_under_the_same(tmp_path: Path) -> None:
     """02:00 UTC of the tenth is the ninth in New York."""
     log(tmp_path, "a.csv", "u,x,view,,2026-03-10T02:00:00Z")

@@ -53,7 +53,7 @@ def said(lake: Lake, **guards: Any) -> tuple[bool, str, str]:
 def test_items_of_the_same_content_are_paired(lake: Lake) -> None:
     space(lake, BEFORE, {"a": 0.0, "b": 1.0, "gone": 2.0, "told": 0.0})
     space(lake, DAY, {"a": 0.5, "b": 1.0, "new": 2.0, "told": 2.0}, texts={"told": "otherwise"})
-    pair = pair_of(lake, DAY)
+    pair = pair_of(night_of(lake))
     assert pair is not None
     assert (pair.before, pair.comparable, pair.rows.tolist()) == (BEFORE, True, [0, 1])
     assert pair.cosine == pytest.approx((np.cos(0.5) + 1) / 2)
@@ -75,7 +75,7 @@ def test_a_space_that_turns_warns_and_stops(lake: Lake, turn: float, passed: boo
     found = said(lake)
     assert found[:2] == (passed, severity)
     assert text in found[2]
-    pair = pair_of(lake, DAY)
+    pair = pair_of(night_of(lake))
     assert (two_nights(pair, DAY) or b"")[1:4] == b"PNG"
 
 
@@ -107,6 +107,6 @@ def test_a_first_night_has_nothing_to_compare(lake: Lake, other: date | None) ->
     if other:
         space(lake, other, {"a": 0.0})
     space(lake, DAY, {"a": 0.0})
-    assert pair_of(lake, DAY) is None
+    assert pair_of(night_of(lake)) is None
     assert said(lake) == (True, dg.AssetCheckSeverity.WARN.value, "")
     assert space_holds_still(config_of(lake.root), night_of(lake), "feat_items", pa.table({})) == []

@@ -76,7 +76,8 @@ def with_vectors(table: str, rows: list[dict[str, Any]], vectors: pa.Array) -> p
     """Rows of a table with a vector each; other columns that they leave out are empty, zero or False."""
     columns: dict[str, Any] = {"vector": vectors}
     for c in (c for c in TABLES[table].columns if c.name not in columns):
-        fill = None if c.nullable else False if c.type == pa.bool_() else "" if c.type == pa.string() else 0
+        fills: dict[Any, Any] = {pa.bool_(): False, pa.string(): ""}
+        fill = None if c.nullable else [] if pa.types.is_list(c.type) else fills.get(c.type, 0)
         columns[c.name] = pa.array([r.get(c.name, fill) for r in rows], None if c.name in rows[0] else c.type)
     return pa.table(columns)
 
