@@ -18,6 +18,7 @@ from scipy import sparse
 from encoders.space.ragged import Ragged
 
 VALIDATION_SHARE = 0.05
+RECENT_DAYS = (1, 7, 30)  # windows before the end in which positive events of an item are counted
 COLUMNS = ["user_id", "item_id", "event", "value", "event_at"]
 
 
@@ -67,6 +68,14 @@ class Dataset:
         decay = np.exp2(-self.age_days / self.half_life_days)
         return self._matrix(np.where(self.weight > 0, self.weight * decay, 0.0))
 
+    def recent(self) -> np.ndarray:
+        """Positive events of each item in each of the last ``RECENT_DAYS`` (items, windows); float32."""
+        counts = [
+            np.bincount(self.item[(self.weight > 0) & (self.age_days <= days)], minlength=len(self.items))
+            for days in RECENT_DAYS
+        ]
+        return np.stack(counts, 1).astype(np.float32)
+
     def seen(self) -> sparse.csr_matrix:
         """One (users, items) wherever there was any event, negative ones included."""
         seen = self._matrix(np.ones(len(self.user)))
@@ -109,8 +118,8 @@ class Dataset:
         return float(max(1.0, min(np.ceil(age), np.floor(self.age_days.max() / 2))))
 
     def before(self, age_days: float) -> "Dataset":
-        """The dataset as it was ``age_days`` before its end."""
-        old = self.age_days >= age_days
+        """The dataset as it was ``age_days`` before its end; what happened at that very moment comes after it."""
+        old = self.age_days > age_days  # a day begins with its midnight, where events without a clock are
         return replace(
             self,
             user=self.user[old],

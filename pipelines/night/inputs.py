@@ -39,6 +39,7 @@ def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
         user_vectors=users,
         has_signal=(np.diff(positives.indptr) > 0) | (uploads.pieces.lengths > 0),
         histories=data.histories(),
+        recent=data.recent(),
         device=device,
     )
     return data, inputs
@@ -95,6 +96,7 @@ def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filt
         user_vectors=users,
         has_signal=np.diff(positives.indptr) > 0,
         histories=histories,
+        recent=past.recent(),
     )
     seen = past.seen() if filter_seen else None
     return Validation(days, before, relevant_after(data, days, seen), seen, k)
@@ -102,7 +104,7 @@ def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filt
 
 def relevant_after(data: Dataset, age_days: float, seen: sparse.csr_matrix | None) -> sparse.csr_matrix:
     """Items (users, items) that users came to like in the last ``age_days``, without those in ``seen``."""
-    late = (data.age_days < age_days) & (data.weight > 0)
+    late = (data.age_days <= age_days) & (data.weight > 0)
     shape = (len(data.users), len(data.items))
     liked = sparse.csr_matrix((np.ones(late.sum(), np.float32), (data.user[late], data.item[late])), shape=shape)
     liked.data[:] = 1

@@ -29,6 +29,7 @@ class Inputs:
         has_signal: bool (users,), False for users without positive history and uploads.
         graphs: modality -> similarity of items (items, items), where it is known or given instead of vectors.
         histories: distinct positive items of each user, oldest first; empty where nothing is known of the order.
+        recent: positive events of each item in the last days, by window (items, windows); none where times are unknown.
         device: torch device of what is trained or ranked there.
         validation: the last days, for what is fitted on them; None where they are not cut off.
         nearest: graphs of nearest neighbours that were built so far, each with the vectors that it is of; inputs that
@@ -43,6 +44,7 @@ class Inputs:
     has_signal: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     graphs: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     histories: Ragged = field(default_factory=lambda: Ragged.of([]))
+    recent: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     device: str = "cpu"
     validation: "Validation | None" = None
     nearest: dict[str, tuple[np.ndarray, sparse.csr_matrix]] = field(default_factory=dict)

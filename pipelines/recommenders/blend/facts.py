@@ -21,14 +21,15 @@ CLIP = 4.0  # standard deviations
 class ItemFacts:
     """Facts about each item that are comparable from one day to the next.
 
-    Log popularity among users of like activity (1, 2, 3-4, 5-8, ... items) and among the items' neighbours; leading
-    directions of the interactions of all but the most active users (randomized SVD,
-    https://arxiv.org/abs/0909.4061) and of each modality. Directions are computed in ``fit_transform``; later inputs
-    are projected on them.
+    Log popularity in the last days, by window, where times are known; log popularity among users of like activity (1,
+    2, 3-4, 5-8, ... items) and among the items' neighbours; leading directions of the interactions of all but the most
+    active users (randomized SVD, https://arxiv.org/abs/0909.4061) and of each modality. Directions are computed in
+    ``fit_transform``; later inputs are projected on them.
     """
 
     def fit_transform(self, inputs: Inputs) -> np.ndarray:
-        """Find strata, directions and scales; facts (items, facts) of the same inputs."""
+        """Find strata, directions and scales; facts (items, facts) of the same inputs, the ``recent`` ones first."""
+        self.recent = inputs.recent.shape[1]
         active = np.diff(inputs.positives.indptr)
         self.usual = active <= (np.quantile(active[active > 0], USUAL) if active.any() else 0)
         events = np.bincount(_stratum(active), weights=active)
@@ -60,7 +61,8 @@ class ItemFacts:
             popularity[:, column] = np.asarray(liked[stratum == s].sum(0)).ravel()
         usual = liked[self.usual]
         together, alike = scaled((usual.T @ usual).tocsr(), 0.5, 0.5), content_graph(inputs)
-        counts = [np.log1p(p) for p in (popularity, together @ popularity, alike @ popularity)]
+        recent = inputs.recent if len(inputs.recent) else np.zeros((liked.shape[1], self.recent))
+        counts = [np.log1p(p) for p in (recent, popularity, together @ popularity, alike @ popularity)]
         contents = _contents(inputs)
         directions = [self._links(inputs).T @ self.users, *(contents[m] @ axes for m, axes in self.axes.items())]
         return np.hstack([np.asarray(p, np.float64) for p in (*counts, *directions)])

@@ -94,9 +94,8 @@ class Hybrid(Recommender):
                 shown: dict[str, Any] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
             else:
                 choices, alone = self._choices(validation, chosen, start, covariates)
-                start, weights, shown = _fit_segment(
-                    choices, covariates, start, validation.k, sparse_channels=segment == "warm"
-                )
+                sizes = {"recent": self.facts.recent, "every": covariates.shape[1]} if self.facts else {}
+                start, weights, shown = _fit_segment(choices, covariates, start, validation.k, segment == "warm", sizes)
                 shown["ndcg"] |= alone
             of_channels = zip(self.channel_names, weights.channels.round(4).tolist(), strict=True)
             self.report[segment] = shown | {"users": len(chosen), "weights": dict(of_channels)}
@@ -170,11 +169,11 @@ class Hybrid(Recommender):
 
 
 def _fit_segment(
-    choices: Choices, covariates: np.ndarray, start: Weights, k: int, sparse_channels: bool
+    choices: Choices, covariates: np.ndarray, start: Weights, k: int, sparse_channels: bool, sizes: dict[str, int]
 ) -> tuple[Weights, Weights, dict[str, Any]]:
     """Weights of some users with all channels, weights that are used, and what the fit has shown.
 
-    Covariates get no weight unless they surely help.
+    Covariates get no weight unless they surely help: the first group alone, then all.
 
     Args:
         choices: of the users.
@@ -182,13 +181,15 @@ def _fit_segment(
         start: weights to begin with.
         k: list length of the report.
         sparse_channels: channels that hardly add to the others are not used.
+        sizes: name -> how many covariates, of groups that begin with the first; each group has the one before it.
     """
-    report: dict[str, Any] = {}
-    used = covariates.shape[1]
-    if used:
-        mean, error = mean_and_error(_gain(choices, covariates, start, k))
-        report["facts"] = {"number": used, "ndcg_gain": round(mean, 5), "standard_error": round(error, 5)}
-        used = used if mean > SURE * error else 0
+    report: dict[str, Any] = {"facts": {}}
+    used = 0
+    for name, size in sizes.items():
+        if size > used:
+            mean, error = mean_and_error(_gain(choices, covariates, start, k, used, size))
+            report["facts"][name] = {"number": size, "ndcg_gain": round(mean, 5), "standard_error": round(error, 5)}
+            used = size if mean > SURE * error else used
     every, start = covariates.shape[1], start.cut(used)
     full = fit(choices, covariates[:, :used], start)
     weights = fit_sparse(choices, covariates[:, :used], start, full) if sparse_channels else full
@@ -196,15 +197,15 @@ def _fit_segment(
     return full.padded(every), weights.padded(every), report
 
 
-def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int) -> np.ndarray:
-    """What covariates add to NDCG@K of each user, by weights fitted on other users (two folds)."""
+def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int, fewer: int, more: int) -> np.ndarray:
+    """What ``more`` covariates add to NDCG@K of each user beside ``fewer``, by weights of other users (two folds)."""
     order = np.random.default_rng(0).permutation(len(choices.candidate))
     halves = np.sort(order[::2]), np.sort(order[1::2])
     gains = []
     for fitted, judged in (halves, halves[::-1]):
         train, test = choices.of(fitted), choices.of(judged)
         with_them, without = (
-            test.ndcg(fit(train, c, start.cut(c.shape[1])), c, k) for c in (covariates, covariates[:, :0])
+            test.ndcg(fit(train, c, start.cut(c.shape[1])), c, k) for c in (covariates[:, :more], covariates[:, :fewer])
         )
         gains.append(with_them - without)
     return np.concatenate(gains)

@@ -111,12 +111,25 @@ def test_new_since_leaves_out_what_was_there_before() -> None:
     assert [h.tolist() for h in data.new_since(earlier)] == [[1], []]
 
 
+def test_recent_events_are_counted_by_window() -> None:
+    """The day ends at midnight after the tenth; a skip is no positive event."""
+    data = data_of(
+        event("a", "x", at(10, 1)), event("b", "x", at(10, 0)), event("a", "x", at(9, 23)), event("a", "y", at(4, 0)),
+        event("a", "y", at(3, 23)), event("b", "y", at(10, 5), "skip"),
+    )  # fmt: skip
+    assert data.recent().tolist() == [[2, 3, 3], [0, 1, 2], [0, 0, 0]]
+    assert data.before(1.0).recent().tolist() == [[1, 1, 1], [0, 2, 2], [0, 0, 0]]
+
+
 def test_before_cuts_by_age_and_counts_from_the_cut() -> None:
-    data = data_of(event("a", "x", at(1, 0)), event("a", "y", at(6, 0)), event("a", "z", at(10, 0)))
+    data = data_of(
+        event("a", "x", at(1, 0)), event("a", "y", at(5, 0)), event("a", "y", at(6, 0)), event("a", "z", at(10, 0))
+    )
     past = data.before(5.0)
-    assert past.age_days.tolist() == [5.0, 0.0], "an event of exactly that age belongs to the time before"
+    assert past.age_days.tolist() == [5.0, 1.0], "the first moment of a day belongs to it"
     assert past.item.tolist() == [0, 1]
-    assert past.positives().toarray()[0].tolist() == pytest.approx([0.5, 1.0, 0.0])
+    half = np.exp2(-np.array([5, 1]) / data.half_life_days)
+    assert past.positives().toarray()[0].tolist() == pytest.approx([*half, 0.0])
     assert past.users is data.users
 
 

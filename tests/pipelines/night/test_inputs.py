@@ -35,7 +35,7 @@ from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, ti
 
 def test_relevant_is_what_users_came_to_like_late_and_had_not_seen() -> None:
     #  user, item, weight, age
-    rows = [(0, 0, 1, 9.0), (0, 0, 1, 1.0), (0, 1, 1, 1.0), (0, 2, -1, 1.0), (1, 2, 5, 3.0), (1, 1, 1, 2.999)]
+    rows = [(0, 0, 1, 9.0), (0, 0, 1, 1.0), (0, 1, 1, 1.0), (0, 2, -1, 1.0), (1, 2, 5, 3.001), (1, 1, 1, 3.0)]
     user, item, weight, age = (np.array(c) for c in zip(*rows, strict=True))
     data = Dataset(np.array(["a", "b"]), np.array(list("xyz")), user, item, weight, age, 30.0)
     seen = data.before(3.0).seen()

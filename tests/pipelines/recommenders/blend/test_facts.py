@@ -42,6 +42,19 @@ def test_popularity_among_users_of_like_activity_and_among_neighbours() -> None:
     assert not found[:, 6:9].any(), "without content no item is alike"
 
 
+def test_recent_popularity_comes_first() -> None:
+    positives = sparse.csr_matrix(np.array([[1, 0, 0], [1, 1, 0], [1, 1, 1]], np.float32))
+    recent = np.array([[0, 1, 9], [2, 2, 2], [0, 0, 0]], np.float32)
+    facts, plain = ItemFacts(), ItemFacts()
+    found, without = facts.fit_transform(Inputs(positives, recent=recent)), plain.fit_transform(Inputs(positives))
+    assert (facts.recent, plain.recent) == (3, 0)
+    assert np.allclose(facts._raw(Inputs(positives, recent=recent))[:, :3], np.log([[1, 2, 10], [3, 3, 3], [1, 1, 1]]))
+    assert np.array_equal(found[:, 3:], without)
+    tomorrow = facts.transform(Inputs(positives, recent=recent[::-1].copy()))
+    assert np.allclose(tomorrow[:, :3], found[::-1, :3])
+    assert np.array_equal(facts.transform(Inputs(positives))[:, 3:], without), "no times, no recent events"
+
+
 def test_facts_have_mean_zero_and_deviation_one_where_they_vary(inputs: Inputs) -> None:
     facts = ItemFacts()
     found = facts.fit_transform(inputs)

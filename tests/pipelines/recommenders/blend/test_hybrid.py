@@ -43,6 +43,32 @@ def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
     assert np.corrcoef(blended[50], right_for_warm[50])[0, 1] > 0.8
 
 
+@pytest.mark.parametrize("trending", [True, False])
+def test_recent_popularity_takes_part_where_it_surely_helps(trending: bool) -> None:
+    """A newsroom: what was read in the last hours is read next, whoever the reader; or it is not."""
+    rng = np.random.default_rng(0)
+    users, items = 300, 80
+    history = sparse.csr_matrix((rng.random((users, items)) < 0.1).astype(np.float32))
+    recent = rng.poisson(np.where(np.arange(items) % 8 == 0, 40, 1))
+    likely = 0.03 + 0.3 * (recent > 10) if trending else np.full(items, 0.06)
+    wanted = sparse.csr_matrix(((rng.random((users, items)) < likely) & (history.toarray() == 0)).astype(np.float32))
+    past = Inputs(history, recent=np.stack([recent, 2 * recent, 3 * recent], 1).astype(np.float32))
+    model = Fixed("a", rng.random((users, items)).astype(np.float32))
+    mixed = Hybrid().given({"a": model})
+    facts = mixed.weigh(Validation(1.0, past, wanted, history, 10))["warm"]["facts"]
+    assert facts["recent"]["number"] == 3
+    used = np.flatnonzero(mixed.covariates_of["warm"])
+    assert bool(len(used)) == trending
+    if trending:
+        assert facts["recent"]["ndcg_gain"] > SURE * facts["recent"]["standard_error"] > 0
+        scores = mixed.score(past, np.arange(5))
+        assert recent[scores.argmax(1)].min() > 10
+        assert mixed.facts is not None
+        then = Inputs(history, recent=np.roll(past.recent, 1, 0))  # what tomorrow's night sees
+        mixed._take(mixed.facts.transform(then)[:, : len(mixed.covariates_of["warm"])])
+        assert np.roll(recent, 1)[mixed.score(then, np.arange(5)).argmax(1)].min() > 10
+
+
 def test_a_segment_with_few_validation_users_keeps_the_weights_it_starts_from() -> None:
     wanted = sparse.csr_matrix(np.eye(5, 8, dtype=np.float32))
     models = [Fixed("a", np.ones((5, 8))), Fixed("b", np.ones((5, 8)))]
@@ -103,7 +129,8 @@ def test_facts_take_part_only_where_other_users_show_their_worth(inputs: Inputs,
     wanted = sparse.csr_matrix((rng.random((USERS, ITEMS)) < liked_now[None]).astype(np.float32))
     hybrid = Hybrid().given({"noise": noise()})
     report = hybrid.weigh(Validation(0, inputs, wanted, None, 10))["warm"]
-    assert (report["facts"]["ndcg_gain"] > SURE * report["facts"]["standard_error"]) == drifts
+    found = report["facts"]["every"]
+    assert (found["ndcg_gain"] > SURE * found["standard_error"]) == drifts
     assert hybrid.prior["warm"].any() == drifts
     if drifts:
         assert report["ndcg"]["blend"] > 2 * report["ndcg"]["noise"]
