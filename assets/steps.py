@@ -69,7 +69,7 @@ def steps(config: Config) -> list[Step]:
     if config.recommend.search_days:
         found.append(_step("search"))
     found.append(Step("train", _stage("train"), tuple(f"model_{n}" for n in config.recommend.models)))
-    return [*found, _step("score"), _step("evaluate")]
+    return [*found, _step("score"), _step("similar"), _step("evaluate")]
 
 
 def _step(stage: str, **kind: bool) -> Step:

@@ -185,6 +185,7 @@ class Recommend(Settings):
     search_days: int = Field(0, ge=0, description="nights between searches for settings; 0: only by `nightloom search`")
     half_life_days: float = Field(30.0, gt=0, description="an event's weight halves in this time")
     new_items: int = Field(1, ge=0, description="last places of a hybrid list kept for items that nobody has liked")
+    similar: int = Field(20, ge=1, le=1000, description="items like an item, by each basis of similar_items")
     rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
     event_weights: dict[str, float] = Field(
         {

@@ -20,21 +20,26 @@ from apache_beam.utils.shared import Shared
 from scipy import sparse
 
 from encoders.device import choose_device, single_threaded
-from encoders.modalities import MODALITIES
 from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.cards import load_recommenders
 from pipelines.lake.folders import scratch
-from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.learning.reasons import Space, explain
-from pipelines.night.inputs import arrays_of, load_inputs, load_inputs_from, load_sparse, save_inputs, save_sparse
+from pipelines.night.inputs import (
+    arrays_of,
+    load_inputs,
+    load_inputs_from,
+    load_sparse,
+    save_inputs,
+    save_sparse,
+    space_of,
+)
 from pipelines.night.night import Night
 from pipelines.night.rules import ruled
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.blend.transfer import Transfer
-from pipelines.recommenders.item_graphs import centred
 from pipelines.recommenders.ranking import MOST_SCORES, is_warm, top_k
 
 log = logging.getLogger(__name__)
@@ -102,18 +107,11 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     np.save(folder / "servable.npy", night.servable())
     for name, ids in (("users", data.users), ("items", data.items)):
         write_parquet(pa.table({"id": pa.array(ids, pa.string())}), folder / f"{name}.parquet")
-    np.save(folder / "space.npy", centred(inputs.fused))
-    if not night.modalities:
-        return len(data.users), len(data.items)
-    columns = [f"{c}_{m}" for m in MODALITIES for c in ("has", "vector", "attention")]
-    table = night.lake.read("feat_items", night.day, columns)
-    for m in MODALITIES:
-        has = np.asarray(table[f"has_{m}"].to_numpy(), bool)
-        if has.any():
-            aligned = np.zeros_like(inputs.fused)
-            aligned[has] = vectors_to_numpy(table[f"vector_{m}"].drop_null())
-            np.save(folder / f"aligned.{m}.npy", aligned)
-            np.save(folder / f"attention.{m}.npy", table[f"attention_{m}"].to_numpy())
+    space = space_of(night, inputs.fused)
+    np.save(folder / "space.npy", space.centred)
+    for m in space.aligned:
+        np.save(folder / f"aligned.{m}.npy", space.aligned[m])
+        np.save(folder / f"attention.{m}.npy", space.attention[m])
     return len(data.users), len(data.items)
 
 

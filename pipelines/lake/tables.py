@@ -282,6 +282,18 @@ TABLES: dict[str, Table] = {
             stage="score", group="recommendations", parents=("reco_candidates", "std_controls"),
         ),
         Table(
+            "similar_items", "Items like an item that may be listed.", ("item_id", "basis", "rank"),
+            (
+                _c("item_id", pa.string(), "item"),
+                _c("basis", pa.string(), "content, behaviour (liked by the same users), or both"),
+                _c("rank", pa.int32(), "1 is the most similar"),
+                _c("similar_item_id", pa.string(), "item like it"),
+                _c("score", pa.float32(), "cosine; comparable within a basis"),
+                _c("modality", pa.string(), "in which they are most alike; null by behaviour", True),
+            ),
+            stage="similar", group="recommendations", parents=("feat_items", "std_items", "std_interactions"),
+        ),
+        Table(
             "eval_offline", "Yesterday's lists judged by what users did today.", ("model", "metric", "k", "slice"),
             (
                 _c("model", pa.string(), "recommender"),

@@ -86,10 +86,10 @@ def _explained(
     uploads = (has_signal & (histories.lengths == 0))[:, None]
     code = np.where(alike, "similar_to_history", np.where(uploads, "similar_to_uploads", "popular"))
     code = np.where(~alike & ~uploads & ~liked[rows], "new", code)
-    return Reasons(code, nearest, *_modality(space, np.maximum(nearest[..., 0], 0), rows, alike))
+    return Reasons(code, nearest, *modality_of(space, np.maximum(nearest[..., 0], 0), rows, alike))
 
 
-def _modality(space: Space, a: np.ndarray, b: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def modality_of(space: Space, a: np.ndarray, b: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The modality that makes items ``b`` like items ``a`` (users, k), and its attention in ``b``."""
     best = np.full(a.shape, -np.inf, np.float32)
     name, attention = np.full(a.shape, "", object), np.zeros(a.shape, np.float32)

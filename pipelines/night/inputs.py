@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from scipy import sparse
 
+from encoders.modalities import MODALITIES
 from encoders.space.alignment import load_aligner
 from encoders.space.features import Uploads
 from encoders.space.fusion import fuse_users
@@ -17,9 +18,11 @@ from encoders.space.ragged import Ragged
 from pipelines.lake.cards import load_card
 from pipelines.lake.schemas import rows_in, vectors_to_numpy
 from pipelines.lake.storage import StorageError
+from pipelines.learning.reasons import Space
 from pipelines.night.events import Dataset
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs, Validation
+from pipelines.recommenders.item_graphs import centred
 
 
 def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
@@ -68,6 +71,21 @@ def feature_vectors(night: Night, data: Dataset) -> tuple[np.ndarray, np.ndarray
         raise StorageError(f"feat_users of {night.day} has users that its events do not have; run the night again")
     out[row] = stored
     return fused, out
+
+
+def space_of(night: Night, fused: np.ndarray) -> Space:
+    """The unified space of the night's items; ``fused`` are their vectors. Without content it is empty."""
+    aligned, attention = dict[str, np.ndarray](), dict[str, np.ndarray]()
+    if night.modalities:
+        columns = [f"{c}_{m}" for m in MODALITIES for c in ("has", "vector", "attention")]
+        table = night.lake.read("feat_items", night.day, columns)
+        for m in MODALITIES:
+            has = np.asarray(table[f"has_{m}"].to_numpy(), bool)
+            if has.any():
+                aligned[m] = np.zeros_like(fused)
+                aligned[m][has] = vectors_to_numpy(table[f"vector_{m}"].drop_null())
+                attention[m] = table[f"attention_{m}"].to_numpy()
+    return Space(centred(fused), aligned, attention)
 
 
 def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filter_seen: bool, k: int) -> Validation:
