@@ -85,9 +85,9 @@ def test_items_of_like_content(lake: Lake) -> None:
     for i, r in found.items():
         assert r["score"] == pytest.approx(expected[i], abs=1e-5)
         assert r["modality"] == "text"
-    assert {
-        r["modality"] for r in rows if (r["item_id"], r["similar_item_id"], r["basis"]) == ("b", "c", "content")
-    } == ({"image"}), "their pictures are alike, their texts are not"
+    (row,) = (r for r in rows if (r["item_id"], r["similar_item_id"], r["basis"]) == ("b", "c", "content"))
+    assert row["modality"] == "image", "their pictures are alike, their texts are not"
+    assert row["score"] == pytest.approx((text[1] @ text[2] + image[1] @ image[2]) / 2, abs=1e-5)
     assert listed(rows, "none", "content") == []
     assert "a" in listed(rows, "gone", "content"), "the page of an item that is gone still has its like"
 

@@ -121,6 +121,13 @@ def test_who_had_a_code_keeps_it_from_a_newcomer() -> None:
     assert found.codes[0, -1] != first.codes[0, -1]
 
 
+def test_two_who_shared_their_codes_both_keep_them() -> None:
+    vectors = unit(np.random.default_rng(4), 30, 8).astype(np.float32)
+    first = codes_of(vectors).codes.astype(np.int64)
+    twice = codes_of(np.concatenate([vectors, vectors]), np.concatenate([first, first]))
+    assert np.array_equal(twice.codes, np.concatenate([first, first])), "none is new or changed"
+
+
 @pytest.mark.parametrize("items", [0, 1, 2])
 def test_hardly_any_items(items: int) -> None:
     vectors = unit(np.random.default_rng(5), 3, 4)[:items].astype(np.float32)
