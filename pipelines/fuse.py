@@ -1,7 +1,7 @@
 """Items and users of the night in the unified space, in blocks of rows through Beam.
 
-Writes ``code_centres``, ``feat_items``, ``feat_users``. Belongs here: these tables. Does not: networks and codes
-(``encoders.space``), training (``align``).
+Writes ``feat_items``, ``item_codes``, ``code_centres``, ``feat_users``. Belongs here: these tables. Does not: networks
+and codes (``encoders.space``), training (``align``).
 """
 
 import logging
@@ -38,7 +38,7 @@ Block = tuple[int, int]  # first row and end
 
 
 def fuse(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
-    """Publish ``code_centres``, ``feat_items``, then ``feat_users``, of the night."""
+    """Publish ``feat_items``, ``item_codes``, ``code_centres``, then ``feat_users``, of the night."""
     night = Night.of(config, lake, day)
     space = Space(str(lake.root), day, choose_device(config.compute.device).name)
     digest = config.digest("aligner", "encoders", "recommend")
@@ -46,10 +46,12 @@ def fuse(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     with scratch(config.paths.data / "cache", "fuse") as staging:
         items = ItemShards(night)
         parts = _fused(config, "feat_items", items, space, staging)
-        codes, before = _codes(night, parts)
-        yield lake.publish("code_centres", day, _centre_rows(codes), config_digest=digest, inputs=made_of | before)
-        rows = _with_codes(parts, codes)
-        yield lake.publish("feat_items", day, rows, config_digest=digest, inputs=made_of | before)
+        yield lake.publish("feat_items", day, map(pq.read_table, parts), config_digest=digest, inputs=made_of)
+        rows = pa.concat_tables(pq.read_table(p, columns=["item_id", "vector", "frame"]) for p in parts)
+        codes, before = _codes(night, rows)
+        made = {"item_codes": _code_rows(rows, codes), "code_centres": _centre_rows(codes)}
+        for table, data in made.items():
+            yield lake.publish(table, day, data, config_digest=digest, inputs=made_of | before)
         users = UserShards(night, config.aligner.history)
         parts = _fused(config, "feat_users", users, space, staging)
         yield lake.publish("feat_users", day, map(pq.read_table, parts), config_digest=digest, inputs=made_of)
@@ -70,32 +72,27 @@ def _fused(config: Config, table: str, shards: "ItemShards | UserShards", space:
     return [staging / _shard(table, block, "parquet") for block in blocks]
 
 
-def _codes(night: Night, parts: list[Path]) -> tuple[Codes, dict[str, str]]:
+def _codes(night: Night, rows: pa.Table) -> tuple[Codes, dict[str, str]]:
     """Codes of all items, which continue those of the night before where it shares the frame; digest of what it was."""
     lake, day = night.lake, night.day
-    vectors = np.concatenate([vectors_to_numpy(pq.read_table(p, columns=["vector"])["vector"]) for p in parts])
-    frame = pq.read_table(parts[0], columns=["frame"])["frame"]
-    earlier = [d for d in lake.days("code_centres", day) if d < day and lake.manifest("feat_items", d)]
+    vectors = vectors_to_numpy(rows["vector"])
+    earlier = [d for d in lake.days("item_codes", day) if d < day]
     before, inputs = None, dict[str, str]()
-    if earlier and len(frame) and len(vectors):
-        last = lake.read("feat_items", earlier[-1], ["codes", "frame"])
-        if last.num_rows and last["frame"][0].as_py() == frame[0].as_py():
-            rows, known = night.same_items(earlier[-1])
+    if earlier and rows.num_rows:
+        last = lake.read("item_codes", earlier[-1])
+        if last.num_rows and last["frame"][0].as_py() == rows["frame"][0].as_py():
+            mine, theirs = night.same_items(earlier[-1])
             before = np.full((len(vectors), LEVELS), NEW)
-            before[rows] = np.asarray(last["codes"].combine_chunks().flatten()).reshape(-1, LEVELS)[known]
-            inputs = {"codes": lake.require("feat_items", earlier[-1]).content_digest}
+            before[mine] = np.asarray(last["codes"].combine_chunks().flatten()).reshape(-1, LEVELS)[theirs]
+            inputs = {"item_codes": lake.require("item_codes", earlier[-1]).content_digest}
     with single_threaded():  # sums of several threads differ from run to run
         return codes_of(vectors, before), inputs
 
 
-def _with_codes(parts: list[Path], codes: Codes) -> Iterator[pa.Table]:
-    at = 0
-    for part in parts:
-        rows = pq.read_table(part)
-        mine = codes.codes[at : at + rows.num_rows]
-        at += rows.num_rows
-        bounds = pa.array(np.arange(len(mine) + 1) * LEVELS, pa.int32())
-        yield rows.append_column("codes", pa.ListArray.from_arrays(bounds, pa.array(mine.ravel(), pa.int16())))
+def _code_rows(rows: pa.Table, codes: Codes) -> pa.Table:
+    bounds = pa.array(np.arange(len(codes.codes) + 1) * LEVELS, pa.int32())
+    lists = pa.ListArray.from_arrays(bounds, pa.array(codes.codes.ravel(), pa.int16()))
+    return pa.table({"item_id": rows["item_id"], "codes": lists, "frame": rows["frame"]})
 
 
 def _centre_rows(codes: Codes) -> pa.Table:

@@ -24,6 +24,7 @@ from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.cards import load_recommenders
 from pipelines.lake.folders import scratch
+from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.learning.reasons import Space, explain
 from pipelines.night.inputs import (
@@ -229,7 +230,9 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
     reasons = explain(
         night.space, night.inputs.histories.take(users), night.inputs.has_signal[users], night.liked, items
     )
-    history = reasons.history[at, rank]
+    history, codes = reasons.history[at, rank], reasons.code[at, rank]
+    of_segment = np.array([u.startswith(EVERYONE) and u != EVERYONE for u in rows["user_id"].to_pylist()], bool)
+    codes = np.where(of_segment & (codes == "popular"), "popular_in_segment", codes)
     bounds = pa.array(np.cumsum([0, *(history >= 0).sum(1)]), pa.int32())
     lists = pa.ListArray.from_arrays(bounds, night.items.take(pa.array(history[history >= 0])))
     columns = rows.select(["model", "user_id", "item_id"]).to_pydict()
@@ -239,7 +242,7 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
     return (
         rows.append_column("arm", pa.array(["default"] * len(ids)))
         .append_column("recommendation_id", pa.array(ids, pa.string()))
-        .append_column("reason_code", pa.array(reasons.code[at, rank], pa.string()))
+        .append_column("reason_code", pa.array(codes, pa.string()))
         .append_column("reason_item_ids", lists)
         .append_column("reason_modality", pa.array(modality, pa.string(), mask=modality == ""))
         .append_column("reason_attention", attention)

@@ -35,7 +35,7 @@ class Reasons:
     """A reason for each place of the lists of some users.
 
     Attributes:
-        code: (users, k) similar_to_history, similar_to_uploads, popular or new.
+        code: (users, k) similar_to_history, similar_to_uploads, popular, popular_in_segment or new.
         history: (users, k, ``ITEMS``) rows of history items, the nearest first; -1 where there are fewer.
         modality: (users, k) name, empty where no modality is shared.
         attention: float32 (users, k) of that modality in the item's vector.
@@ -75,13 +75,15 @@ def _explained(
     recent, rows = histories.latest(HISTORY), np.maximum(items, 0)
     history = np.full((len(items), max(int(recent.lengths.max(initial=0)), 1)), -1, np.int64)
     history[recent.owner, recent.place] = recent.values
+    history = np.sort(history, axis=1)  # so that the first of equal ones is the lower row
     similarity = np.matmul(space.centred[rows], space.centred[np.maximum(history, 0)].swapaxes(1, 2))  # (users, k, h)
-    similarity = np.where(history[:, None] >= 0, similarity, -np.inf)
-    key = np.broadcast_to(history[:, None], similarity.shape)
-    order = np.lexsort((key, -similarity), axis=-1)[..., :ITEMS]
-    nearest, cosine = np.take_along_axis(key, order, 2), np.take_along_axis(similarity, order, 2)
-    nearest = np.where(cosine >= SIMILARITY, nearest, -1)
-    nearest = np.pad(nearest, ((0, 0), (0, 0), (0, ITEMS - nearest.shape[2])), constant_values=-1)
+    similarity[np.broadcast_to(history[:, None] < 0, similarity.shape)] = -np.inf
+    nearest = np.full((*items.shape, ITEMS), -1, np.int64)
+    for place in range(min(ITEMS, history.shape[1])):
+        best = similarity.argmax(2)[..., None]
+        near = np.take_along_axis(similarity, best, 2)[..., 0] >= SIMILARITY
+        nearest[..., place] = np.where(near, np.take_along_axis(history, best[..., 0], 1), -1)
+        np.put_along_axis(similarity, best, -np.inf, 2)
     alike = nearest[..., 0] >= 0
     uploads = (has_signal & (histories.lengths == 0))[:, None]
     code = np.where(alike, "similar_to_history", np.where(uploads, "similar_to_uploads", "popular"))

@@ -112,20 +112,21 @@ def test_the_aligner_is_the_nights_own(lake: Lake, aligner: Aligner) -> None:
 def test_the_stage_publishes_every_row_in_order_however_rows_are_cut(lake: Lake) -> None:
     made = []
     for rows in (2, 2048):
-        centres, items, users = fuse(config_of(lake.root, compute=Compute(shard_rows=rows)), lake, DAY)
+        items, codes, centres, users = fuse(config_of(lake.root, compute=Compute(shard_rows=rows)), lake, DAY)
         digest = lake.require("model_aligner", DAY).content_digest
-        assert [(m.table, m.rows, m.inputs) for m in (centres, items, users)] == [
-            ("code_centres", 5, {"model_aligner": digest}),
+        assert [(m.table, m.rows, m.inputs) for m in (items, codes, centres, users)] == [
             ("feat_items", 3, {"model_aligner": digest}),
+            ("item_codes", 3, {"model_aligner": digest}),
+            ("code_centres", 5, {"model_aligner": digest}),
             ("feat_users", 3, {"model_aligner": digest}),
         ]
-        made.append([lake.read(table, DAY) for table in ("code_centres", "feat_items", "feat_users")])
+        made.append([lake.read(table, DAY) for table in ("item_codes", "code_centres", "feat_items", "feat_users")])
     assert made[0] == made[1]
-    centres, items, users = made[1]
-    centre = {(r["level"], r["code"]): np.array(r["centre"]) for r in centres.to_pylist()}
-    decoded = [np.sum([centre[p] for p in enumerate(codes)], 0) for codes in items["codes"].to_pylist()]
+    codes_of_items, centres_of, items, users = made[1]
+    centre = {(r["level"], r["code"]): np.array(r["centre"]) for r in centres_of.to_pylist()}
+    decoded = [np.sum([centre[p] for p in enumerate(codes)], 0) for codes in codes_of_items["codes"].to_pylist()]
     assert np.allclose(decoded, items["vector"].to_pylist(), atol=1e-6), "three items, three centres"
-    assert [r["items"] for r in centres.to_pylist()] == [1, 1, 1, 3, 3]
+    assert [r["items"] for r in centres_of.to_pylist()] == [1, 1, 1, 3, 3]
     night, aligner = night_of(lake), Space(str(lake.root), DAY, "cpu").load()
     assert items["item_id"].to_pylist() == ["a", "b", "c"]
     all_items, all_users = (s.of(slice(0, 3)) for s in (ItemShards(night), UserShards(night, 50)))
@@ -146,21 +147,18 @@ def test_the_history_that_describes_a_user_is_configured(lake: Lake) -> None:
 
 
 def test_codes_continue_those_of_the_night_before(lake: Lake) -> None:
-    """The last night's codes are turned round by hand: an item whose content is the same keeps what it had."""
+    """The last night's codes are others by hand: an item whose content is the same keeps what it had."""
     before = DAY - timedelta(days=1)
-    _, items, _ = fuse(config_of(lake.root), lake, DAY)
-    rows = lake.read("feat_items", DAY)
+    list(fuse(config_of(lake.root), lake, DAY))
+    rows = lake.read("item_codes", DAY)
     afresh = rows["codes"].to_pylist()
     other = pa.array([[n + 7, 0, 0] for n in range(3)], pa.list_(pa.int16()))
-    at = rows.column_names.index("codes")
     lake.publish("std_items", before, rows_of("std_items", [*ITEMS[:2], ITEMS[2] | {"text_sha256": "another"}]))
     for frame, expected in ((rows["frame"][0].as_py(), [[7, 0, 0], [8, 0, 0]]), ("another", afresh[:2])):
-        last = rows.set_column(at, "codes", other)
-        last = last.set_column(last.column_names.index("frame"), "frame", pa.array([frame] * 3))
-        lake.publish("feat_items", before, last)
-        lake.publish("code_centres", before, lake.read("code_centres", DAY))
-        _, items, _ = fuse(config_of(lake.root), lake, DAY)
-        codes = lake.read("feat_items", DAY)["codes"].to_pylist()
+        last = pa.table({"item_id": rows["item_id"], "codes": other, "frame": pa.array([frame] * 3)})
+        lake.publish("item_codes", before, last)
+        manifest = next(m for m in fuse(config_of(lake.root), lake, DAY) if m.table == "item_codes")
+        codes = lake.read("item_codes", DAY)["codes"].to_pylist()
         assert codes[:2] == expected
         assert len({tuple(c) for c in codes}) == 3
-        assert ("codes" in items.inputs) == (frame != "another")
+        assert ("item_codes" in manifest.inputs) == (frame != "another")

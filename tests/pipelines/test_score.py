@@ -90,6 +90,14 @@ def test_served_rows_have_an_id_and_a_reason(night: Loaded) -> None:
     assert [(r["reason_modality"], r["reason_attention"]) for r in table] == [(None, None)] * 2 + [("text", 0.75)]
 
 
+@pytest.mark.parametrize(("user", "code"), [("*", "popular"), ("*gold", "popular_in_segment"), ("x", "popular")])
+def test_who_stands_for_a_segment_gets_what_is_popular_there(night: Loaded, user: str, code: str) -> None:
+    night = replace(night, users=pa.array([user, "u", "v"], pa.string()))
+    lists = (np.array([[0, 2]]), np.array([[1.0, 0.5]], np.float32))
+    table = served(night, np.array([0]), DAY, candidates(night, np.array([0]), "m", *lists), lists[0])
+    assert table["reason_code"].to_pylist() == [code, "new"], "nobody has had the second"
+
+
 def test_a_user_with_uploads_alone_is_told_so(night: Loaded) -> None:
     users, lists = np.array([2]), (np.array([[0, 1]]), np.array([[1.0, 0.5]], np.float32))
     table = served(night, users, DAY, candidates(night, users, "m", *lists), lists[0])
