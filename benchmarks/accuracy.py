@@ -1,5 +1,8 @@
 """`python -m benchmarks.accuracy --data DIR [--json]`: Recall and NDCG of every recommender on a published split.
 
+With ``--numberings N`` means over as many orders of users and items, which move the figures of a split by some
+thousandths. The list of what is most frequent in validation stands beside models whose weights have seen it.
+
 DIR holds ``train.parquet``, ``validation.parquet``, ``test.parquet`` (user_id, item_id, integers) and for each modality
 ``<modality>_feat.npy`` (row = item_id) or ``<modality>_graph.npz`` (scipy CSR, item-item similarity). Recommenders are
 fitted on train, their settings are searched by validation NDCG@20 as in the nightly run, and the hybrid's weights are
@@ -57,8 +60,8 @@ class Split:
         return np.flatnonzero(np.diff(self.relevant[part].indptr))
 
 
-def load_split(folder: Path) -> Split:
-    """Read a folder of the shape above."""
+def load_split(folder: Path, numbering: int = 0) -> Split:
+    """Read a folder of the shape above; ``numbering`` seeds another order of users and items, 0 leaves it as it is."""
     pairs = {}
     for part in ("train", "validation", "test"):
         table = pq.read_table(folder / f"{part}.parquet", columns=["user_id", "item_id"])
@@ -68,8 +71,11 @@ def load_split(folder: Path) -> Split:
     users = 1 + max(int(u.max()) for u, _ in pairs.values())
     items = max([1 + max(int(i.max()) for _, i in pairs.values()), *(m.shape[0] for m in (vectors | graphs).values())])
 
+    rng = np.random.default_rng(numbering)
+    user_at, item_at = (rng.permutation(n) if numbering else np.arange(n) for n in (users, items))
+
     def matrix(part: str) -> sparse.csr_matrix:
-        user, item = pairs[part]
+        user, item = user_at[pairs[part][0]], item_at[pairs[part][1]]
         found = sparse.csr_matrix((np.ones(len(user), np.float32), (user, item)), shape=(users, items))
         found.data[:] = 1
         return found
@@ -77,8 +83,9 @@ def load_split(folder: Path) -> Split:
     padded = {m: np.pad(v.astype(np.float32), ((0, items - len(v)), (0, 0))) for m, v in vectors.items()}
     for graph in graphs.values():
         graph.resize(items, items)
-    train = matrix("train")
-    content = {m: unit_or_zero(v) for m, v in padded.items()}
+    back, train = np.argsort(item_at), matrix("train")
+    graphs = {m: g[back][:, back].tocsr() for m, g in graphs.items()}
+    content = {m: unit_or_zero(v[back]) for m, v in padded.items()}
     inputs = Inputs(train, content, graphs={m: g.astype(np.float32) for m, g in graphs.items()})
     return Split(inputs, {part: matrix(part) for part in ("validation", "test")})
 
@@ -169,15 +176,38 @@ class Contest:
         self.cost[name][what] += time.process_time() - started
 
 
+def frequent_in_validation(split: Split) -> dict[str, Any]:
+    """A line for one list for everyone, of what is most frequent in validation."""
+    users, counts = split.users("test"), np.asarray(split.relevant["validation"].sum(0), np.float32).ravel()
+    scores = np.tile(counts, (len(users), 1))
+    metrics = judged(scores, split.relevant["test"][users], split.inputs.positives[users])
+    means = {f"test_{m}": round(float(v.mean()), 5) for m, v in metrics.items()}
+    return {"model": "most frequent in validation"} | means | {"chosen": {}}
+
+
+def means_of(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Lines with means over several runs; ``spread`` is from the least to the greatest test Recall@20."""
+    every = [{row["model"]: row for row in rows} for rows in runs]
+    found = []
+    for name, first in every[0].items():
+        numbers = [k for k, v in first.items() if isinstance(v, float)]
+        recalls = [rows[name]["test_recall@20"] for rows in every]
+        means = {k: round(float(np.mean([rows[name].get(k, 0.0) for rows in every])), 5) for k in numbers}
+        found.append({"model": name} | means | {"spread": round(max(recalls) - min(recalls), 5), "chosen": {}})
+    return found
+
+
 def show(row: dict[str, Any], as_json: bool) -> None:
     """Print a line."""
     if as_json:
         print(json.dumps(row), flush=True)
         return
-    parts = " ".join(f"{row[f'{p}_{m}@20']:.4f}" for p in ("validation", "test") for m in ("recall", "ndcg"))
+    keys = [f"{p}_{m}@20" for p in ("validation", "test") for m in ("recall", "ndcg")]
+    parts = " ".join(f"{row[k]:.4f}" if k in row else "     -" for k in keys)
     fit, scores, lists = (row.get(k, 0.0) for k in ("fit_cpu_s", "test_cpu_s", "test_list_cpu_s"))
     times = f"fit {fit:5.1f} score {scores:5.1f} list {lists:5.1f} CPU-s"
-    print(f"{row['model']:28s} {parts}  {times}  {row['chosen']}", flush=True)
+    spread = f"spread {row['spread']:.4f}" if "spread" in row else row["chosen"]
+    print(f"{row['model']:28s} {parts}  {times}  {spread}", flush=True)
 
 
 @single_threaded()
@@ -186,16 +216,23 @@ def main() -> None:
     command = parser(__doc__)
     command.add_argument("--data", type=Path, required=True, help="folder of a split")
     command.add_argument("--all-hybrids", action="store_true", help="a hybrid without facts about items, too")
+    command.add_argument("--numberings", type=int, default=1, help="orders of users and items to take means over")
     args = command.parse_args()
-    contest = Contest(load_split(args.data))
-    for name in tqdm(NAMES, "search and fit", disable=None):
-        contest.choose(name)
-    for facts in (False, True) if args.all_hybrids else (True,):
-        contest.stack("hybrid" if facts else "hybrid_without_facts", facts)
+    runs = []
+    for numbering in range(args.numberings):
+        split = load_split(args.data, numbering)
+        contest = Contest(split)
+        for name in tqdm(NAMES, "search and fit", disable=None):
+            contest.choose(name)
+        for facts in (False, True) if args.all_hybrids else (True,):
+            contest.stack("hybrid" if facts else "hybrid_without_facts", facts)
+        runs.append([*contest.rows(), frequent_in_validation(split)])
     if not args.json:
         print(f"{'':28s} validation    test (Recall@20, NDCG@20)")
-    for row in contest.rows():
+    for row in runs[0] if len(runs) == 1 else means_of(runs):
         show(row, args.json)
+    if len(runs) > 1:
+        return
     spent = time.process_time()
     total = {"model": "all", "cpu_s": round(spent, 1), "hybrid_cpu_s": round(spent - contest.needless(), 1)}
     print(json.dumps(total | {"peak_mb": round(peak_mb()), "cores": len(os.sched_getaffinity(0))}), flush=True)

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
-from benchmarks.accuracy import NAMES, Contest, judged, load_split
+from benchmarks.accuracy import NAMES, Contest, Split, frequent_in_validation, judged, load_split, means_of
 from benchmarks.cold import figures, held_out
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.item_graphs import nearest_graph
@@ -77,3 +77,40 @@ def test_metrics_by_hand_train_items_left_out() -> None:
     assert found["recall@10"] == [0.5]
     assert found["recall@20"] == [1.0]
     assert np.allclose(found["ndcg@20"], (1 / np.log2(3) + 1 / np.log2(16)) / ideal)
+
+
+def test_another_numbering_is_the_same_split(inputs: Inputs, tmp_path: Path) -> None:
+    _write_split(tmp_path, inputs)
+    plain, other = load_split(tmp_path), load_split(tmp_path, numbering=3)
+    for part in ("validation", "test"):
+        assert (plain.relevant[part] != other.relevant[part]).nnz
+        assert sorted(np.diff(plain.relevant[part].indptr)) == sorted(np.diff(other.relevant[part].indptr))
+    for split in (plain, other):  # how alike what a user has is does not depend on numbers
+        split.inputs.graphs["text"].setdiag(0)
+    of_users = [
+        np.sort(np.asarray((s.inputs.positives @ s.inputs.content["image"]).sum(1)).ravel()) for s in (plain, other)
+    ]
+    assert np.allclose(of_users[0], of_users[1], atol=1e-4)
+    walked = [
+        np.sort(np.asarray((s.inputs.positives @ s.inputs.graphs["text"]).sum(1)).ravel()) for s in (plain, other)
+    ]
+    assert np.allclose(walked[0], walked[1], atol=1e-4)
+    assert frequent_in_validation(plain)["test_recall@20"] == pytest.approx(
+        frequent_in_validation(other)["test_recall@20"], abs=0.05
+    ), "ties are broken by number"
+
+
+def test_what_is_most_frequent_in_validation_by_hand() -> None:
+    """Item 1 twice, item 2 once; the one test user has seen item 1 in train and wants item 2, which comes first then."""
+    train = sparse.csr_matrix(np.array([[0, 1, 0], [1, 0, 0], [1, 0, 0]], np.float32))
+    validation = sparse.csr_matrix(np.array([[0, 0, 0], [0, 1, 0], [0, 1, 1]], np.float32))
+    test = sparse.csr_matrix(np.array([[0, 0, 1], [0, 0, 0], [0, 0, 0]], np.float32))
+    row = frequent_in_validation(Split(Inputs(train), {"validation": validation, "test": test}))
+    assert (row["test_recall@10"], row["test_ndcg@20"]) == (1.0, 1.0)
+
+
+def test_means_over_numberings() -> None:
+    runs = [
+        [{"model": "a", "test_recall@20": r, "fit_cpu_s": c, "chosen": {"x": 1}}] for r, c in ((0.1, 1.0), (0.3, 2.0))
+    ]
+    assert means_of(runs) == [{"model": "a", "test_recall@20": 0.2, "fit_cpu_s": 1.5, "spread": 0.2, "chosen": {}}]
