@@ -89,7 +89,9 @@ class ALS(Recommender):
 
     name = "als"
     signed = True
-    grid: ClassVar[tuple[Hyperparameters, ...]] = ({"alpha": 1.0},)
+    grid: ClassVar[tuple[Hyperparameters, ...]] = (
+        {"alpha": 1.0}, {"alpha": 20.0, "regularization": 100.0},
+    )  # fmt: skip
 
     def __init__(
         self,

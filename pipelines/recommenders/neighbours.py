@@ -12,7 +12,6 @@ from pipelines.recommenders.matrices import keep_largest, pack, scaled, unit_or_
 
 Similarity = Literal["shrunk", "cosine", "bm25", "rp3beta"]
 BM25_K1, BM25_B = 1.2, 0.75
-RP3_BETA = 0.6
 SHRINKAGE = 5.0  # co-occurrences; similarities built on fewer are pulled towards zero
 
 
@@ -89,18 +88,29 @@ class ItemCF(Recommender):
         similarity: ``shrunk`` (cosine, damped by the length of histories and shrunk where it rests on few users),
             ``cosine``, ``bm25`` (dot product under BM25 weights, https://doi.org/10.1561/1500000019), or ``rp3beta``
             (random walk of three steps against popularity, https://doi.org/10.1145/2955101).
+        alpha: power of the steps of ``rp3beta``; below 1 the strongest links count less.
+        beta: power of popularity that divides ``rp3beta``.
     """
 
     name = "item_cf"
     signed = False
-    grid: ClassVar[tuple[Hyperparameters, ...]] = tuple({"similarity": s} for s in ("shrunk", "bm25"))
+    grid: ClassVar[tuple[Hyperparameters, ...]] = (
+        {"similarity": "shrunk"}, {"similarity": "bm25"}, {"beta": 0.0}, {"alpha": 0.6, "beta": 0.0},
+    )  # fmt: skip
 
-    def __init__(self, neighbours: Annotated[int, Field(ge=1)] = 100, similarity: Similarity = "rp3beta"):
-        self.neighbours, self.kind = neighbours, similarity
+    def __init__(
+        self,
+        neighbours: Annotated[int, Field(ge=1)] = 100,
+        similarity: Similarity = "rp3beta",
+        alpha: Annotated[float, Field(gt=0, le=4)] = 1.0,
+        beta: Annotated[float, Field(ge=0, le=4)] = 0.6,
+    ):
+        self.neighbours, self.kind, self.alpha, self.beta = neighbours, similarity, alpha, beta
 
     def fit(self, inputs: Inputs) -> Self:
         """Similarity of items, the nearest of each."""
-        similarity = SIMILARITIES[self.kind](inputs.positives).tocsr()
+        kinds = SIMILARITIES | {"rp3beta": lambda positives: _rp3beta(positives, self.alpha, self.beta)}
+        similarity = kinds[self.kind](inputs.positives).tocsr()
         similarity = without_self(similarity, np.arange(similarity.shape[0]))
         self.similarity = keep_largest(similarity, self.neighbours).astype(np.float32)
         return self
@@ -143,16 +153,16 @@ def _bm25(positives: sparse.csr_matrix) -> sparse.csr_matrix:
     return weights.T @ weights
 
 
-def _rp3beta(positives: sparse.csr_matrix) -> sparse.csr_matrix:
+def _rp3beta(positives: sparse.csr_matrix, alpha: float, beta: float) -> sparse.csr_matrix:
     """Probability of going from an item to another by a user of both, divided by a power of the other's popularity."""
     to_user, to_item = scaled(positives.T.tocsr(), 1.0, 0.0), scaled(positives, 1.0, 0.0)
+    to_user.data, to_item.data = to_user.data**alpha, to_item.data**alpha
     popularity = np.asarray((positives > 0).sum(0), np.float64).ravel()
-    return to_user @ to_item @ sparse.diags_array(np.maximum(popularity, 1) ** -RP3_BETA)
+    return to_user @ to_item @ sparse.diags_array(np.maximum(popularity, 1) ** -beta)
 
 
 SIMILARITIES: dict[Similarity, Callable[[sparse.csr_matrix], sparse.csr_matrix]] = {
     "shrunk": _shrunk,
     "cosine": _cosine,
     "bm25": _bm25,
-    "rp3beta": _rp3beta,
 }
