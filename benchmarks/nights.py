@@ -1,9 +1,10 @@
 """`python -m benchmarks.nights --config FILE --from D --to D [--json]`: nights of a dated log, one after another.
 
-Each night is run through the real tables where it is not there yet, and its lists are judged by what users did the next
-day: full ranking, seen items left out, everyone who came to like something, newcomers by the list for everyone. Beside
-the night's recommenders: what was most liked in the last days, and the hybrid without facts about items. Means over
-user-days with 95% intervals; the hybrid is also compared with the best single one, user-day by user-day.
+Each night is run through the real tables where it is not there yet (in a data folder of their own: nights that are
+made after later ones change what those were fitted on), and its lists are judged by what users did the next day: full
+ranking, seen items left out, everyone who came to like something, newcomers by the list for everyone. Beside the
+night's recommenders: what was most liked in the last days, and the hybrid without facts about items. Means over user-
+days with 95% intervals; the hybrid is also compared with the best single one, user-day by user-day.
 """
 
 import json

@@ -101,7 +101,7 @@ def test_another_numbering_is_the_same_split(inputs: Inputs, tmp_path: Path) -> 
 
 
 def test_what_is_most_frequent_in_validation_by_hand() -> None:
-    """Item 1 twice, item 2 once; the one test user has seen item 1 in train and wants item 2, which comes first then."""
+    """Item 1 twice, item 2 once; the test user has seen item 1 in train and wants item 2, which is first then."""
     train = sparse.csr_matrix(np.array([[0, 1, 0], [1, 0, 0], [1, 0, 0]], np.float32))
     validation = sparse.csr_matrix(np.array([[0, 0, 0], [0, 1, 0], [0, 1, 1]], np.float32))
     test = sparse.csr_matrix(np.array([[0, 0, 1], [0, 0, 0], [0, 0, 0]], np.float32))
