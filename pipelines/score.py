@@ -26,7 +26,7 @@ from pipelines.lake.cards import load_recommenders
 from pipelines.lake.folders import scratch
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
-from pipelines.learning.reasons import Space, explain
+from pipelines.learning.reasons import HISTORY, Space, Speakers, explain
 from pipelines.night.inputs import (
     arrays_of,
     load_inputs,
@@ -44,6 +44,8 @@ from pipelines.recommenders.blend.transfer import Transfer
 from pipelines.recommenders.ranking import MOST_SCORES, is_warm, top_k
 
 log = logging.getLogger(__name__)
+
+SPACE = 1.0  # weight of likeness in the unified space among what the models make of a history
 
 
 @dataclass(frozen=True)
@@ -227,9 +229,9 @@ def candidates(night: Loaded, users: np.ndarray, name: str, items: np.ndarray, s
 def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: np.ndarray) -> pa.Table:
     """Rows of ``recommendations``: those of the served recommender, each with an id and a reason."""
     at, rank = np.nonzero(items >= 0)
-    reasons = explain(
-        night.space, night.inputs.histories.take(users), night.inputs.has_signal[users], night.liked, items
-    )
+    histories = night.inputs.histories.take(users)
+    speakers = speakers_of(night, users, rows["model"][0].as_py() if rows.num_rows else "", items)
+    reasons = explain(night.space, histories, night.inputs.has_signal[users], night.liked, items, speakers)
     history, codes = reasons.history[at, rank], reasons.code[at, rank]
     of_segment = np.array([u.startswith(EVERYONE) and u != EVERYONE for u in rows["user_id"].to_pylist()], bool)
     codes = np.where(of_segment & (codes == "popular"), "popular_in_segment", codes)
@@ -246,7 +248,22 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
         .append_column("reason_item_ids", lists)
         .append_column("reason_modality", pa.array(modality, pa.string(), mask=modality == ""))
         .append_column("reason_attention", attention)
+        .append_column("reason_effect", pa.array(reasons.effect[at, rank], pa.float32()))
     )
+
+
+def speakers_of(night: Loaded, users: np.ndarray, name: str, items: np.ndarray) -> Speakers | None:
+    """What the models behind lists (users, k) make of the latest items of histories; None where there are none."""
+    models, histories = night.models, night.inputs.histories.take(users)
+    of, listed = np.unique(histories.latest(HISTORY).values), np.unique(items[items >= 0])
+    served = next((m for m in models if m.name == name), None)
+    if served is None or not len(of) or not len(listed):
+        return None
+    says = served.says("warm") if isinstance(served, Hybrid) else {name: 1.0}  # who has a history is warm
+    heard = [(says[m.name], m.likeness(of, listed)) for m in models if says.get(m.name)]
+    parts = [(weight, likeness) for weight, likeness in heard if likeness is not None]
+    parts.append((SPACE, np.asarray(night.space.centred[of] @ night.space.centred[listed].T)))
+    return Speakers(of, listed, parts, night.inputs.positives[users])
 
 
 def recommendation_id(day: date, model: str, user_id: str, item_id: str) -> str:

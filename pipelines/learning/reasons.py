@@ -1,11 +1,12 @@
-"""Why an item is in a list: history items that speak for it, the modality that makes them alike.
+"""Why an item is in a list: history items that speak for it, how much they say, the modality that makes them alike.
 
-Belongs here: the rule. Does not: ids and tables (``score``).
+Belongs here: the rule. Does not: ids and tables (``score``), what a model makes of a history (``recommenders``).
 """
 
 from dataclasses import dataclass, fields
 
 import numpy as np
+from scipy import sparse
 
 from encoders.space.ragged import Ragged
 
@@ -39,18 +40,72 @@ class Reasons:
         history: (users, k, ``ITEMS``) rows of history items, the nearest first; -1 where there are fewer.
         modality: (users, k) name, empty where no modality is shared.
         attention: float32 (users, k) of that modality in the item's vector.
+        effect: float32 (users, k) share of what the whole history says for the item that the named items say, 0 to 1.
     """
 
     code: np.ndarray
     history: np.ndarray
     modality: np.ndarray
     attention: np.ndarray
+    effect: np.ndarray
 
 
-def explain(space: Space, histories: Ragged, has_signal: np.ndarray, liked: np.ndarray, items: np.ndarray) -> Reasons:
+@dataclass(frozen=True)
+class Speakers:
+    """What the models that a list is of make of history items.
+
+    Attributes:
+        of: history items of some users, ascending.
+        items: listed items, ascending.
+        parts: weight of each model, and how much each of ``of`` speaks for each of ``items`` (len(of), len(items)).
+        feedback: decayed weights of the users' positive feedback (users, all items).
+    """
+
+    of: np.ndarray
+    items: np.ndarray
+    parts: list[tuple[float, np.ndarray]]
+    feedback: sparse.csr_matrix
+
+    def influence(self, users: slice, history: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Share of what a history says for an item that each of its items says.
+
+        A model counts by its weight, and what it says by ratio to what it says of a usual history item.
+
+        Args:
+            users: rows of ``feedback``.
+            history: (users, h) their items, -1 where there is none.
+            items: (users, k).
+
+        Returns:
+            Float32 (users, k, h), which adds up to 1 over the history where any model says anything.
+        """
+        row, column = (np.searchsorted(x, np.maximum(y, 0)) for x, y in ((self.of, history), (self.items, items)))
+        row, column = (np.minimum(at, max(len(x) - 1, 0)) for at, x in ((row, self.of), (column, self.items)))
+        owner, place = np.nonzero(history >= 0)
+        strength = np.zeros((len(history), 1, history.shape[1]), np.float32)
+        strength[owner, 0, place] = np.asarray(self.feedback[users][owner, history[owner, place]]).ravel()
+        total = np.zeros((len(self.of), len(self.items)), np.float32)
+        for weight, likeness in self.parts:
+            part = np.maximum(likeness, 0)
+            usual = part.mean(0)
+            total += weight * part / np.where(usual > 0, usual, 1)
+        said = total[row[:, None, :], column[:, :, None]] * strength
+        whole = said.sum(2, keepdims=True)
+        return said / np.where(whole > 0, whole, 1)
+
+
+def explain(
+    space: Space,
+    histories: Ragged,
+    has_signal: np.ndarray,
+    liked: np.ndarray,
+    items: np.ndarray,
+    speakers: Speakers | None = None,
+) -> Reasons:
     """Reasons of the lists of some users.
 
-    History items speak for an item by centred cosine in the unified space. The modality is the one that carries most of
+    History items speak for an item by what the models of the list make of them; where none says anything, by centred
+    cosine in the unified space. The modality is the one that carries most of
     it: its attention in the recommended item times the cosine to the strongest history item in that modality. Where
     nothing speaks for an item it is new, if nobody has liked it, and popular else.
 
@@ -60,35 +115,57 @@ def explain(space: Space, histories: Ragged, has_signal: np.ndarray, liked: np.n
         has_signal: bool (users,), whether there is history or an upload.
         liked: bool (items,), whether anybody has liked an item.
         items: (users, k) item rows; -1 behind the end of a list.
+        speakers: what the models make of these histories; None where that is not known.
     """
     size = max(1, BLOCK_NUMBERS // max(items.shape[1] * space.centred.shape[1], 1))
     blocks = [
-        _explained(space, histories[a : a + size], has_signal[a : a + size], liked, items[a : a + size])
+        _explained(space, histories, has_signal, liked, items, speakers, slice(a, min(a + size, len(items))))
         for a in range(0, max(len(items), 1), size)
     ]
     return Reasons(*(np.concatenate([getattr(b, f.name) for b in blocks]) for f in fields(Reasons)))
 
 
 def _explained(
-    space: Space, histories: Ragged, has_signal: np.ndarray, liked: np.ndarray, items: np.ndarray
+    space: Space,
+    histories: Ragged,
+    has_signal: np.ndarray,
+    liked: np.ndarray,
+    items: np.ndarray,
+    speakers: Speakers | None,
+    users: slice,
 ) -> Reasons:
+    histories, has_signal, items = histories[users], has_signal[users], items[users]
     recent, rows = histories.latest(HISTORY), np.maximum(items, 0)
     history = np.full((len(items), max(int(recent.lengths.max(initial=0)), 1)), -1, np.int64)
     history[recent.owner, recent.place] = recent.values
     history = np.sort(history, axis=1)  # so that the first of equal ones is the lower row
-    similarity = np.matmul(space.centred[rows], space.centred[np.maximum(history, 0)].swapaxes(1, 2))  # (users, k, h)
-    similarity[np.broadcast_to(history[:, None] < 0, similarity.shape)] = -np.inf
-    nearest = np.full((*items.shape, ITEMS), -1, np.int64)
-    for place in range(min(ITEMS, history.shape[1])):
-        best = similarity.argmax(2)[..., None]
-        near = np.take_along_axis(similarity, best, 2)[..., 0] >= SIMILARITY
-        nearest[..., place] = np.where(near, np.take_along_axis(history, best[..., 0], 1), -1)
-        np.put_along_axis(similarity, best, -np.inf, 2)
+    says = None if speakers is None else speakers.influence(users, history, rows)
+    nearest, effect = _named(space, history, rows, says)
     alike = nearest[..., 0] >= 0
     uploads = (has_signal & (histories.lengths == 0))[:, None]
     code = np.where(alike, "similar_to_history", np.where(uploads, "similar_to_uploads", "popular"))
     code = np.where(~alike & ~uploads & ~liked[rows], "new", code)
-    return Reasons(code, nearest, *modality_of(space, np.maximum(nearest[..., 0], 0), rows, alike))
+    return Reasons(code, nearest, *modality_of(space, np.maximum(nearest[..., 0], 0), rows, alike), effect)
+
+
+def _named(
+    space: Space, history: np.ndarray, items: np.ndarray, influence: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """History items (users, k, ``ITEMS``) that say most, and the share of all that they say (users, k)."""
+    cosine = np.matmul(space.centred[items], space.centred[np.maximum(history, 0)].swapaxes(1, 2))  # (users, k, h)
+    cosine[np.broadcast_to(history[:, None] < 0, cosine.shape)] = -np.inf
+    cosine = np.where(cosine >= SIMILARITY, cosine, 0)
+    says = cosine if influence is None else np.where(influence.any(2, keepdims=True), influence, cosine)
+    whole = says.sum(2)
+    nearest = np.full((*items.shape, ITEMS), -1, np.int64)
+    effect = np.zeros(items.shape, np.float32)
+    for place in range(min(ITEMS, history.shape[1])):
+        best = says.argmax(2)[..., None]
+        value = np.take_along_axis(says, best, 2)[..., 0]
+        nearest[..., place] = np.where(value > 0, np.take_along_axis(history, best[..., 0], 1), -1)
+        effect = effect + value.astype(np.float32)
+        np.put_along_axis(says, best, 0, 2)
+    return nearest, (effect / np.where(whole > 0, whole, 1)).astype(np.float32)
 
 
 def modality_of(space: Space, a: np.ndarray, b: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

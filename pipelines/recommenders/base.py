@@ -100,6 +100,13 @@ class Recommender(Protocol):
         """Float32 (len(users), items) of each of ``signals``."""
         return [self.score(inputs, users)]
 
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray | None:
+        """How much each of some history items speaks for each of some items, float32 (len(of), len(items)).
+
+        On any scale, zero or less where it does not; None where the model does not look at items one by one.
+        """
+        return None
+
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """The scores that follow from ``evidence``."""
         return evidence[0]

@@ -40,6 +40,15 @@ class Content(Recommender):
             total += (history @ graph).toarray()
         return total / max(len(self.parts) + len(self.graphs), 1)
 
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Sum of the cosines of all modalities."""
+        total = np.zeros((len(of), len(items)), np.float32)
+        for vectors in self.parts.values():
+            total += vectors[of] @ vectors[items].T
+        for graph in self.graphs.values():
+            total += graph[of][:, items].toarray()
+        return total
+
     def state(self) -> Arrays:
         """Arrays to store."""
         means = {f"means.{m}": v for m, v in self.means.items()}
@@ -82,6 +91,10 @@ class Multimodal(Recommender):
         direct = np.where(known, (inputs.user_vectors[users] - self.mean) @ self.items.T, 0)
         spread = unit_or_empty(inputs.positives[users]) @ self.graph
         return (direct + np.asarray(spread.todense())).astype(np.float32)
+
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Centred cosine in the unified space, and the graph of it."""
+        return np.asarray(self.items[of] @ self.items[items].T + self.graph[of][:, items].toarray())
 
     def state(self) -> Arrays:
         """Arrays to store."""

@@ -78,10 +78,11 @@ class GraphFilter(Recommender):
     ):
         self.content, self.popularity = content, popularity
         self.walker: Walker | None = None
+        self.turned: sparse.csr_matrix | None = None
 
     def fit(self, inputs: Inputs) -> Self:
         """Normalize the graphs."""
-        self.walker = None
+        self.walker = self.turned = None
         self.links = scaled(inputs.positives, 0.5, 0.5)
         self.column = np.asarray(inputs.positives.sum(0), np.float32).ravel()
         self.graph = content_graph(inputs)
@@ -94,6 +95,12 @@ class GraphFilter(Recommender):
         start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr().astype(np.float32)
         self.walker = self.walker or Walker(self.links, self.graph, inputs.device)
         return self.walker.walked(start, WALKS)
+
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """One step over interactions, and one over content at its weight."""
+        self.turned = self.links.T.tocsr() if self.turned is None else self.turned
+        step = (self.turned[of] @ self.turned[items].T).toarray()
+        return np.asarray(step + self.content * self.graph[of][:, items].toarray(), np.float32)
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """(users, items)."""
@@ -113,6 +120,6 @@ class GraphFilter(Recommender):
 
     def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Stored arrays."""
-        self.walker, self.links, self.graph = None, unpack("links", state), unpack("graph", state)
+        self.walker, self.turned, self.links, self.graph = None, None, unpack("links", state), unpack("graph", state)
         self.column, self.damped = state["column"], state["damped"]
         return self

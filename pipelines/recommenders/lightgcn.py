@@ -111,6 +111,10 @@ class LightGCN(Recommender):
         """(users, items)."""
         return self.users[users] @ self.items.T
 
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Cosine of the items' vectors."""
+        return np.asarray(self.items[of] @ self.items[items].T)
+
     def state(self) -> Arrays:
         """Arrays to store."""
         return {"users": self.users, "items": self.items}

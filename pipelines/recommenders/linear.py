@@ -50,6 +50,14 @@ class Ease(Recommender):
         out[:, self.chosen] = history[:, self.chosen] @ self.weights
         return out
 
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Weights."""
+        out = np.zeros((len(of), len(items)), np.float32)
+        row, column = (np.flatnonzero(np.isin(x, self.chosen)) for x in (of, items))
+        places = (np.searchsorted(self.chosen, x[at]) for x, at in ((of, row), (items, column)))
+        out[np.ix_(row, column)] = self.weights[np.ix_(*places)]
+        return out
+
     def state(self) -> Arrays:
         """Arrays to store."""
         return {"weights": self.weights, "chosen": self.chosen}
@@ -123,6 +131,10 @@ class ALS(Recommender):
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""
         return self.users[users] @ self.vectors.T
+
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Dot product of the items' factors."""
+        return np.asarray(self.vectors[of] @ self.vectors[items].T)
 
     def state(self) -> Arrays:
         """Arrays to store."""

@@ -119,6 +119,10 @@ class ItemCF(Recommender):
         """(users, items)."""
         return np.asarray((unit_or_empty(inputs.positives[users]) @ self.similarity).todense(), np.float32)
 
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Similarity."""
+        return np.asarray(self.similarity[of][:, items].toarray())
+
     def state(self) -> Arrays:
         """Arrays to store."""
         return pack("similarity", self.similarity)

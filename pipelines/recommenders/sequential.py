@@ -54,6 +54,10 @@ class Sequential(Recommender):
         now = sparse.csr_matrix((flat[0], flat[1], bounds), shape=(len(users), len(self.rules.indptr) - 1))
         return np.asarray((now @ self.rules).todense(), np.float32)
 
+    def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """How often one follows the other."""
+        return np.asarray(self.rules[of][:, items].toarray())
+
     def state(self) -> Arrays:
         """Arrays to store."""
         return pack("rules", self.rules)

@@ -32,6 +32,7 @@ from pipelines.score import (
     score,
     scored,
     served,
+    speakers_of,
 )
 from pipelines.train import train
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
@@ -88,6 +89,40 @@ def test_served_rows_have_an_id_and_a_reason(night: Loaded) -> None:
         ("similar_to_history", ["a"]),
     ]
     assert [(r["reason_modality"], r["reason_attention"]) for r in table] == [(None, None)] * 2 + [("text", 0.75)]
+    assert [r["reason_effect"] for r in table] == [0, 0, 1], "all that the only history item says"
+
+
+def test_what_the_models_behind_a_list_make_of_a_history(night: Loaded) -> None:
+    """Of a hybrid those that weigh more than nothing, and the space; of a model it alone; of nobody's history none."""
+
+    class Speaking(Fixed):
+        def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
+            return np.full((len(of), len(items)), float(len(self.name)), np.float32)
+
+    scores = np.zeros((3, 3), np.float32)
+    models: list[Recommender] = [
+        Speaking("a", scores),
+        Fixed("mute", scores),
+        Speaking("ccc", scores),
+        Speaking("bb", scores),
+    ]
+    hybrid = Hybrid(facts=False).given({m.name: m for m in models})
+    hybrid.channels_of = {"warm": np.array([0.5, 2.0, 0.25, -1.0]), "cold": np.ones(4)}
+    night = replace(night, models=[*models, hybrid])
+    users, lists = np.array([0, 1]), np.array([[2, 1], [1, -1]])
+    found = speakers_of(night, users, "hybrid", lists)
+    assert found is not None
+    assert (found.of.tolist(), found.items.tolist()) == ([0], [1, 2]), "u has had item 0"
+    assert [(w, p.tolist()) for w, p in found.parts[:-1]] == [(0.5, [[1, 1]]), (0.25, [[3, 3]])]
+    weight, space = found.parts[-1]
+    assert weight == 1.0
+    assert np.allclose(space, night.space.centred[[0]] @ night.space.centred[[1, 2]].T)
+    assert found.feedback.toarray().tolist() == night.inputs.positives[users].toarray().tolist()
+    alone = speakers_of(night, users, "bb", lists)
+    assert alone is not None
+    assert [w for w, _ in alone.parts] == [1.0, 1.0]
+    assert speakers_of(night, np.array([0]), "hybrid", lists[:1]) is None
+    assert speakers_of(night, users, "hybrid", np.full((2, 2), -1)) is None
 
 
 @pytest.mark.parametrize(("user", "code"), [("*", "popular"), ("*gold", "popular_in_segment"), ("x", "popular")])

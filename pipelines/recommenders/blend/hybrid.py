@@ -151,6 +151,14 @@ class Hybrid(Recommender):
         used = np.flatnonzero(self.channels_of[segment])
         return combined(self.channels(evidence, used, rows), self.channels_of[segment][used], self.prior[segment])
 
+    def says(self, segment: str) -> dict[str, float]:
+        """Recommender -> sum of the weights of its signals for a segment, of those that add up to more than nothing."""
+        names = [m.name for m in self.models for _ in m.signals]
+        found = dict.fromkeys(names, 0.0)
+        for name, weight in zip(names, self.channels_of[segment].tolist(), strict=True):
+            found[name] += weight
+        return {name: weight for name, weight in found.items() if weight > 0}
+
     def heard(self, segment: str) -> set[str]:
         """Names of the recommenders that weigh anything for a segment."""
         names = [m.name for m in self.models for _ in m.signals]

@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from encoders.space.ragged import Ragged
 from pipelines.learning import reasons
-from pipelines.learning.reasons import Space, explain
+from pipelines.learning.reasons import Space, Speakers, explain
 
 A, B, AB = (1.0, 0.0), (0.0, 1.0), (0.6, 0.8)
 #             0  1  2   3  4 (no content)
@@ -23,6 +24,7 @@ def space(**attention: list[float]) -> Space:
 
 HALF = {"text": [0.5] * 5, "image": [0.5] * 5}
 LIKED = np.array([True, True, True, False, False])
+LIKES = sparse.csr_matrix(np.array([[1, 1, 0, 0, 0]], np.float32))
 
 
 def test_the_nearest_history_items_speak_for_an_item() -> None:
@@ -77,3 +79,47 @@ def test_the_last_fifty_items_of_a_history_can_be_reasons() -> None:
         history = [0] + [1] * length  # item 0 is the only one that is like item 3, item 1 has a cosine of 0
         found = explain(space(**HALF), Ragged.of([history]), np.array([True]), np.ones(5, bool), np.array([[3]]))
         assert found.code[0, 0] == expected, length
+
+
+def speakers(*parts: tuple[float, list[list[float]]], feedback: list[list[float]]) -> Speakers:
+    """Models over history items 0, 1, 2 and listed items 3, 4."""
+    arrays = [(weight, np.array(likeness, np.float32)) for weight, likeness in parts]
+    return Speakers(np.array([0, 1, 2]), np.array([3, 4]), arrays, sparse.csr_matrix(np.array(feedback, np.float32)))
+
+
+def test_what_models_make_of_a_history_by_their_weights() -> None:
+    """Likeness counts by ratio to what a usual history item says: 2 of item 3 to both models, 1 of item 4."""
+    said = speakers(
+        (3.0, [[3, 0], [1, 0], [2, 3]]), (1.0, [[0, 1], [2, -5], [4, 2]]), feedback=[[1, 1, 0, 0, 0], [2, 0, 0, 0, 0]]
+    )
+    found = said.influence(slice(0, 1), np.array([[0, 1]]), np.array([[3, 4]]))
+    first, second = 3 * 3 / 2, 3 * 1 / 2 + 2 / 2
+    assert found[0, 0].tolist() == pytest.approx([first / (first + second), second / (first + second)])
+    assert found[0, 1].tolist() == [1, 0], "less than nothing is nothing"
+    padded = said.influence(slice(1, 2), np.array([[-1, 0]]), np.array([[3, 4]]))
+    assert padded[0].tolist() == [[0, 1], [0, 1]], "one item, of which one model speaks for each"
+
+
+def test_strong_feedback_says_more() -> None:
+    said = speakers((1.0, [[1, 1], [1, 1], [0, 0]]), feedback=[[3, 1, 0, 0, 0]])
+    found = said.influence(slice(0, 1), np.array([[0, 1]]), np.array([[3]]))
+    assert found[0, 0].tolist() == pytest.approx([0.75, 0.25])
+
+
+def test_who_says_most_is_named_with_its_share() -> None:
+    """By cosine item 1 would be nearest to item 2; by what the model makes of them it is item 0."""
+    model = Speakers(np.array([0, 1]), np.array([2, 4]), [(1.0, np.array([[4, 0], [1, 0]], np.float32))], LIKES)
+    found = explain(space(**HALF), Ragged.of([[0, 1]]), np.array([True]), LIKED, np.array([[2, 4]]), model)
+    assert found.history[0, 0].tolist() == [0, 1, -1]
+    assert found.effect[0].tolist() == [1.0, 0.0], "all that is said is named; nothing speaks for item 4"
+    assert found.code[0].tolist() == ["similar_to_history", "new"]
+    plain = explain(space(**HALF), Ragged.of([[0, 1]]), np.array([True]), LIKED, np.array([[2, 4]]))
+    assert plain.history[0, 0].tolist() == [1, 0, -1]
+
+
+def test_effect_is_the_share_of_the_named_among_all_that_speak() -> None:
+    likeness = np.array([[4], [3], [2], [1]], np.float32)
+    model = Speakers(np.array([0, 1, 2, 3]), np.array([4]), [(1.0, likeness)], sparse.csr_matrix(np.ones((1, 5))))
+    found = explain(space(**HALF), Ragged.of([[0, 1, 2, 3]]), np.array([True]), LIKED, np.array([[4]]), model)
+    assert found.history[0, 0].tolist() == [0, 1, 2]
+    assert found.effect[0, 0] == pytest.approx(0.9)

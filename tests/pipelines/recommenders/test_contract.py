@@ -51,3 +51,25 @@ def test_contract_of_all_recommenders(world, model: Recommender) -> None:  # typ
         items, _ = top_k(scores[:80], 10, inputs.positives[:80])
         group = world[2]
         assert (group[items] == (np.arange(80) % GROUPS)[:, None]).mean() > 0.8, "finds the unseen items of the group"
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda m: f"{m.name}-{getattr(m, 'kind', '')}")
+def test_what_history_items_say_is_what_the_model_scores(world, model: Recommender) -> None:  # type: ignore[no-untyped-def]
+    """Of a user whose history is one item, what likeness ranks first is near the top of the scores."""
+    inputs = inputs_of(world)
+    fitted = model.fit(inputs)
+    of, items = np.array([3, 17, 40]), np.array([1, 5, 20, 60, 99])
+    found = fitted.likeness(of, items)
+    if found is None:
+        assert model.name in ("popularity", "user_cf", "transfer"), "these do not look at items one by one"
+        return
+    assert found.shape == (3, 5)
+    assert np.isfinite(found).all()
+    everything = fitted.likeness(np.arange(N), np.arange(N))
+    assert everything is not None
+    assert np.allclose(found, everything[np.ix_(of, items)], atol=1e-5)
+    rows = np.flatnonzero(np.diff(inputs.positives.indptr))[:30]
+    said = np.stack([everything[inputs.positives[u].indices].sum(0) for u in rows])
+    scores = fitted.score(inputs, rows)
+    alike = [np.corrcoef(a, b)[0, 1] for a, b in zip(said, scores, strict=True) if a.std() > 0 and b.std() > 0]
+    assert np.mean(alike) > 0.5, "what the history says adds up to something like the score"
