@@ -140,7 +140,7 @@ def _explained(
     history[recent.owner, recent.place] = recent.values
     history = np.sort(history, axis=1)  # so that the first of equal ones is the lower row
     says = None if speakers is None else speakers.influence(users, history, rows)
-    nearest, effect = _named(space, history, rows, says)
+    nearest, effect = _named(space, history, rows, says, liked)
     alike = nearest[..., 0] >= 0
     uploads = (has_signal & (histories.lengths == 0))[:, None]
     code = np.where(alike, "similar_to_history", np.where(uploads, "similar_to_uploads", "popular"))
@@ -149,12 +149,17 @@ def _explained(
 
 
 def _named(
-    space: Space, history: np.ndarray, items: np.ndarray, influence: np.ndarray | None
+    space: Space, history: np.ndarray, items: np.ndarray, influence: np.ndarray | None, liked: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """History items (users, k, ``ITEMS``) that say most, and the share of all that they say (users, k)."""
+    """History items (users, k, ``ITEMS``) that say most, and the share of all that they say (users, k).
+
+    For an item that nobody has liked only those speak that are like it.
+    """
     cosine = np.matmul(space.centred[items], space.centred[np.maximum(history, 0)].swapaxes(1, 2))  # (users, k, h)
     cosine[np.broadcast_to(history[:, None] < 0, cosine.shape)] = -np.inf
     cosine = np.where(cosine >= SIMILARITY, cosine, 0)
+    if influence is not None:
+        influence = influence * (liked[items][..., None] | (cosine > 0))
     says = cosine if influence is None else np.where(influence.any(2, keepdims=True), influence, cosine)
     whole = says.sum(2)
     nearest = np.full((*items.shape, ITEMS), -1, np.int64)

@@ -117,9 +117,23 @@ def test_who_says_most_is_named_with_its_share() -> None:
     assert plain.history[0, 0].tolist() == [1, 0, -1]
 
 
+def test_for_an_item_that_nobody_has_liked_only_what_is_like_it_speaks() -> None:
+    """Models speak for item 3 by both history items; it is like item 0 and not like item 1."""
+    model = Speakers(np.array([0, 1]), np.array([3]), [(1.0, np.array([[1], [5]], np.float32))], LIKES)
+
+    def named(history: list[int], liked: np.ndarray) -> tuple[str, list[int]]:
+        found = explain(space(**HALF), Ragged.of([history]), np.array([True]), liked, np.array([[3]]), model)
+        return found.code[0, 0], found.history[0, 0].tolist()
+
+    assert named([0, 1], LIKED) == ("similar_to_history", [0, -1, -1])
+    assert named([1], LIKED) == ("new", [-1, -1, -1])
+    assert named([0, 1], np.ones(5, bool)) == ("similar_to_history", [1, 0, -1]), "somebody has liked it"
+
+
 def test_effect_is_the_share_of_the_named_among_all_that_speak() -> None:
     likeness = np.array([[4], [3], [2], [1]], np.float32)
     model = Speakers(np.array([0, 1, 2, 3]), np.array([4]), [(1.0, likeness)], sparse.csr_matrix(np.ones((1, 5))))
-    found = explain(space(**HALF), Ragged.of([[0, 1, 2, 3]]), np.array([True]), LIKED, np.array([[4]]), model)
+    everything = np.ones(5, bool)
+    found = explain(space(**HALF), Ragged.of([[0, 1, 2, 3]]), np.array([True]), everything, np.array([[4]]), model)
     assert found.history[0, 0].tolist() == [0, 1, 2]
     assert found.effect[0, 0] == pytest.approx(0.9)
