@@ -76,7 +76,7 @@ def _codes(night: Night, rows: pa.Table) -> tuple[Codes, dict[str, str]]:
     """Codes of all items, which continue those of the night before where it shares the frame; digest of what it was."""
     lake, day = night.lake, night.day
     vectors = vectors_to_numpy(rows["vector"])
-    earlier = [d for d in lake.days("item_codes", day) if d < day]
+    earlier = [d for d in lake.days("item_codes", day) if d < day and lake.manifest("std_items", d)]
     before, inputs = None, dict[str, str]()
     if earlier and rows.num_rows:
         last = lake.read("item_codes", earlier[-1])
