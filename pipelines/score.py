@@ -248,7 +248,7 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
         .append_column("reason_item_ids", lists)
         .append_column("reason_modality", pa.array(modality, pa.string(), mask=modality == ""))
         .append_column("reason_attention", attention)
-        .append_column("reason_effect", pa.array(reasons.effect[at, rank], pa.float32()))
+        .append_column("reason_effect", pa.array(reasons.effect[at, rank], pa.float32(), mask=history[:, 0] < 0))
     )
 
 

@@ -286,7 +286,7 @@ TABLES: dict[str, Table] = {
                 _c("reason_item_ids", STRINGS, "items of the user's history that speak for it"),
                 _c("reason_modality", pa.string(), "modality that makes them alike, by attention times cosine", True),
                 _c("reason_attention", pa.float32(), "attention of that modality in the item's vector, 0 to 1", True),
-                _c("reason_effect", pa.float32(), "share of the history's say that these items have, 0 to 1"),
+                _c("reason_effect", pa.float32(), "share of the history's say that these items have, 0 to 1", True),
             ),
             stage="score", group="recommendations", parents=("reco_candidates", "std_controls"),
         ),

@@ -89,7 +89,7 @@ def test_served_rows_have_an_id_and_a_reason(night: Loaded) -> None:
         ("similar_to_history", ["a"]),
     ]
     assert [(r["reason_modality"], r["reason_attention"]) for r in table] == [(None, None)] * 2 + [("text", 0.75)]
-    assert [r["reason_effect"] for r in table] == [0, 0, 1], "all that the only history item says"
+    assert [r["reason_effect"] for r in table] == [None, None, 1], "all that the only history item says"
 
 
 def test_what_the_models_behind_a_list_make_of_a_history(night: Loaded) -> None:
