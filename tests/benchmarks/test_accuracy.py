@@ -42,6 +42,8 @@ def test_accuracy_reads_a_split_and_the_hybrid_wins(inputs: Inputs, tmp_path: Pa
     contest.stack("hybrid", True)
     rows = {r["model"]: r for r in contest.rows()}
     assert rows["graph"]["test_recall@20"] > 1.2 * rows["popularity"]["test_recall@20"]
+    for metric in ("test_recall@20", "test_ndcg@20"):
+        assert rows["lightgcn"][metric] > rows["popularity"][metric], "training does not lose what counting has"
     assert rows["hybrid"]["test_ndcg@20"] > 1.2 * rows["popularity"]["test_ndcg@20"]
     assert {w.split(".")[0] for w in rows["hybrid"]["chosen"]["weights"]} == set(NAMES)
     parts, hybrid = ("validation_list_cpu_s", "test_list_cpu_s"), contest.hybrids["hybrid"]
