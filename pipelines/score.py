@@ -24,7 +24,6 @@ from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.cards import load_recommenders
 from pipelines.lake.folders import scratch
-from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.learning.reasons import HISTORY, Space, Speakers, explain
 from pipelines.night.inputs import (
@@ -37,7 +36,7 @@ from pipelines.night.inputs import (
     space_of,
 )
 from pipelines.night.night import Night
-from pipelines.night.rules import ruled
+from pipelines.night.rules import ruled, stands_for_segment
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.blend.transfer import Transfer
@@ -233,11 +232,10 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
     speakers = speakers_of(night, users, rows["model"][0].as_py() if rows.num_rows else "", items)
     reasons = explain(night.space, histories, night.inputs.has_signal[users], night.liked, items, speakers)
     history, codes = reasons.history[at, rank], reasons.code[at, rank]
-    of_segment = np.array([u.startswith(EVERYONE) and u != EVERYONE for u in rows["user_id"].to_pylist()], bool)
-    codes = np.where(of_segment & (codes == "popular"), "popular_in_segment", codes)
     bounds = pa.array(np.cumsum([0, *(history >= 0).sum(1)]), pa.int32())
     lists = pa.ListArray.from_arrays(bounds, night.items.take(pa.array(history[history >= 0])))
     columns = rows.select(["model", "user_id", "item_id"]).to_pydict()
+    codes = np.where(stands_for_segment(columns["user_id"]) & (codes == "popular"), "popular_in_segment", codes)
     ids = [recommendation_id(day, m, u, i) for m, u, i in zip(*columns.values(), strict=True)]
     modality = reasons.modality[at, rank]
     attention = pa.array(reasons.attention[at, rank], pa.float32(), mask=modality == "")

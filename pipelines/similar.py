@@ -36,14 +36,18 @@ class Likeness:
     Attributes:
         together: similarity by who likes them (items, items), no diagonal.
         content: modality -> unit vectors less their mean (items, d_m), zero rows where an item has none.
+        has: modality -> bool (items,), whether an item has content in it.
         space: the unified space.
+        in_space: bool (items,), whether an item has content that put it there.
         servable: bool (items,), which may be listed.
         device: torch device that ranks.
     """
 
     together: sparse.csr_matrix
     content: dict[str, np.ndarray]
+    has: dict[str, np.ndarray]
     space: Space
+    in_space: np.ndarray
     servable: np.ndarray
     device: str
 
@@ -55,7 +59,10 @@ def similar(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         data, inputs = load_inputs(night, choose_device(config.compute.device).name)
         content = {m: centred(v) for m, v in sorted(inputs.content.items())}
         together = SIMILARITIES["shrunk"](inputs.positives).tocsr()
-        likeness = Likeness(together, content, space_of(night, inputs.fused), night.servable(), inputs.device)
+        space = space_of(night, inputs.fused)
+        has, in_space = ({m: np.asarray(v.any(1)) for m, v in x.items()} for x in (content, space.aligned))
+        anywhere = np.any([np.zeros(len(data.items), bool), *in_space.values()], axis=0)
+        likeness = Likeness(together, content, has, space, anywhere, night.servable(), inputs.device)
         ids = pa.array(data.items, pa.string())
         blocks = blocks_of(np.arange(len(ids)), len(ids))
         made_of = {"std_items": lake.require("std_items", day).content_digest}
@@ -108,8 +115,8 @@ def _by_content(likeness: Likeness, items: np.ndarray, k: int) -> tuple[np.ndarr
     """Mean centred cosine over the modalities that both have; the modality is the one in which they are most alike."""
     total = np.zeros((len(items), len(likeness.servable)), np.float32)
     shared = np.zeros(total.shape, np.int8)
-    for vectors in likeness.content.values():
-        there = np.asarray(vectors.any(1))
+    for m, vectors in likeness.content.items():
+        there = likeness.has[m]
         total += vectors[items] @ vectors.T
         shared += there[items][:, None] & there
     found, score = _listed(likeness, items, total / np.maximum(shared, 1), k)
@@ -123,10 +130,7 @@ def _by_content(likeness: Likeness, items: np.ndarray, k: int) -> tuple[np.ndarr
 
 def _by_both(likeness: Likeness, items: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Centred cosine in the unified space, of items that have content."""
-    space = likeness.space
-    there = np.zeros(len(likeness.servable), bool)
-    for vectors in space.aligned.values():
-        there |= vectors.any(1)
+    space, there = likeness.space, likeness.in_space
     scores = (space.centred[items] @ space.centred.T) * (there[items][:, None] & there)
     found, score = _listed(likeness, items, scores, k)
     own = np.broadcast_to(items[:, None], found.shape)

@@ -199,8 +199,8 @@ def train_aligner(
         trainer, batches = _Trainer(features, settings, maps, device), _Batches(histories, n, settings, known)
         steps = min(settings.steps, max(20, -(-EPOCHS * max(len(batches.next), n) // settings.batch_size)))
         model, curve = trainer.model, _optimize(trainer, batches, steps, settings.learning_rate)
-    turn = rotation(fuse_items(model, features, device).vector, features, encoders)
-    model.frame.copy_(torch.from_numpy(turn))
+    fused = fuse_items(model, features, device)
+    model.frame.copy_(torch.from_numpy(rotation(fused.vector, features, encoders)))
     card = {
         "frame": frame_digest(encoders, settings.dim),
         "dims": {m: f.matrix.shape[1] for m, f in features.items()},
@@ -209,7 +209,7 @@ def train_aligner(
         "steps": curve[-1]["step"] + 1 if curve else 0,
         "temperature": round(model.log_temperature.exp().item(), 4),
         "curve": curve,
-        "retrieval": _retrieval(model, features, held if len(held) else np.arange(n), device),
+        "retrieval": _retrieval(fused.aligned, features, held if len(held) else np.arange(n)),
         "retrieval_held_out": bool(len(held)),
     }
     state = {k: v.detach().cpu().contiguous() for k, v in sorted(model.state_dict().items())}
@@ -285,11 +285,10 @@ def _losses(trainer: _Trainer, batches: _Batches) -> tuple[Tensor, Tensor]:
     return cross, inter
 
 
-def _retrieval(model: FusionModel, features: dict[str, Features], rows: np.ndarray, device: str) -> dict[str, Any]:
+def _retrieval(aligned: dict[str, np.ndarray], features: dict[str, Features], rows: np.ndarray) -> dict[str, Any]:
     """Recall@10 of finding an item's vector in one modality by its vector in another, among ``rows``."""
-    aligned = fuse_items(model, features, device).aligned
     out: dict[str, Any] = {}
-    for a, b in combinations(model.modalities, 2):
+    for a, b in combinations(aligned, 2):
         both = rows[features[a].present[rows] & features[b].present[rows]]
         if len(both) > 1:
             scores = aligned[a][both] @ aligned[b][both].T

@@ -51,7 +51,7 @@ def pair_of(night: "Night") -> Pair | None:
     earlier = [d for d in lake.days("feat_items", day) if d < day]
     if not earlier or not lake.manifest("std_items", earlier[-1]):
         return None
-    now, before = (lake.read("feat_items", d) for d in (day, earlier[-1]))
+    now, before = (lake.read("feat_items", d, ["vector", "frame"]) for d in (day, earlier[-1]))
     if not all("frame" in t.column_names and t.num_rows for t in (now, before)):  # earlier versions had none
         return None
     same_frame = now["frame"][0].as_py() == before["frame"][0].as_py()

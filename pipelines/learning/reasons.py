@@ -4,6 +4,7 @@ Belongs here: the rule. Does not: ids and tables (``score``), what a model makes
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from scipy import sparse
@@ -66,10 +67,18 @@ class Speakers:
     parts: list[tuple[float, np.ndarray]]
     feedback: sparse.csr_matrix
 
+    @cached_property
+    def said(self) -> np.ndarray:
+        """Sum over the models (len(of), len(items)): each by its weight, and by ratio to a usual history item."""
+        total = np.zeros((len(self.of), len(self.items)), np.float32)
+        for weight, likeness in self.parts:
+            part = np.maximum(likeness, 0)
+            usual = part.mean(0)
+            total += weight * part / np.where(usual > 0, usual, 1)
+        return total
+
     def influence(self, users: slice, history: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Share of what a history says for an item that each of its items says.
-
-        A model counts by its weight, and what it says by ratio to what it says of a usual history item.
 
         Args:
             users: rows of ``feedback``.
@@ -84,12 +93,7 @@ class Speakers:
         owner, place = np.nonzero(history >= 0)
         strength = np.zeros((len(history), 1, history.shape[1]), np.float32)
         strength[owner, 0, place] = np.asarray(self.feedback[users][owner, history[owner, place]]).ravel()
-        total = np.zeros((len(self.of), len(self.items)), np.float32)
-        for weight, likeness in self.parts:
-            part = np.maximum(likeness, 0)
-            usual = part.mean(0)
-            total += weight * part / np.where(usual > 0, usual, 1)
-        said = total[row[:, None, :], column[:, :, None]] * strength
+        said = self.said[row[:, None, :], column[:, :, None]] * strength
         whole = said.sum(2, keepdims=True)
         return said / np.where(whole > 0, whole, 1)
 
@@ -105,9 +109,9 @@ def explain(
     """Reasons of the lists of some users.
 
     History items speak for an item by what the models of the list make of them; where none says anything, by centred
-    cosine in the unified space. The modality is the one that carries most of
-    it: its attention in the recommended item times the cosine to the strongest history item in that modality. Where
-    nothing speaks for an item it is new, if nobody has liked it, and popular else.
+    cosine in the unified space. The modality is the one that carries most of it: its attention in the recommended item
+    times the cosine to the strongest history item in that modality. Where nothing speaks for an item it is new, if
+    nobody has liked it, and popular else.
 
     Args:
         space: the items.

@@ -82,6 +82,11 @@ def segments_with_lists(segments: pa.Table, users: pa.Array) -> list[str]:
     return sorted(named - set(users.to_pylist()))
 
 
+def stands_for_segment(users: list[str]) -> np.ndarray:
+    """Bool (users,), whether an id stands for the users of a segment; ``*`` alone stands for anyone."""
+    return np.array([u.startswith(EVERYONE) and u != EVERYONE for u in users], bool)
+
+
 def leanings_of(segments: pa.Table, users: np.ndarray, positives: sparse.csr_matrix) -> sparse.csr_matrix:
     """How far the users of a segment like an item more than all do (users, items), in the rows that stand for segments.
 
@@ -98,8 +103,7 @@ def leanings_of(segments: pa.Table, users: np.ndarray, positives: sparse.csr_mat
     has_history = np.diff(positives.indptr) > 0
     overall = np.asarray(liked.sum(0)).ravel() / max(1, has_history.sum())
     moved = sparse.lil_matrix(positives.shape, dtype=np.float32)
-    stand_ins = np.flatnonzero([u.startswith(EVERYONE) and u != EVERYONE for u in users.tolist()])
-    for row in stand_ins:
+    for row in np.flatnonzero(stands_for_segment(users.tolist())):
         of_segment = (names == users[row].removeprefix(EVERYONE)) & has_history
         if names[row] is None and of_segment.any():
             share = np.asarray(liked[of_segment].sum(0)).ravel() + PRIOR_USERS * overall

@@ -185,14 +185,12 @@ class Known:
     def _entry(self, name: str, settings: str, day: date) -> dict[str, Any]:
         """What is known of a file, with the parts that have to be read where it is new or has changed."""
         old = self.files.get(name)
-        stamp, first_seen = list(self.store.stamp(name)), day.isoformat()
-        if old and old["stamp"] == stamp:
-            first_seen = old["first_seen"]
+        stamp, parts = list(self.store.stamp(name)), list[dict[str, Any]]()
+        same = old is not None and old["stamp"] == stamp
         if old and old["settings"] == settings:
-            parts = old["parts"] if old["stamp"] == stamp else self._same_or_longer(name, old, stamp)
-            if parts:
-                return {"stamp": stamp, "settings": settings, "first_seen": old["first_seen"], "parts": parts}
-        parts = self._parts(name, settings, stamp)
+            parts = old["parts"] if same else self._same_or_longer(name, old, stamp)
+        first_seen = old["first_seen"] if old and (same or parts) else day.isoformat()
+        parts = parts or self._parts(name, settings, stamp)
         return {"stamp": stamp, "settings": settings, "first_seen": first_seen, "parts": parts}
 
     def _parts(self, name: str, settings: str, stamp: list[str]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from assets.checks import checked
@@ -100,6 +101,14 @@ def test_another_frame_is_said(lake: Lake) -> None:
     passed, severity, text = said(lake)
     assert (passed, severity) == (False, "WARN")
     assert "a new frame, as an encoder or the dimension is another than on 2026-03-09" in text
+
+
+def test_a_night_of_an_earlier_version_has_no_frame(lake: Lake) -> None:
+    space(lake, BEFORE, {"a": 0.0})
+    space(lake, DAY, {"a": 0.0})
+    (path,) = lake.paths("feat_items", BEFORE)
+    pq.write_table(pq.ParquetFile(path).read().drop_columns(["frame"]), path)
+    assert pair_of(night_of(lake)) is None
 
 
 @pytest.mark.parametrize("other", [None, date(2026, 3, 11)])
