@@ -24,8 +24,9 @@ from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.cards import load_recommenders
 from pipelines.lake.folders import scratch
+from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
-from pipelines.learning.reasons import HISTORY, Space, Speakers, explain
+from pipelines.learning.reasons import HISTORY, Reasons, Space, Speakers, explain, modality_of_uploads
 from pipelines.night.inputs import (
     arrays_of,
     load_inputs,
@@ -36,7 +37,7 @@ from pipelines.night.inputs import (
     space_of,
 )
 from pipelines.night.night import Night
-from pipelines.night.rules import ruled, stands_for_segment
+from pipelines.night.rules import ruled, stands_for_segment, wanted_of
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.blend.transfer import Transfer
@@ -107,8 +108,10 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     save_sparse(hidden, folder, "hidden")
     save_sparse((moved + night.leanings(data)).tocsr(), folder, "moved")
     np.save(folder / "servable.npy", night.servable())
-    for name, ids in (("users", data.users), ("items", data.items)):
-        write_parquet(pa.table({"id": pa.array(ids, pa.string())}), folder / f"{name}.parquet")
+    ids = {n: pa.table({"id": pa.array(x, pa.string())}) for n, x in (("users", data.users), ("items", data.items))}
+    write_parquet(ids["users"], folder / "users.parquet")
+    write_parquet(ids["items"].append_column("categories", night.items()["categories"]), folder / "items.parquet")
+    write_parquet(wanted_of(night.controls()), folder / "wanted.parquet")
     space = space_of(night, inputs.fused)
     np.save(folder / "space.npy", space.centred)
     for m in space.aligned:
@@ -127,6 +130,8 @@ class Loaded:
     seen: sparse.csr_matrix
     hidden: sparse.csr_matrix
     moved: sparse.csr_matrix
+    categories: pa.ListArray
+    wanted: dict[str, set[str]]
     servable: np.ndarray
     liked: np.ndarray
     space: Space
@@ -137,13 +142,18 @@ class Loaded:
         """The night's models from the lake, the rest from the files of ``save_night``."""
         inputs = load_inputs_from(folder, device)
         centred_vectors = np.load(folder / "space.npy", mmap_mode="r")
+        items, wanted = pq.read_table(folder / "items.parquet"), dict[str, set[str]]()
+        for user, category in zip(*pq.read_table(folder / "wanted.parquet").to_pydict().values(), strict=True):
+            wanted.setdefault(user, set()).add(category)
         return cls(
             inputs=inputs,
             users=pq.read_table(folder / "users.parquet")["id"].combine_chunks(),
-            items=pq.read_table(folder / "items.parquet")["id"].combine_chunks(),
+            items=items["id"].combine_chunks(),
             seen=load_sparse(folder, "seen"),
             hidden=load_sparse(folder, "hidden"),
             moved=load_sparse(folder, "moved"),
+            categories=items["categories"].combine_chunks(),
+            wanted=wanted,
             servable=np.load(folder / "servable.npy"),
             liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
             space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
@@ -231,23 +241,61 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
     histories = night.inputs.histories.take(users)
     speakers = speakers_of(night, users, rows["model"][0].as_py() if rows.num_rows else "", items)
     reasons = explain(night.space, histories, night.inputs.has_signal[users], night.liked, items, speakers)
-    history, codes = reasons.history[at, rank], reasons.code[at, rank]
+    history, (codes, values) = (
+        reasons.history[at, rank],
+        _named(night, users[at], items[at, rank], reasons.code[at, rank]),
+    )
     bounds = pa.array(np.cumsum([0, *(history >= 0).sum(1)]), pa.int32())
     lists = pa.ListArray.from_arrays(bounds, night.items.take(pa.array(history[history >= 0])))
     columns = rows.select(["model", "user_id", "item_id"]).to_pydict()
-    codes = np.where(stands_for_segment(columns["user_id"]) & (codes == "popular"), "popular_in_segment", codes)
     ids = [recommendation_id(day, m, u, i) for m, u, i in zip(*columns.values(), strict=True)]
-    modality = reasons.modality[at, rank]
-    attention = pa.array(reasons.attention[at, rank], pa.float32(), mask=modality == "")
+    modality, attention = _modality(night, users, items, reasons, at, rank)
     return (
         rows.append_column("arm", pa.array(["default"] * len(ids)))
         .append_column("recommendation_id", pa.array(ids, pa.string()))
         .append_column("reason_code", pa.array(codes, pa.string()))
+        .append_column("reason_value", pa.array(values, pa.string()))
         .append_column("reason_item_ids", lists)
         .append_column("reason_modality", pa.array(modality, pa.string(), mask=modality == ""))
-        .append_column("reason_attention", attention)
+        .append_column("reason_attention", pa.array(attention, pa.float32(), mask=modality == ""))
         .append_column("reason_effect", pa.array(reasons.effect[at, rank], pa.float32(), mask=history[:, 0] < 0))
     )
+
+
+def _named(night: Loaded, users: np.ndarray, items: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and what they refer to, by place (n,): the segment, the category of a wish, else None.
+
+    A wish is the reason where no history and no upload is.
+    """
+    codes, values = codes.copy(), np.full(len(codes), None, object)
+    ids = night.users.take(pa.array(users)).to_pylist()
+    segment = stands_for_segment(ids) & (codes == "popular")
+    codes[segment] = "popular_in_segment"
+    values[segment] = [ids[n].removeprefix(EVERYONE) for n in np.flatnonzero(segment)]
+    wished = np.isin(codes, ("popular", "new")) & (np.asarray(night.moved[users, items]).ravel() > 0)
+    wished &= ~np.char.startswith(np.array(ids, str), EVERYONE)
+    codes[wished] = "wished"
+    for n in np.flatnonzero(wished):
+        of_item = night.categories[int(items[n])].as_py() or []
+        values[n] = next((c for c in of_item if c in night.wanted.get(ids[n], ())), None)
+    return codes, values
+
+
+def _modality(
+    night: Loaded, users: np.ndarray, items: np.ndarray, reasons: Reasons, at: np.ndarray, rank: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The modality of each reason, and its attention in the item's vector, by place (n,)."""
+    modality, attention = reasons.modality[at, rank], reasons.attention[at, rank]
+    by_upload = np.flatnonzero((reasons.code == "similar_to_uploads").any(1))
+    if len(by_upload):
+        inputs, listed = night.inputs, np.maximum(items[by_upload], 0)
+        uploads = {m: vectors[users[by_upload]] for m, vectors in inputs.uploads.items()}
+        name = np.full(items.shape, "", object)
+        name[by_upload], _ = modality_of_uploads(uploads, inputs.content, listed)
+        for m in uploads.keys() & night.space.attention.keys():
+            mine = name[at, rank] == m
+            modality[mine], attention[mine] = m, night.space.attention[m][items[at, rank][mine]]
+    return modality, attention
 
 
 def speakers_of(night: Loaded, users: np.ndarray, name: str, items: np.ndarray) -> Speakers | None:

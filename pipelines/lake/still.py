@@ -1,7 +1,7 @@
-"""Whether the unified space holds still: vectors of the same items on two nights, and the promise about them.
+"""Whether the unified space holds still: vectors and codes of the same items on two nights, promises about them.
 
-Belongs here: the last night's vectors beside tonight's. Does not: how nights come to share axes
-(``encoders.space.frame``).
+Belongs here: the last night's vectors and codes beside tonight's. Does not: how nights come to share axes
+(``encoders.space.frame``) and codes (``encoders.space.codes``).
 """
 
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.night.night import Night
 
 MIN_ITEMS = 100  # of fewer a cosine says little
+MOST_COLLISIONS, LEAST_KEPT = 0.01, 0.95  # of codes; beyond, the check warns
 
 
 @dataclass(frozen=True)
@@ -78,3 +79,29 @@ def space_holds_still(config: Config, night: "Night", _: str, __: pa.Table) -> l
         return [Remark(f"{text}, expected {config.guards.space_warn} (guards.space_warn)", warns=True)]
     advice = "read no vectors across the two nights; lower guards.space_stop if that does not matter"
     return [f"{text}, expected at least {config.guards.space_stop}; {advice}"]
+
+
+@promise(["item_codes"], "Items have codes of their own, which they keep.", ["codes", "frame"])
+def codes_hold_still(_: Config, night: "Night", __: str, rows: pa.Table) -> list[str]:
+    """Says the share of items that share all codes with another, and of unchanged items that kept theirs; may warn."""
+    if not rows.num_rows:
+        return []
+    codes = _matrix(rows)
+    counts = np.unique(codes, axis=0, return_counts=True)[1]
+    shared = float(counts[counts > 1].sum() / len(codes))
+    kept, text = 1.0, f"{shared:.2%} of {len(codes)} items share all codes with another"
+    earlier = [d for d in night.lake.days("item_codes", night.day) if d < night.day]
+    if earlier and night.lake.manifest("std_items", earlier[-1]):
+        last = night.lake.read("item_codes", earlier[-1], ["codes", "frame"])
+        there, row = night.same_items(earlier[-1])
+        if last.num_rows and len(there) and last["frame"][0] == rows["frame"][0]:
+            kept = float((codes[there] == _matrix(last)[row]).all(1).mean())
+            text += f"; {kept:.1%} of {len(there)} unchanged items keep those of {earlier[-1]}"
+    few = len(codes) < MIN_ITEMS
+    return [Remark(text, warns=not few and (shared > MOST_COLLISIONS or kept < LEAST_KEPT))]
+
+
+def _matrix(rows: pa.Table) -> np.ndarray:
+    """Codes (items, levels)."""
+    lists = rows["codes"].combine_chunks()
+    return np.asarray(lists.flatten()).reshape(len(lists), -1)

@@ -37,7 +37,7 @@ class Reasons:
     """A reason for each place of the lists of some users.
 
     Attributes:
-        code: (users, k) similar_to_history, similar_to_uploads, popular, popular_in_segment or new.
+        code: (users, k) similar_to_history, similar_to_uploads, popular or new.
         history: (users, k, ``ITEMS``) rows of history items, the nearest first; -1 where there are fewer.
         modality: (users, k) name, empty where no modality is shared.
         attention: float32 (users, k) of that modality in the item's vector.
@@ -175,6 +175,28 @@ def _named(
         effect = effect + value.astype(np.float32)
         np.put_along_axis(says, best, 0, 2)
     return nearest, (effect / np.where(whole > 0, whole, 1)).astype(np.float32)
+
+
+def modality_of_uploads(
+    uploads: dict[str, np.ndarray], content: dict[str, np.ndarray], items: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The modality in which what users uploaded is most like listed items, by cosine.
+
+    Args:
+        uploads: modality -> mean vectors of the users' uploads (users, d_m), zero rows where there are none.
+        content: modality -> unit vectors (items, d_m), zero rows where an item lacks it.
+        items: (users, k).
+
+    Returns:
+        Name (users, k), empty where nothing is alike, and the cosine.
+    """
+    name, best = np.full(items.shape, "", object), np.zeros(items.shape, np.float32)
+    for m in sorted(uploads.keys() & content.keys()):
+        length = np.linalg.norm(uploads[m], axis=1, keepdims=True)
+        cosine = np.einsum("ud,ukd->uk", uploads[m] / np.where(length > 0, length, 1), content[m][items])
+        name[cosine > best] = m
+        best = np.maximum(best, cosine)
+    return name, best
 
 
 def modality_of(space: Space, a: np.ndarray, b: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -66,6 +66,12 @@ def wishes_of(controls: pa.Table, items: pa.Table, users: pa.Array) -> tuple[spa
     return _matrix(hidden, shape), _matrix(moved, shape)
 
 
+def wanted_of(controls: pa.Table) -> pa.Table:
+    """user_id and category of the wishes for more of a category."""
+    more = pc.and_(pc.equal(controls["target"], "category"), pc.equal(controls["wish"], "more"))
+    return controls.filter(more).select(["user_id", "value"])
+
+
 # --- segments: lists for users without a history ----------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ from pipelines.recommenders.base import Inputs
 SEGMENT = 64  # items of a row that are looked at together
 MIN_USERS = 10  # validation users below which nothing is fitted on them
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
+FIT_USERS = 500  # however many items there are: each user is fitted on a sample of alternatives
 BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
 MOST_SCORES = 4_000_000  # as many at most, where full passes of a walk or full files are worth more than caches
 PASS_USERS = 64  # users of one pass of a walk; they fill entire lines of the processor's cache
@@ -103,8 +104,8 @@ def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
 
 
 def some_users(users: np.ndarray, items: int) -> np.ndarray:
-    """At most as many users as ``FIT_SCORES`` allows, drawn with a fixed seed."""
-    most = max(MIN_USERS, FIT_SCORES // max(items, 1))
+    """At most as many users as ``FIT_SCORES`` allows, and ``FIT_USERS`` in any case, drawn with a fixed seed."""
+    most = max(FIT_USERS, FIT_SCORES // max(items, 1))
     return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
 
 

@@ -48,7 +48,8 @@ def night() -> Loaded:
     liked = np.array([True, False, False])
     none = sparse.csr_matrix((3, 3), dtype=np.float32)
     ids = pa.array(["*", "u", "z"]), pa.array(["a", "b", "c"])
-    return Loaded(inputs, *ids, positives, none, none, np.ones(3, bool), liked, space, [])
+    categories = pa.array([["sea"], ["sky", "sea"], []], pa.list_(pa.string()))
+    return Loaded(inputs, *ids, positives, none, none, categories, {}, np.ones(3, bool), liked, space, [])
 
 
 def test_an_id_is_the_same_for_the_same_night_model_user_and_item() -> None:
@@ -131,12 +132,41 @@ def test_who_stands_for_a_segment_gets_what_is_popular_there(night: Loaded, user
     lists = (np.array([[0, 2]]), np.array([[1.0, 0.5]], np.float32))
     table = served(night, np.array([0]), DAY, candidates(night, np.array([0]), "m", *lists), lists[0])
     assert table["reason_code"].to_pylist() == [code, "new"], "nobody has had the second"
+    assert table["reason_value"].to_pylist() == ["gold" if code == "popular_in_segment" else None, None]
+
+
+def test_where_nothing_else_speaks_a_wish_is_the_reason(night: Loaded) -> None:
+    """x has no history and wants more of sea and of item c; what is moved down, or for a segment, is no wish."""
+    moved = sparse.csr_matrix(np.array([[2, 1, 1], [0, 0, 0], [1, 1, 0]], np.float32))
+    night = replace(night, users=pa.array(["x", "u", "*gold"]), moved=moved, wanted={"x": {"sea"}})
+    lists = (np.array([[0, 1, 2]]), np.array([[3, 2, 1]], np.float32))
+    table = served(night, np.array([0]), DAY, candidates(night, np.array([0]), "m", *lists), lists[0])
+    assert table["reason_code"].to_pylist() == ["wished", "wished", "wished"]
+    assert table["reason_value"].to_pylist() == ["sea", "sea", None], "c itself is wanted, it is of no category"
+    down = replace(night, moved=-moved)
+    table = served(down, np.array([0]), DAY, candidates(down, np.array([0]), "m", *lists), lists[0])
+    assert table["reason_code"].to_pylist() == ["popular", "new", "new"]
+    segment = replace(night, inputs=replace(night.inputs, has_signal=np.zeros(3, bool)))
+    table = served(segment, np.array([2]), DAY, candidates(segment, np.array([2]), "m", *lists), lists[0])
+    assert table["reason_code"].to_pylist() == ["popular_in_segment", "new", "new"]
+    row = served(night, np.array([1]), DAY, candidates(night, np.array([1]), "m", *lists), lists[0])
+    assert row["reason_code"].to_pylist()[:2] == ["similar_to_history"] * 2, "u's history comes before a wish"
 
 
 def test_a_user_with_uploads_alone_is_told_so(night: Loaded) -> None:
     users, lists = np.array([2]), (np.array([[0, 1]]), np.array([[1.0, 0.5]], np.float32))
     table = served(night, users, DAY, candidates(night, users, "m", *lists), lists[0])
     assert table["reason_code"].to_pylist() == ["similar_to_uploads"] * 2
+    assert table["reason_modality"].to_pylist() == [None, None], "no uploads are known here"
+    content = {"text": np.eye(3, dtype=np.float32), "image": np.eye(3, dtype=np.float32)}
+    uploads = {"text": np.zeros((3, 3), np.float32), "image": np.zeros((3, 3), np.float32)}
+    uploads["text"][2], uploads["image"][2] = [3, 4, 0], [4, 3, 0]
+    inputs = replace(night.inputs, content=content, uploads=uploads)
+    attention = {"text": np.array([0.25, 0.5, 0], np.float32), "image": np.array([0.75, 0.5, 0], np.float32)}
+    night = replace(night, inputs=inputs, space=replace(night.space, attention=attention))
+    table = served(night, users, DAY, candidates(night, users, "m", *lists), lists[0])
+    assert table["reason_modality"].to_pylist() == ["image", "text"], "cosines .8 to .6, and .6 to .8"
+    assert table["reason_attention"].to_pylist() == [0.75, 0.5]
     assert table.schema.field("reason_item_ids").type == pa.list_(pa.string())
 
 

@@ -14,7 +14,7 @@ from assets.checks import checked
 from assets.plots import two_nights
 from pipelines.config import Guards
 from pipelines.lake.schemas import vectors_to_arrow
-from pipelines.lake.still import pair_of, space_holds_still
+from pipelines.lake.still import codes_hold_still, pair_of, space_holds_still
 from pipelines.lake.storage import Lake
 from tests.lakes import DAY, config_of, night_of, rows_of, tiny_lake
 
@@ -119,3 +119,37 @@ def test_a_first_night_has_nothing_to_compare(lake: Lake, other: date | None) ->
     assert pair_of(night_of(lake)) is None
     assert said(lake) == (True, dg.AssetCheckSeverity.WARN.value, "")
     assert space_holds_still(config_of(lake.root), night_of(lake), "feat_items", pa.table({})) == []
+
+
+def coded(lake: Lake, day: date, codes: dict[str, list[int]], frame: str = "f") -> None:
+    """Items of a night and their codes."""
+    names = sorted(codes)
+    items = [{"item_id": n, "text": n, "text_sha256": n} for n in names]
+    lake.publish("std_items", day, rows_of("std_items", items))
+    rows = [{"item_id": n, "codes": codes[n], "frame": frame} for n in names]
+    lake.publish("item_codes", day, rows_of("item_codes", rows))
+
+
+OWN = {f"i{n:03d}": [n, n, n] for n in range(200)}
+
+
+@pytest.mark.parametrize(
+    ("tonight", "frame", "warns", "text"),
+    [
+        (OWN, "f", False, "0.00% of 200 items share all codes with another; 100.0% of 200 unchanged items keep"),
+        (OWN | {"i000": [1, 1, 1]}, "f", False, "1.00% of 200 items share all codes with another; 99.5% of 200"),
+        (OWN | {"i000": [2, 2, 2], "i001": [2, 2, 2]}, "f", True, "1.50% of 200 items share all codes"),
+        ({n: [c[0], c[1], 200] if c[0] < 20 else c for n, c in OWN.items()}, "f", True, "90.0% of 200 unchanged items"),
+        ({n: [c[0], c[1], 200] if c[0] < 20 else c for n, c in OWN.items()}, "g", False, "0.00% of 200 items share"),
+    ],
+)
+def test_codes_that_collide_or_change_warn(
+    lake: Lake, tonight: dict[str, list[int]], frame: str, warns: bool, text: str
+) -> None:
+    coded(lake, BEFORE, OWN)
+    coded(lake, DAY, tonight, frame)
+    rows = lake.read("item_codes", DAY, ["codes", "frame"])
+    (remark,) = codes_hold_still(config_of(lake.root), night_of(lake), "item_codes", rows)
+    assert text in remark
+    assert getattr(remark, "warns", None) is warns
+    assert codes_hold_still(config_of(lake.root), night_of(lake), "item_codes", rows.slice(0, 0)) == []

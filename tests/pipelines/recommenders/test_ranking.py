@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from pipelines.recommenders import ranking
-from pipelines.recommenders.ranking import PASS_USERS, blocks_of, standard_scores, top_k, weighted_sum
+from pipelines.recommenders.ranking import PASS_USERS, blocks_of, some_users, standard_scores, top_k, weighted_sum
 
 
 def test_top_k_is_exact_and_unique() -> None:
@@ -65,3 +65,16 @@ def test_blocks_are_whole_passes_until_catalogues_are_too_large(items: int, size
     assert np.array_equal(np.concatenate(blocks), users)
     assert {len(b) for b in blocks[:-1]} <= {size}
     assert len(blocks[-1]) <= size
+
+
+@pytest.mark.parametrize(
+    ("items", "number"), [(0, 5000), (4_000, 5000), (10_000, 2000), (100_000, 500), (9_000_000, 500)]
+)
+def test_large_catalogues_do_not_leave_the_fit_with_few_users(items: int, number: int) -> None:
+    users = np.arange(10_000)[::2]
+    chosen = some_users(users, items)
+    assert len(np.unique(chosen)) == len(chosen) == number
+    assert np.isin(chosen, users).all()
+    assert (np.diff(chosen) > 0).all()
+    assert np.array_equal(chosen, some_users(users, items)), "drawn with a fixed seed"
+    assert some_users(users[:3], items).tolist() == users[:3].tolist()
