@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from assets import plots
 from assets.metadata import card_metadata, manifest_metadata, plot_metadata, table_metadata, texts_shown
@@ -115,6 +116,14 @@ def _evaluation(config: Config, night: "Night", manifest: Manifest) -> dict[str,
     )
 
 
+def _feedback(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
+    rows = night.lake.read("feedback", night.day, ["shown", "clicked", "purchased"])
+    if not rows.num_rows:
+        return {}
+    ways = {f"shown_by_{r['values']}": r["counts"] for r in pc.value_counts(rows["shown"]).to_pylist()}
+    return ways | {f"share_{c}": pc.mean(rows[c]).as_py() for c in ("clicked", "purchased")}
+
+
 SHOWN: dict[str, Shown] = {
     "std_interactions": _events,
     "quarantine": _quarantine,
@@ -125,5 +134,6 @@ SHOWN: dict[str, Shown] = {
     "feat_items": _feat_items,
     "model_settings": _settings,
     "recommendations": _recommendations,
+    "feedback": _feedback,
     "eval_offline": _evaluation,
 }

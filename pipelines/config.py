@@ -216,6 +216,13 @@ class Recommend(Settings):
         return self
 
 
+class Attribution(Settings):
+    """What counts as feedback to the lists of a night; see ``pipelines.feedback``."""
+
+    window_days: int = Field(1, ge=1, le=90, description="days from a night's lists on in which events count for them")
+    assume_shown: bool = Field(False, description="all that was served was shown; for logs without impressions")
+
+
 class Guards(Settings):
     """When a night stops because of its data."""
 
@@ -261,6 +268,7 @@ class Config(Settings):
     encoders: dict[Annotated[Modality, AfterValidator(known_modality)], ModelChoice] = {
         k.name: ModelChoice(k.default_encoder) for k in KINDS.values()
     }
+    feedback: Attribution = Attribution()
     guards: Guards = Guards()
     augment: Augment = Augment()
     finetune: Finetune = Finetune()

@@ -313,5 +313,5 @@ def speakers_of(night: Loaded, users: np.ndarray, name: str, items: np.ndarray) 
 
 
 def recommendation_id(day: date, model: str, user_id: str, item_id: str) -> str:
-    """Id of a recommendation: the same for the same night, recommender, user and item."""
-    return hashlib.sha256(f"{day}|{model}|{user_id}|{item_id}".encode()).hexdigest()[:20]
+    """Id of a recommendation, which begins with its night; the same for the same night, recommender, user and item."""
+    return f"{day:%Y%m%d}-{hashlib.sha256(f'{day}|{model}|{user_id}|{item_id}'.encode()).hexdigest()[:20]}"

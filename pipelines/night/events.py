@@ -20,6 +20,7 @@ from encoders.space.ragged import Ragged
 VALIDATION_SHARE = 0.05
 RECENT_DAYS = (1, 7, 30)  # windows before the end in which positive events of an item are counted
 COLUMNS = ["user_id", "item_id", "event", "value", "event_at"]
+IMPRESSION = "impression"  # an item was shown; nobody has met or liked it by that
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pipelines.lake.schemas import EVERYONE, rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import Reuse, content_of, features_of, identity_of, needed, uploads_of
-from pipelines.night.events import COLUMNS, Dataset, Feedback, end_of_day, numbered
+from pipelines.night.events import COLUMNS, IMPRESSION, Dataset, Feedback, end_of_day, numbered
 from pipelines.night.rules import available, leanings_of, segments_with_lists, wishes_of
 
 Read = TypeVar("Read")
@@ -188,11 +188,16 @@ class Night:
     # --- events ---------------------------------------------------------------------------------------------------
 
     def events(self) -> pa.Table:
-        """All events up to the end of the day: user_id, item_id, event, value, event_at, in order of day and key."""
+        """All events up to the end of the day: user_id, item_id, event, value, event_at, in order of day and key.
+
+        What was shown alone is no event of a user; ``feedback`` has it.
+        """
 
         def read() -> pa.Table:
             days = self.lake.days("std_interactions", self.day)
-            return self.lake.read_days("std_interactions", days, COLUMNS)
+            events = self.lake.read_days("std_interactions", days, COLUMNS)
+            shown = pc.equal(events["event"], IMPRESSION)
+            return events.filter(pc.invert(shown)) if pc.any(shown).as_py() else events
 
         return self._once("std_interactions", self._partitions("std_interactions"), read)
 

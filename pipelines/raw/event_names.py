@@ -9,6 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
+    "impression": (
+        "impressions", "exposure", "exposed", "shown", "display", "displayed", "view_item_list", "product_list_viewed",
+        "item_list_view", "viewable_impression", "recommendation_shown",
+    ),
     "view": (
         "view_item", "page_view", "pageview", "product_view", "item_view", "detail_view", "viewed", "product_viewed",
         "detail_page_view", "impression_click", "read",

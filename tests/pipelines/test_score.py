@@ -53,7 +53,7 @@ def night() -> Loaded:
 
 
 def test_an_id_is_the_same_for_the_same_night_model_user_and_item() -> None:
-    expected = hashlib.sha256(b"2026-03-10|hybrid|u|a").hexdigest()[:20]
+    expected = "20260310-" + hashlib.sha256(b"2026-03-10|hybrid|u|a").hexdigest()[:20]
     assert recommendation_id(DAY, "hybrid", "u", "a") == expected
     others = {
         recommendation_id(date(2026, 3, 11), "hybrid", "u", "a"),

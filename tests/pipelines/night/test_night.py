@@ -54,6 +54,16 @@ def test_users_are_those_with_events_or_uploads_and_the_one_for_everyone(tmp_pat
     assert night_of(lake).dataset().items.tolist() == ["a", "b"]
 
 
+def test_an_item_that_was_only_shown_is_neither_met_nor_liked(tmp_path: Path) -> None:
+    events = [event("u", "a", at(9)), event("u", "b", at(9), "impression"), event("v", "a", at(10), "impression")]
+    night = night_of(tiny_lake(tmp_path, events, ITEMS))
+    assert night.events()["item_id"].to_pylist() == ["a"]
+    data = night.dataset()
+    assert data.users.tolist() == ["u"], "v was shown something and did nothing"
+    assert data.seen().toarray().tolist() == [[1, 0]]
+    assert data.positives().nnz == 1
+
+
 def test_what_did_not_change_is_read_once(tmp_path: Path, opened: Counter[str]) -> None:
     lake = tiny_lake(tmp_path, [event("u", "a", at(9)), event("v", "b", at(10))], ITEMS)
     for _ in range(3):
