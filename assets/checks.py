@@ -4,6 +4,7 @@ They read the published partition back, once, so they judge what users will read
 (``lake.schemas``, ``lake.promises``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from assets.metadata import SAMPLE_ROWS
 from pipelines.config import Config
-from pipelines.lake import guards, still  # noqa: F401, their promises join the others
+from pipelines.lake import guards, health, still  # noqa: F401, their promises join the others
 from pipelines.lake.promises import PROMISES, Remark
 from pipelines.lake.schemas import Key
 from pipelines.lake.tables import TABLES
@@ -72,6 +73,14 @@ def checked(config: Config, night: "Night", table: str) -> Checked:
     for promise in promises:
         found[promise.name] += promise.broken(config, night, table, rows)
     return Checked([_result(table, name, problems) for name, problems in found.items()], sample)
+
+
+def broken(results: Sequence[dg.AssetCheckResult]) -> str:
+    """The first check that stops a night, and what it says; empty where none does."""
+    for r in results:
+        if not r.passed and r.severity == dg.AssetCheckSeverity.ERROR:
+            return f"check {r.check_name}: {r.metadata['problems'].value}"
+    return ""
 
 
 def _result(table: str, name: str, found: list[str]) -> dg.AssetCheckResult:

@@ -33,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         print(e, file=sys.stderr)
         return 2
     commands = {"run": _run, "backfill": _backfill, "search": _search, "check": _check, "ui": _ui}
+    commands["accept"] = _accept
     return commands[args.command](args, config, path)
 
 
@@ -46,12 +47,13 @@ def _parser() -> argparse.ArgumentParser:
         "backfill": "run a range of nights in order",
         "search": "search settings of the recommenders on a night that was run; they serve until the next search",
         "check": "check the configuration and look at the data: what is understood, lost, known, and what it costs",
+        "accept": "run a night that was stopped for unusual numbers, after you have looked at them",
         "ui": "start Dagster on 127.0.0.1, after ending runs that a crash left open",
     }.items():
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--config", help=f"TOML file (default: ${ENV_CONFIG}, else the demo's nightloom.toml)")
         sub.add_argument("--verbose", action="store_true", help="log every message instead of a progress bar")
-        if name in ("run", "search"):
+        if name in ("run", "search", "accept"):
             sub.add_argument("--date", type=date.fromisoformat, required=True, help="the night's day, YYYY-MM-DD")
         if name == "backfill":
             sub.add_argument("--from", dest="first", type=date.fromisoformat, required=True, help="first day")
@@ -141,6 +143,25 @@ def _backfill(args: argparse.Namespace, config: Config, path: Path) -> int:
         print(f"--from {args.first} is after --to {args.last}", file=sys.stderr)
         return 2
     return run_nights(config, path, days, args.verbose)
+
+
+def _accept(args: argparse.Namespace, config: Config, path: Path) -> int:
+    """Accept what is out of range on a night, and run it."""
+    from assets.resources import lake_of
+    from pipelines.lake.health import accept, said
+    from pipelines.lake.storage import StorageError
+
+    try:
+        rows = accept(config, lake_of(config), args.date)
+    except StorageError as e:
+        print(f"{e}\nthere is nothing to accept before a night was run", file=sys.stderr)
+        return 1
+    for row in rows:
+        print(f"accepted {said(row)}")
+    if not rows:
+        print(f"all numbers of {args.date} are in their usual range; nothing to accept", file=sys.stderr)
+        return 1
+    return run_nights(config, path, [args.date], args.verbose)
 
 
 def _search(args: argparse.Namespace, config: Config, path: Path) -> int:

@@ -11,9 +11,10 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from pipelines.lake.models import Model
 from pipelines.lake.schemas import Column, Table
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.lake.tables import TABLES, Model
+from pipelines.lake.tables import TABLES
 
 SAMPLE_ROWS = 5
 OWNERS = ["team:nightloom"]

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from assets.resources import lake_of
 from assets.summary import summary_of
 from pipelines.config import Config
+from pipelines.lake.health import is_carried
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -61,7 +63,9 @@ def run_nights(config: Config, path: Path, days: list[date], verbose: bool = Fal
             )
             if not result.success:
                 bar.close()
-                print(f"night {day} failed\n{_why(result)}", file=sys.stderr)
+                first, *more = _why(result)
+                print("\n".join([f"night {day} failed: {first}", *(f"  {line}" for line in more)]), file=sys.stderr)
+                print(_served(config, day), file=sys.stderr)
                 return 1
             bar.write(summary_of(config, day), file=sys.stdout)
     return 0
@@ -119,7 +123,17 @@ def _step_hook(bar: Any) -> "dg.HookDefinition":
     return progress
 
 
-def _why(result: Any) -> str:
+def _served(config: Config, day: date) -> str:
+    """Whose lists are served after a night that failed."""
+    lake = lake_of(config)
+    made = lake.days("recommendations", day)
+    good = [d for d in made if not is_carried(lake, d)]
+    if not good:
+        return "  no earlier night has lists to serve"
+    return f"  the lists of {good[-1]} are served{' again' if good[-1] < day else ''}"
+
+
+def _why(result: Any) -> list[str]:
     """Messages of the failed steps and checks, innermost cause last; a check's echo in its step is left out."""
     lines, failed = [], {e.step_key for e in result.all_events if _is_failed_check(e)}
     for event in result.all_events:
@@ -128,13 +142,13 @@ def _why(result: Any) -> str:
             while error is not None:
                 seen.append(re.sub(r"^[\w.]*\.(Failure|DataError|ConfigError): ", "", error.message.strip()))
                 error = error.cause
-            lines.append(f"  step {event.step_key}: " + "\n    caused by: ".join(dict.fromkeys(seen)))
+            lines.append(f"step {event.step_key}: " + "\n    caused by: ".join(dict.fromkeys(seen)))
         elif _is_failed_check(event):
             check = event.asset_check_evaluation_data
             problems = check.metadata.get("problems")
             found = problems.value if problems else "failed"
-            lines.append(f"  check {check.check_name} of {check.asset_key.to_user_string()}: {found}")
-    return "\n".join(lines) or "  no step reported why; see the run in the UI"
+            lines.append(f"check {check.check_name} of {check.asset_key.to_user_string()}: {found}")
+    return lines or ["no step reported why; see the run in the UI"]
 
 
 def _is_failed_check(event: Any) -> bool:

@@ -6,6 +6,7 @@ plots of an asset (``shown``), its checks (``checks``).
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from fnmatch import fnmatch
@@ -14,14 +15,17 @@ from typing import Any
 
 import dagster as dg
 
-from assets.checks import check_specs, checked
+from assets.checks import broken, check_specs, checked
 from assets.metadata import OWNERS, model_spec, table_spec
 from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained, lake_of
 from assets.shown import metadata_of
 from pipelines.config import Config
+from pipelines.lake.health import serve_again
+from pipelines.lake.models import Model, models
 from pipelines.lake.schemas import Table
 from pipelines.lake.storage import Lake, Manifest
-from pipelines.lake.tables import TABLES, Model, models
+from pipelines.lake.tables import TABLES
+from pipelines.raw.places import DataError
 
 Report = Callable[[Any], None]
 Stage = Callable[[Config, Lake, date, Report], Iterator[Manifest]]
@@ -57,7 +61,7 @@ class Step:
 
 def steps(config: Config) -> list[Step]:
     """The steps of a configuration's nights, in the flow's order. Stages are imported when they run."""
-    found = [_step("standardize", verifies=True), _step("feedback")]
+    found = [_step("standardize", verifies=True), _step("monitor"), _step("feedback")]
     if config.finetune.enabled:
         found.append(_step("finetune", on_device=True))
     every = sorted(config.encoders)
@@ -157,13 +161,33 @@ def _assets(step: Step, specs: list[dg.AssetSpec]) -> dg.AssetsDefinition:
         with failures_explained():
             config = nightloom.verified() if step.verifies else nightloom.config()
             lake, day = lake_of(config), day_of(context)
-            for manifest in step.run(config, lake, day, _observed(context, step.makes[0])):
-                if manifest.table in step.makes and manifest.partition == context.partition_key:
-                    yield _result(config, lake, day, manifest)
-                else:
-                    context.log_event(_beside(manifest, day, step.name))
+            with _lists_kept(context, lake, day):
+                for manifest in step.run(config, lake, day, _observed(context, step.makes[0])):
+                    if manifest.table in step.makes and manifest.partition == context.partition_key:
+                        result = _result(config, lake, day, manifest)
+                        if "recommendations" not in step.makes:
+                            _keep_lists(context, lake, day, broken(result.check_results or []))
+                        yield result
+                    else:
+                        context.log_event(_beside(manifest, day, step.name))
 
     return materialize
+
+
+@contextmanager
+def _lists_kept(context: dg.AssetExecutionContext, lake: Lake, day: date) -> Iterator[None]:
+    """Serve the lists of the last good night again where the data stops the night."""
+    try:
+        yield
+    except DataError as e:
+        _keep_lists(context, lake, day, e.problems[0])
+        raise
+
+
+def _keep_lists(context: dg.AssetExecutionContext, lake: Lake, day: date, why: str) -> None:
+    manifest = serve_again(lake, day, why) if why else None
+    if manifest:
+        context.log_event(_beside(manifest, day, context.op.name))
 
 
 def _result(config: Config, lake: Lake, day: date, manifest: Manifest) -> dg.MaterializeResult[Any]:

@@ -241,6 +241,11 @@ class Guards(Settings):
     unknown_items: float = Field(
         0.2, ge=0, le=1, description="share of the night's events that may be of items that the catalogue does not have"
     )
+    usual_days: int = Field(28, ge=0, description="days before a night that say what is usual; 0: anything is")
+    usual_factor: float = Field(
+        5.0, ge=1, description="a count is unusual above the median of these days times this, or below it through this"
+    )
+    usual_slack: float = Field(1.0, ge=0, description="scales how far a share may leave the range of these days")
 
 
 class Compute(Settings):

@@ -63,7 +63,7 @@ ATTRIBUTED = f"""
         min(h.event_at) FILTER (h.event <> '{IMPRESSION}') AS reacted_at,
         count(*) FILTER (h.event <> '{IMPRESSION}') AS reactions
     FROM touched AS t JOIN happened AS h USING (n)
-    JOIN lists AS l ON l.recommendation_id = t.recommendation_id
+    JOIN lists AS l ON l.recommendation_id = t.recommendation_id AND l.night = t.night
     WHERE t.night = $night
     GROUP BY ALL ORDER BY l.recommendation_id, h.user_id
 """  # noqa: S608, all names are ours

@@ -17,8 +17,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from encoders.modalities import FILES
-from pipelines.lake.tables import REQUIRED
 from pipelines.raw.cells import Cells
+from pipelines.raw.columns import REQUIRED
 from pipelines.raw.known import PICTURES, SOUNDS, copies, media_files
 from pipelines.raw.meaning import (
     OF_KIND,

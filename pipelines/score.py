@@ -1,20 +1,21 @@
 """Top K of every recommender for every user, and the served list with its reasons, in blocks of users through Beam.
 
-Writes ``reco_candidates``, ``recommendations``. Belongs here: blocks, lists, ids. Does not: fitting (``train``), why an
-item is in a list (``learning.reasons``).
+Writes ``reco_candidates``, ``recommendations``, its part of ``night_health``. Belongs here: blocks, lists, ids. Does
+not: fitting (``train``), why an item is in a list (``learning.reasons``).
 """
 
 import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from apache_beam.utils.shared import Shared
 from scipy import sparse
@@ -24,8 +25,10 @@ from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.cards import load_recommenders
 from pipelines.lake.folders import scratch
+from pipelines.lake.health import OF_LISTS, list_health, said
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
+from pipelines.lake.tables import TABLES
 from pipelines.learning.reasons import HISTORY, Reasons, Space, Speakers, explain, modality_of_uploads
 from pipelines.night.inputs import (
     arrays_of,
@@ -38,6 +41,7 @@ from pipelines.night.inputs import (
 )
 from pipelines.night.night import Night
 from pipelines.night.rules import ruled, stands_for_segment, wanted_of
+from pipelines.raw.places import DataError
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.blend.transfer import Transfer
@@ -89,10 +93,36 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         engine.run(build, config.compute.runner, config.compute.runner_options, "score")
         candidates = [staging / f"{n}-{a:09d}.parquet" for n in sorted(r.models) for a, _, _ in blocks]
         served = [staging / f"served-{a:09d}.parquet" for a, _, _ in blocks]
+        judged = stop_where_lists_are_unusual(config, lake, day, served)
+        yield from [lake.publish_step("night_health", day, OF_LISTS, judged)] if judged else []
         yield lake.publish("reco_candidates", day, (pq.read_table(p) for p in candidates), **provenance)
         manifest = lake.publish("recommendations", day, (pq.read_table(p) for p in served), **provenance)
         yield manifest
     log.info("recommendations %s: %d rows for %d users", day, manifest.rows, users)
+
+
+def stop_where_lists_are_unusual(config: Config, lake: Lake, day: date, served: list[Path]) -> pa.Table | None:
+    """How much of the lists to be published was in those of the night before; None where nothing can be compared.
+
+    Raises:
+        DataError: less than usual, and nobody has accepted it.
+    """
+    earlier = [d for d in lake.days("recommendations", day - timedelta(days=1))]
+    if not earlier or lake.require("recommendations", earlier[-1]).config_digest != config.digest("recommend"):
+        return None
+    tonight = pa.concat_tables(pq.read_table(p, columns=["user_id", "item_id"]) for p in served)
+    before = lake.read("recommendations", earlier[-1], ["user_id", "item_id"])
+    both = tonight.filter(pc.is_in(tonight["user_id"], value_set=pc.unique(before["user_id"])))
+    if not both.num_rows:
+        return None
+    same = both.join(before, ["user_id", "item_id"], join_type="left semi").num_rows
+    row = list_health(config, lake, day, same / both.num_rows, len(pc.unique(both["user_id"])))
+    table = pa.Table.from_pylist([row], schema=TABLES["night_health"].schema({}))
+    if not row["passed"] and not row["accepted"]:
+        lake.publish_step("night_health", day, OF_LISTS, table)
+        advice = f"look at the night's data, or `nightloom accept --date {day}`"
+        raise DataError([f"check usual_same_lists: {said(row)}; {advice}"])
+    return table
 
 
 def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
@@ -259,6 +289,8 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
         .append_column("reason_modality", pa.array(modality, pa.string(), mask=modality == ""))
         .append_column("reason_attention", pa.array(attention, pa.float32(), mask=modality == ""))
         .append_column("reason_effect", pa.array(reasons.effect[at, rank], pa.float32(), mask=history[:, 0] < 0))
+        .append_column("carried_from", pa.nulls(len(ids), pa.date32()))
+        .append_column("carried_why", pa.nulls(len(ids), pa.string()))
     )
 
 

@@ -16,8 +16,8 @@ from encoders.modalities import KINDS as MODALITY_KINDS
 from encoders.modalities import MODALITIES
 from pipelines.config import SOURCES, Config, Source
 from pipelines.lake.guards import SPELLINGS
-from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.account import HARMLESS
+from pipelines.raw.columns import RAW_COLUMNS, REQUIRED
 from pipelines.raw.known import Known, media_files
 from pipelines.raw.media import MAX_FILE_BYTES
 from pipelines.raw.places import DataError, RawError, RawStore

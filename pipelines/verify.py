@@ -24,7 +24,7 @@ def verify(config: Config, source: str = "configuration") -> None:
     import fsspec
 
     from pipelines.engine import beam as runtime
-    from pipelines.lake.tables import RAW_COLUMNS
+    from pipelines.raw.columns import RAW_COLUMNS
 
     problems = []
     try:

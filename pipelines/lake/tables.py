@@ -1,11 +1,10 @@
-"""Every table and model of a night: columns with units, key, stage, group, parents.
+"""Every table of a night: columns with units, key, stage, group, parents.
 
 Writer, checks, docs, assets and UI metadata derive from here. Does not belong here: the rules that a table must keep
 (``schemas``), where it lives (``storage``), what must hold between tables (``promises``).
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,6 @@ from pipelines.lake.schemas import (
     Column,
     Table,
 )
-from pipelines.recommenders.registry import RECOMMENDERS
 
 
 def _c(name: str, kind: Any, description: str, nullable: bool = False) -> Column:
@@ -32,42 +30,6 @@ def _per_modality(columns: Iterable[str]) -> tuple[Column, ...]:
     kinds |= {"has": (pa.bool_(), "whether the item has {m}", False)}
     kinds |= {"attention": (pa.float32(), "share of the fused vector that came from {m}, 0..1", False)}
     return tuple(_c(f"{c}_{m}", kinds[c][0], kinds[c][1].format(m=m), kinds[c][2]) for c in columns for m in MODALITIES)
-
-
-RAW_COLUMNS: dict[str, dict[str, Any]] = {
-    "interactions": {
-        "user_id": pa.string(), "item_id": pa.string(), "event": pa.string(), "value": pa.float64(),
-        "event_at": TIMESTAMP, "session_id": pa.string(), "recommendation_id": pa.string(),
-    },
-    "items": {
-        "item_id": pa.string(), "title": pa.string(), "description": pa.string(),
-        "categories": STRINGS, "tags": STRINGS,
-        "domain": pa.string(), "price": pa.float64(), "created_at": TIMESTAMP, "updated_at": TIMESTAMP,
-        "available_from": TIMESTAMP, "available_to": TIMESTAMP, "status": pa.string(),
-        **{k.raw_column: STRINGS for k in FILES},
-    },
-    "user_content": {
-        "user_id": pa.string(), "item_id": pa.string(), **dict.fromkeys(MODALITIES, pa.string()),
-        "created_at": TIMESTAMP,
-    },
-    "users": {
-        "user_id": pa.string(), "segment": pa.string(), "attributes": STRINGS, "created_at": TIMESTAMP,
-        "updated_at": TIMESTAMP,
-    },
-    "controls": {
-        "user_id": pa.string(), "item_id": pa.string(), "category": pa.string(), "wish": pa.string(),
-        "created_at": TIMESTAMP,
-    },
-}  # fmt: skip
-
-
-REQUIRED: dict[str, tuple[str, ...]] = {
-    "interactions": ("user_id", "item_id", "event", "event_at"),
-    "items": ("item_id",),
-    "user_content": ("user_id", "created_at"),
-    "users": ("user_id",),
-    "controls": ("user_id", "wish", "created_at"),
-}
 
 
 TABLES: dict[str, Table] = {
@@ -190,6 +152,22 @@ TABLES: dict[str, Table] = {
             ),
             stage="standardize", group="quality", parents=("quarantine",), by_step=True,
         ),
+        Table(
+            "night_health", "Numbers of the night's data against the range of the last nights.", ("day", "number"),
+            (
+                _c("day", pa.date32(), "day whose number it is: the night's, or an earlier one that was stopped"),
+                _c("number", pa.string(), "its name; the check is usual_<number>"),
+                _c("value", pa.float64(), "what it is: a count, or a share of 0 to 1"),
+                _c("usual_low", pa.float64(), "least that is usual; null where nothing is too little or known", True),
+                _c("usual_high", pa.float64(), "most that is usual; null where nothing is too much or known", True),
+                _c("history", pa.int64(), "days or nights before that it is compared with"),
+                _c("stops", pa.bool_(), "whether a night stops where it is out of range"),
+                _c("passed", pa.bool_(), "whether it is in range"),
+                _c("accepted", pa.bool_(), "whether it is out of range and somebody has accepted it"),
+            ),
+            stage="monitor", group="quality",
+            parents=("std_interactions", "std_items", "ingest_files"), by_step=True,
+        ),
         *(
             Table(
                 f"emb_{m}", f"Vectors of {m} that the day needed and no earlier day had.",
@@ -200,7 +178,10 @@ TABLES: dict[str, Table] = {
                     _c("vector", VECTOR, "unit vector"),
                 ),
                 stage="embed", group="embedded",
-                parents=("std_items", *(("std_media",) if k.is_file else ("std_user_content", "model_finetuned"))),
+                parents=(
+                    "std_items", "night_health",
+                    *(("std_media",) if k.is_file else ("std_user_content", "model_finetuned")),
+                ),
             )
             for m, k in KINDS.items()
         ),
@@ -288,6 +269,8 @@ TABLES: dict[str, Table] = {
                 _c("reason_modality", pa.string(), "modality that makes them alike, by attention times cosine", True),
                 _c("reason_attention", pa.float32(), "attention of that modality in the item's vector, 0 to 1", True),
                 _c("reason_effect", pa.float32(), "share of the history's say that these items have, 0 to 1", True),
+                _c("carried_from", pa.date32(), "earlier night whose list it is, where this one was stopped", True),
+                _c("carried_why", pa.string(), "what stopped it", True),
             ),
             stage="score", group="recommendations", parents=("reco_candidates", "std_controls"),
         ),
@@ -301,7 +284,8 @@ TABLES: dict[str, Table] = {
                 _c("score", pa.float32(), "cosine; comparable within a basis"),
                 _c("modality", pa.string(), "in which they are most alike; null by behaviour", True),
             ),
-            stage="similar", group="recommendations", parents=("feat_items", "std_items", "std_interactions"),
+            stage="similar", group="recommendations",
+            parents=("feat_items", "std_items", "std_interactions", "night_health"),
         ),
         Table(
             "feedback", "What of a night's lists was shown and what came back, once its window of days is over.",
@@ -342,44 +326,3 @@ TABLES: dict[str, Table] = {
         ),
     )
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model that a stage writes: files and a JSON card, partitioned by day; see ``Table`` for the attributes."""
-
-    name: str
-    description: str
-    stage: str
-    group: str
-    parents: tuple[str, ...]
-
-
-def models() -> dict[str, Model]:
-    """Name -> every model that a night may write."""
-    own = (
-        Model(
-            "model_finetuned",
-            "The text encoder trained on the log every few nights; a new model re-embeds the catalogue.",
-            stage="finetune",
-            group="embedded",
-            parents=("std_items", "std_interactions"),
-        ),
-        Model(
-            "model_aligner",
-            "One space for all modalities, learned from who likes what: a projection each, then fused.",
-            stage="align",
-            group="embedded",
-            parents=("emb_*", "aug_views", "std_interactions"),
-        ),
-        Model(
-            "model_settings",
-            "Settings of the recommenders, searched every few nights on the last days before the night.",
-            stage="search",
-            group="models",
-            parents=("feat_*",),
-        ),
-    )
-    parents = ("feat_*", "model_settings")
-    recommenders = (Model(f"model_{e.name}", e.text, "train", "models", parents) for e in RECOMMENDERS.values())
-    return {m.name: m for m in (*own, *recommenders)}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from pipelines.config import Config, Source
-from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
+from pipelines.raw.columns import RAW_COLUMNS, REQUIRED
 from pipelines.raw.known import Piece, has_column
 from pipelines.raw.places import DataError
 

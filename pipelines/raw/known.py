@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.config import Config, Source, digest_of
 from pipelines.lake.folders import scratch
-from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw.columns import RAW_COLUMNS
 from pipelines.raw.dialect import split_line
 from pipelines.raw.lines import ends_of
 from pipelines.raw.pieces import Account, Part, Reader, is_whole, read_parts

@@ -26,7 +26,7 @@ from pipelines.engine import beam as runtime
 from pipelines.engine.database import database
 from pipelines.lake.folders import fsync_tree, scratch
 from pipelines.lake.storage import PARQUET
-from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
+from pipelines.raw.columns import RAW_COLUMNS, REQUIRED
 from pipelines.raw.containers import opened
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded

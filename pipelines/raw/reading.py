@@ -13,10 +13,10 @@ import pyarrow.compute as pc
 
 from pipelines.config import Source
 from pipelines.lake.schemas import STRINGS, TIMESTAMP
-from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw.amounts import decimal_of
 from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells, texts
 from pipelines.raw.columnar import read_columnar
+from pipelines.raw.columns import RAW_COLUMNS
 from pipelines.raw.containers import Unpacked, opened, seekable
 from pipelines.raw.delimited import Rows, read_delimited
 from pipelines.raw.dialect import HEAD_BYTES

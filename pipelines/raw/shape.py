@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.config import Source
 from pipelines.lake.schemas import STRINGS
-from pipelines.lake.tables import RAW_COLUMNS
+from pipelines.raw.columns import RAW_COLUMNS
 from pipelines.raw.containers import container_of, opened, seekable
 from pipelines.raw.dialect import HEAD_BYTES, delimiter_of, elsewhere, encoding_of, is_escaped, is_quoted, split_line
 from pipelines.raw.nested import Path, in_header, in_objects, in_schema, written

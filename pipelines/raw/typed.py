@@ -15,9 +15,9 @@ import pyarrow.compute as pc
 from encoders.modalities import FILES
 from pipelines.config import Source
 from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
-from pipelines.lake.tables import RAW_COLUMNS, REQUIRED
 from pipelines.raw.amounts import numbers
 from pipelines.raw.cells import Cells, cast_texts, flat, lengths, lists, shown, texts
+from pipelines.raw.columns import RAW_COLUMNS, REQUIRED
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
 from pipelines.raw.event_names import WISHES, canonical, wished

@@ -15,8 +15,9 @@ from encoders.modalities import FILES, KINDS, MODALITIES
 from pipelines.engine.database import database
 from pipelines.lake.schemas import STRINGS
 from pipelines.lake.storage import Lake
-from pipelines.lake.tables import RAW_COLUMNS, TABLES
+from pipelines.lake.tables import TABLES
 from pipelines.raw.account import Account
+from pipelines.raw.columns import RAW_COLUMNS
 from pipelines.raw.known import Piece, has_column
 from pipelines.raw.media import MediaFile
 from pipelines.raw.typed import schema_of

@@ -67,7 +67,7 @@ def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) 
         for e in result.get_asset_materialization_events()
         if e.asset_key
     }
-    assert len(mats) == 33
+    assert len(mats) == 34
     for name, m in mats.items():
         assert "path" in m.metadata, name
         if not name.startswith("model_"):
@@ -156,6 +156,39 @@ def test_blocks_of_any_size_give_the_same_rows(finished: Path, tmp_path: Path, m
         after = lake.read(table, LAST)
         assert after.num_rows == before[table].num_rows
         assert np.allclose(after["score"], before[table]["score"], atol=1e-5)
+
+
+def test_a_bad_day_is_stopped_and_the_last_lists_are_served_until_somebody_accepts_it(
+    finished: Path, shop_raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipelines.lake import health
+
+    monkeypatch.setattr(health, "DAYS_NEEDED", 3)  # the shop is five days old
+    shutil.copytree(finished.parent, tmp_path / "copy", symlinks=True)
+    shutil.copytree(shop_raw, tmp_path / "raw")
+    config, bad = tmp_path / "copy" / finished.name, LAST + timedelta(days=1)
+    config.write_text(config.read_text().replace(f'raw = "{shop_raw}"', f'raw = "{tmp_path / "raw"}"'))
+    rows = "".join(f"U{n:04d},I0007,purchase,9.99,{bad}T10:{n % 60:02d}:00Z\n" for n in range(120))
+    (tmp_path / "raw" / "interactions" / f"{bad}.csv").write_text("uid,item_id,event,amount,ts\n" + rows)
+    capsys.readouterr()
+    assert main(["run", "--config", str(config), "--date", str(bad)]) == 1
+    error, lake = capsys.readouterr().err, lake_at(config)
+    first = next(line for line in error.splitlines() if line.startswith("night"))
+    assert first.startswith(f"night {bad} failed: check usual_"), error
+    assert "check usual_top_item of night_health" in error
+    assert f"the lists of {LAST} are served again" in error
+    served, before = lake.read("recommendations", bad), lake.read("recommendations", LAST)
+    same = [c for c in served.column_names if not c.startswith("carried")]
+    assert served.select(same).equals(before.select(same))
+    assert set(served["carried_from"].to_pylist()) == {LAST}
+    assert all(why.startswith("check usual_") for why in served["carried_why"].to_pylist())
+    assert lake.manifest("model_hybrid", bad) is None, "nothing is learned from it"
+    assert lake.manifest("emb_text", bad) is None
+    assert main(["accept", "--config", str(config), "--date", str(bad)]) == 0
+    assert "accepted 2026-03-06: share of the events that are of one item 1" in capsys.readouterr().out
+    assert set(lake.read("recommendations", bad)["carried_from"].to_pylist()) == {None}
+    assert main(["accept", "--config", str(config), "--date", str(LAST)]) == 1
+    assert "nothing to accept" in capsys.readouterr().err
 
 
 def test_nights_in_any_order_give_the_same_features(finished: Path, tmp_path: Path) -> None:

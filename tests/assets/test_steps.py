@@ -12,8 +12,9 @@ from assets import steps
 from assets.definitions import build_defs
 from assets.steps import Step
 from pipelines.config import Config, load_config
+from pipelines.lake.models import models
 from pipelines.lake.schemas import Column, Table
-from pipelines.lake.tables import TABLES, models
+from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, Entry
 from tests import toy
 from tests.nights import lake_at, run_job
@@ -84,15 +85,17 @@ def replace_all(config: Config) -> Config:
 
 
 def test_what_is_off_is_no_parent(shop: Path) -> None:
-    assert parents(shop, "emb_text") == {"std_items", "std_user_content"}
-    assert parents(shop, "emb_image") == {"std_items", "std_media"}
+    assert parents(shop, "emb_text") == {"std_items", "std_user_content", "night_health"}
+    assert parents(shop, "emb_image") == {"std_items", "std_media", "night_health"}
     assert parents(shop, "model_aligner") == {"emb_text", "emb_image", "emb_audio", "std_interactions"}
-    assert parents(shop, "model_ease") == {"feat_items", "feat_users"}
+    assert parents(shop, "model_ease") == {"feat_items", "feat_users", "night_health"}, (
+        "nothing is learned from a bad day"
+    )
     assert parents(shop, "quarantine") == {
         "std_interactions", "std_items", "std_user_content", "std_users", "std_controls", "std_media",
     }  # fmt: skip
     shop.write_text(shop.read_text() + "\n[finetune]\nenabled = true\n[augment]\nviews = 1\n")
-    assert parents(shop, "emb_text") == {"std_items", "std_user_content", "model_finetuned"}
+    assert parents(shop, "emb_text") == {"std_items", "std_user_content", "model_finetuned", "night_health"}
     assert "aug_views" in parents(shop, "model_aligner")
 
 

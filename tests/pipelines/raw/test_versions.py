@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.lake.tables import RAW_COLUMNS
 from pipelines.raw import pieces
 from pipelines.raw.account import Account
+from pipelines.raw.columns import RAW_COLUMNS
 from pipelines.raw.known import Piece
 from pipelines.raw.media import MediaFile
 from pipelines.raw.pieces import REJECTS

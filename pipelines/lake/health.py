@@ -1,0 +1,222 @@
+"""What a night's data is judged by, who accepted what, and which lists are served where a night is stopped.
+
+Belongs here: the names of the numbers, their checks, acceptance, serving again. Does not: where the numbers come from
+(``pipelines.monitor``), what is usual (``learning.usual``).
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from encoders.modalities import FILES
+from pipelines.config import Config
+from pipelines.lake.promises import PROMISES, Promise, Remark
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
+from pipelines.learning.usual import Range, usual_amount, usual_share
+
+if TYPE_CHECKING:
+    from pipelines.night.night import Night
+
+log = logging.getLogger(__name__)
+
+DAYS_NEEDED, NIGHTS_NEEDED = 7, 2  # days with events, and nights, below which nothing is usual
+CATALOGUE_FACTOR = 1.4  # a catalogue does not lose a third of its items in a night
+OF_LISTS = "score"  # what writes the part of night_health that is about lists
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number that a night is judged by.
+
+    Attributes:
+        text: what it is.
+        kind: a count, or a share of 0 to 1.
+        slack: of a share, what lies between the usual and what stops a night.
+        stops: whether a night out of range stops; else the check warns.
+        of_catalogue: whether it is of the catalogue of a night, not of the events of a day.
+    """
+
+    text: str
+    kind: Literal["amount", "share"]
+    slack: float = 0.2
+    stops: bool = True
+    of_catalogue: bool = False
+
+
+NUMBERS: dict[str, Number] = {
+    "events": Number("events of the day", "amount"),
+    "users": Number("users with events", "amount"),
+    "items_met": Number("distinct items with events", "amount"),
+    "events_per_user": Number("events a user", "amount"),
+    "top_user": Number("share of the events that are one user's", "share"),
+    "top_item": Number("share of the events that are of one item", "share"),
+    "new_users": Number("share of the users who had no events before", "share", 0.3),
+    "unknown_items": Number("share of the events whose item is not in the catalogue", "share"),
+    "rejected": Number("share of the rows that are refused, duplicates included", "share"),
+    "no_value": Number("share of the events without a value", "share"),
+    "top_value": Number("share of one value among those that have any", "share", 0.3),
+    "kinds": Number("how far the mix of events is from the usual one", "share", 0.3),
+    "hours": Number("how far the hours of events are from the usual ones", "share"),
+    "hours_silent": Number("hours from the last event to the end of the day", "amount", stops=False),
+    "same_top_items": Number("share of the 100 most frequent items that were so in the last days", "share", 0.3, False),
+    "catalogue": Number("items of the catalogue", "amount", of_catalogue=True),
+    "ids_kept": Number("share of the last catalogue's ids that are still there", "share", 0.3, of_catalogue=True),
+    **{
+        f"without_{c}": Number(f"share of the items without {c}", "share", of_catalogue=True)
+        for c in ("title", "description", "price", "categories", *(k.name for k in FILES))
+    },
+    "same_lists": Number("share of a user's list that was in the list of the night before", "share", 0.3),
+}  # fmt: skip
+
+
+def row_of(
+    config: Config, day: date, name: str, value: float, history: Sequence[float], counted: float
+) -> dict[str, Any]:
+    """A row of ``night_health``: a number against those of earlier days.
+
+    Args:
+        config: its guards are used.
+        day: whose number it is.
+        name: one of ``NUMBERS``.
+        value: the number.
+        history: the same of earlier days.
+        counted: what a share is of.
+    """
+    number, guards = NUMBERS[name], config.guards
+    usual = Range(-np.inf, np.inf)
+    if len(history) >= (NIGHTS_NEEDED if number.of_catalogue or name == "same_lists" else DAYS_NEEDED):
+        if number.kind == "share":
+            usual = usual_share(history, number.slack * guards.usual_slack, counted)
+        elif name == "catalogue":
+            usual = Range(min(history) / CATALOGUE_FACTOR, np.inf)
+        else:
+            usual = usual_amount(history, guards.usual_factor)
+    passed = usual.has(value)
+    return {
+        "day": day,
+        "number": name,
+        "value": float(value),
+        "usual_low": usual.low if np.isfinite(usual.low) else None,
+        "usual_high": usual.high if np.isfinite(usual.high) else None,
+        "history": len(history),
+        "stops": number.stops,
+        "passed": passed,
+        "accepted": not passed and name in accepted(config, day),
+    }
+
+
+def list_health(config: Config, lake: Lake, day: date, overlap: float, users: int) -> dict[str, Any]:
+    """The row of ``night_health`` for how much of the lists was in those of the night before."""
+    history = []
+    for d in lake.days("night_health", day - timedelta(days=1)):
+        if OF_LISTS in lake.steps("night_health", d) and d >= day - timedelta(days=config.guards.usual_days):
+            rows = lake.read("night_health", d).to_pylist()
+            history += [r["value"] for r in rows if r["number"] == "same_lists" and (r["passed"] or r["accepted"])]
+    return row_of(config, day, "same_lists", overlap, history, users)
+
+
+def waiting(lake: Lake, day: date, config: Config) -> list[date]:
+    """Earlier days of events whose numbers stopped a night that is neither accepted nor run again."""
+    found = []
+    for d in lake.days("night_health", day - timedelta(days=1)):
+        if d >= day - timedelta(days=config.guards.usual_days):
+            own = [r for r in lake.read("night_health", d).to_pylist() if r["day"] == d and r["number"] != "same_lists"]
+            if any(not r["passed"] and r["stops"] and r["number"] not in accepted(config, d) for r in own):
+                found.append(d)
+    return found
+
+
+# --- what somebody has looked at ----------------------------------------------------------------------------------
+
+
+def _acceptance(config: Config, day: date) -> Path:
+    return config.paths.data / "accepted" / f"{day}.json"
+
+
+def accepted(config: Config, day: date) -> frozenset[str]:
+    """Numbers of a day that somebody has looked at and accepted."""
+    path = _acceptance(config, day)
+    return frozenset(json.loads(path.read_text())) if path.is_file() else frozenset()
+
+
+def accept(config: Config, lake: Lake, day: date) -> list[dict[str, Any]]:
+    """Accept every number of a night that is out of range, its own and those of days that wait; these rows."""
+    rows = [r for r in lake.read("night_health", day).to_pylist() if not r["passed"] and r["stops"]]
+    for d in sorted({r["day"] for r in rows}):
+        path, names = _acceptance(config, d), {r["number"] for r in rows if r["day"] == d} | accepted(config, d)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(sorted(names)) + "\n")
+    return rows
+
+
+def serve_again(lake: Lake, day: date, why: str) -> Manifest | None:
+    """Publish the lists of the last good night for a night that was stopped; None where there are none.
+
+    Lists that an earlier run of the night made stay.
+
+    Args:
+        lake: where tables are.
+        day: the night.
+        why: what stopped it.
+    """
+    own = lake.manifest("recommendations", day)
+    good = [d for d in lake.days("recommendations", day - timedelta(days=1)) if not is_carried(lake, d)]
+    if not good or (own is not None and not is_carried(lake, day)):
+        return None
+    rows = lake.read("recommendations", good[-1])
+    n = rows.num_rows
+    columns = {"carried_from": pa.repeat(pa.scalar(good[-1], pa.date32()), n), "carried_why": pa.repeat(why, n)}
+    for name, column in columns.items():
+        rows = rows.drop_columns(name) if name in rows.column_names else rows
+        rows = rows.append_column(name, column)
+    missing = [c for c in TABLES["recommendations"].columns if c.name not in rows.column_names]
+    for c in missing:  # of lists that an earlier version made
+        rows = rows.append_column(c.name, pa.nulls(n, c.type))
+    made_from = {"recommendations": lake.require("recommendations", good[-1]).content_digest}
+    log.warning("recommendations %s: the lists of %s are served again: %s", day, good[-1], why)
+    return lake.publish("recommendations", day, rows, inputs=made_from, counters={"carried": 1})
+
+
+def is_carried(lake: Lake, day: date) -> bool:
+    """Whether the lists of a night are those of an earlier one."""
+    return bool(lake.require("recommendations", day).counters.get("carried"))
+
+
+# --- checks -------------------------------------------------------------------------------------------------------
+
+
+def _in_range(name: str, _: Config, __: "Night", ___: str, rows: pa.Table) -> list[str]:
+    """What a check says of a number; a night stops where it is out of range and nobody has accepted it."""
+    found: list[str] = []
+    for r in rows.filter(pc.equal(rows["number"], name)).to_pylist():
+        text = said(r)
+        if r["passed"] or r["accepted"] or not r["stops"]:
+            found.append(Remark(text + (", accepted" if r["accepted"] else ""), warns=not r["passed"]))
+        else:
+            found.append(f"{text}; mend the data and run the night again, or `nightloom accept --date {r['day']}`")
+    return found
+
+
+def said(row: dict[str, Any]) -> str:
+    """A row of ``night_health`` in words."""
+    ends = [f"{e:,.3g}" if e is not None else "any" for e in (row["usual_low"], row["usual_high"])]
+    usual = f"usual {ends[0]} to {ends[1]}" if row["history"] and ends != ["any"] * 2 else "nothing to compare with"
+    return f"{row['day']}: {NUMBERS[row['number']].text} {row['value']:,.4g}, {usual} (of {row['history']} before)"
+
+
+COLUMNS = tuple(c.name for c in TABLES["night_health"].columns)
+PROMISES["night_health"] = [
+    Promise(f"usual_{n}", f"In its usual range: {number.text}.", COLUMNS, partial(_in_range, n))
+    for n, number in NUMBERS.items()
+    if n != "same_lists"
+]

@@ -1,0 +1,208 @@
+"""Whether a night's data is what the house usually has: numbers of the day against the range of the last nights.
+
+Writes ``night_health``. A night out of range stops before anything is learned from it; the lists of the last good
+night are served again until the data is mended or somebody has looked at it (``nightloom accept``). Belongs here: the
+numbers. Does not: their checks (``lake.health``), ranges (``learning.usual``), unreadable rows (``lake.guards``).
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from encoders.modalities import FILES
+from pipelines.config import Config
+from pipelines.engine.database import database
+from pipelines.lake.health import NUMBERS, row_of, waiting
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
+from pipelines.learning.usual import distance
+from pipelines.night.night import Night
+
+log = logging.getLogger(__name__)
+
+TOP = 100  # items
+BEFORE = 7  # days that the most frequent items of a day are compared with
+OF_DATA = "monitor"  # what writes this part of night_health
+
+
+def monitor(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
+    """Publish ``night_health`` of the night: each number with its usual range, of the day and of days that wait.
+
+    A day waits whose night was stopped by its numbers and neither mended nor accepted since: what is learned from the
+    next day is learned from it too.
+    """
+    rows = [row for d in [*waiting(lake, day, config), day] for row in _judged(config, lake, day, d)]
+    provenance = {"config_digest": config.digest("guards")}
+    yield lake.publish_step("night_health", day, OF_DATA, _table(rows), keep=(), **provenance)
+    out = [r["number"] for r in rows if not r["passed"]]
+    log.info("night_health %s: %d numbers, out of range: %s", day, len(rows), ", ".join(out) or "none")
+
+
+def _judged(config: Config, lake: Lake, night: date, day: date) -> list[dict[str, Any]]:
+    """Rows of ``night_health`` for a day, as a night knows it."""
+    facts = Facts(config, lake, night, day)
+    rows = []
+    for name, values in sorted((facts.of_events | facts.of_catalogue).items()):
+        *history, value = values
+        rows.append(row_of(config, day, name, value, history, facts.counted(name)))
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    rows = sorted(rows, key=lambda r: (r["day"], r["number"]))
+    return pa.Table.from_pylist(rows, schema=TABLES["night_health"].schema({}))
+
+
+# --- numbers ------------------------------------------------------------------------------------------------------
+
+
+DAILY = """
+    WITH dated AS (SELECT *, CAST(timezone($zone, event_at) AS DATE) AS day FROM events),
+    first AS (SELECT user_id, min(day) AS first_day FROM dated GROUP BY user_id),
+    recent AS (SELECT * FROM dated JOIN first USING (user_id) WHERE day > $since AND day <= $day),
+    users AS (SELECT day, user_id, count(*) AS n, any_value(first_day = day) AS is_new FROM recent GROUP BY ALL),
+    by_user AS (SELECT day, count(*) AS users, max(n) AS most, avg(is_new::INT) AS new_users FROM users GROUP BY day),
+    items AS (
+        SELECT day, item_id, count(*) AS n, any_value(known.item_id IS NULL) AS is_unknown
+        FROM recent LEFT JOIN catalogue AS known USING (item_id) GROUP BY ALL
+    ),
+    by_item AS (
+        SELECT day, count(*) AS items_met, max(n) AS most, sum(n) FILTER (is_unknown) AS unknown FROM items GROUP BY day
+    ),
+    worth AS (SELECT day, value, count(*) AS n FROM recent WHERE value IS NOT NULL GROUP BY ALL),
+    by_value AS (SELECT day, max(n) / sum(n) AS top_value FROM worth GROUP BY day),
+    by_day AS (
+        SELECT day, count(*) AS events, avg((value IS NULL)::INT) AS no_value, max(event_at) AS last
+        FROM recent GROUP BY day
+    )
+    SELECT day, events, users, items_met, events / users AS events_per_user, by_user.most / events AS top_user,
+        by_item.most / events AS top_item, new_users, coalesce(unknown, 0) / events AS unknown_items, no_value,
+        coalesce(top_value, 0) AS top_value,
+        date_diff('minute', timezone($zone, last), day + INTERVAL 1 DAY) / 60.0 AS hours_silent
+    FROM by_day JOIN by_user USING (day) JOIN by_item USING (day) LEFT JOIN by_value USING (day) ORDER BY day
+"""  # noqa: S608
+MIX = """
+    WITH dated AS (SELECT *, timezone($zone, event_at) AS local FROM events)
+    SELECT CAST(local AS DATE) AS day, hour(local) AS hour, event, item_id, count(*) AS n
+    FROM dated WHERE CAST(local AS DATE) > $since AND CAST(local AS DATE) <= $day GROUP BY ALL
+"""
+
+
+class Facts:
+    """Numbers of a day and of the days before it, oldest first, the day's last.
+
+    Args:
+        config: guards, time zone.
+        lake: where tables are.
+        night: as whose night the tables are read.
+        day: the day, of the night or before it.
+    """
+
+    def __init__(self, config: Config, lake: Lake, night: date, day: date):
+        self.config, self.lake, self.day = config, lake, day
+        self.night = Night.of(config, lake, night)
+
+    def counted(self, name: str) -> float:
+        """What a share is of: the day's users, events or items."""
+        if NUMBERS[name].of_catalogue:
+            return self.of_catalogue["catalogue"][-1]
+        values = self.of_events.get("users" if name == "new_users" else "events", [0.0])
+        return min([v for v in values if v] or [1.0])
+
+    @cached_property
+    def of_events(self) -> dict[str, list[float]]:
+        """Number -> values of the days before that have events, then that of the day."""
+        zone, window = self.config.timezone, {"day": self.day, "since": self._since}
+        connection = database()
+        connection.register("events", self.night.events())
+        connection.register("catalogue", self.night.items().select(["item_id"]))
+        daily = connection.sql(DAILY, params=window | {"zone": zone}).to_arrow_table().to_pylist()
+        mix = connection.sql(MIX, params=window | {"zone": zone}).to_arrow_table()
+        rows = {r.pop("day"): r for r in daily}
+        nothing = dict.fromkeys(next(iter(rows.values()), {"events": 0}), 0.0)
+        days = sorted({*rows, self.day} - (set(waiting(self.lake, self.night.day, self.config)) - {self.day}))
+        numbers = {name: [float((rows.get(d) or nothing)[name]) for d in days] for name in nothing}
+        numbers |= self._mixes(mix, days) if rows else {}
+        if self.day not in rows:  # of no events nothing but their number can be said
+            numbers = {"events": numbers["events"]}
+        return numbers | {"rejected": self._rejected(days)}
+
+    @property
+    def _since(self) -> date:
+        return self.day - timedelta(days=self.config.guards.usual_days + 1)
+
+    def _mixes(self, mix: pa.Table, days: list[date]) -> dict[str, list[float]]:
+        """How far kinds and hours of each day are from those of the days before, and how many top items stay."""
+        mix = mix.filter(pc.is_in(mix["day"], value_set=pa.array(days)))
+        place = np.searchsorted(np.array(days, "datetime64[D]"), mix["day"].to_numpy().astype("datetime64[D]"))
+        n = mix["n"].to_numpy()
+        found = {}
+        for name, column in (("hours", "hour"), ("kinds", "event")):
+            values, at = np.unique(mix[column].to_numpy().astype(str), return_inverse=True)
+            counts = np.zeros((len(days), len(values)))
+            np.add.at(counts, (place, at), n)
+            found[name] = distance(counts, counts[:-1].sum(0) if len(days) > 1 else counts[0]).tolist()
+        items, at = np.unique(mix["item_id"].to_numpy().astype(str), return_inverse=True)
+        of_items = np.zeros((len(days), len(items)), np.int64)
+        np.add.at(of_items, (place, at), n)
+        same = [1.0]
+        for i in range(1, len(days)):
+            before, today = (_top(c) for c in (of_items[max(i - BEFORE, 0) : i].sum(0), of_items[i]))
+            same.append(len(before & today) / max(len(before | today), 1))
+        return found | {"same_top_items": same[1:] if len(same) > 1 else same}
+
+    def _rejected(self, days: list[date]) -> list[float]:
+        """Share of the rows of events that are refused, of the days that have rows."""
+        found = []
+        for d in days:
+            if not self.lake.steps("ingest_files", d):
+                continue
+            rows = self.lake.read("ingest_files", d, ["kind", "rows_in", "rows_quarantined", "rows_lost"])
+            rows = rows.filter(pc.equal(rows["kind"], "interactions"))
+            read, refused, lost = (pc.sum(rows[c]).as_py() or 0 for c in ("rows_in", "rows_quarantined", "rows_lost"))
+            if read + lost or d == self.day:
+                found.append((refused + lost) / max(read + lost, 1))
+        return found or [0.0]
+
+    @cached_property
+    def of_catalogue(self) -> dict[str, list[float]]:
+        """Number -> values of the nights before, then that of this night."""
+        if self.day != self.night.day:
+            return {}
+        earlier = [d for d in self.lake.days("std_items", self.day) if self._since < d < self.day]
+        earlier = [d for d in earlier if d not in waiting(self.lake, self.day, self.config)]
+        told = [self._told(d) for d in earlier]
+        items = self.night.items()
+        now = {"catalogue": float(items.num_rows)} | {
+            f"without_{c}": float(np.mean(np.asarray(_missing(items, c)))) if items.num_rows else 0.0
+            for c in (n.removeprefix("without_") for n in NUMBERS if n.startswith("without_"))
+        }
+        if earlier:
+            last = self.lake.read("std_items", earlier[-1], ["item_id"])["item_id"]
+            kept = pc.is_in(last, value_set=items["item_id"].combine_chunks())
+            now["ids_kept"] = float(np.asarray(kept).mean()) if len(last) else 1.0
+        return {n: [t[n] for t in told if n in t] + [v] for n, v in now.items()}
+
+    def _told(self, day: date) -> dict[str, float]:
+        """Numbers of the catalogue that an earlier night has said; of a night of an older version its size."""
+        if not self.lake.steps("night_health", day):
+            return {"catalogue": float(self.lake.rows("std_items", day))}
+        rows = self.lake.read("night_health", day).to_pylist()
+        return {r["number"]: r["value"] for r in rows if r["day"] == day and NUMBERS[r["number"]].of_catalogue}
+
+
+def _top(counts: np.ndarray) -> set[int]:
+    """The items met most often, at most ``TOP``."""
+    best = np.argsort(-counts, kind="stable")[:TOP]
+    return set(best[counts[best] > 0].tolist())
+
+
+def _missing(items: pa.Table, what: str) -> pa.ChunkedArray:
+    column = items[{k.name: k.sha_column for k in FILES}.get(what, what)]
+    return pc.equal(pc.list_value_length(column), 0) if pa.types.is_list(column.type) else column.is_null()

@@ -1,0 +1,317 @@
+"""Bad days stop a night, normal ones do not: a made shop with weekends and a sale, from raw files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from assets.checks import broken, checked
+from pipelines.config import Config, Guards, ItemsSource, Paths, Source
+from pipelines.lake.health import (
+    NUMBERS,
+    accept,
+    accepted,
+    is_carried,
+    list_health,
+    row_of,
+    said,
+    serve_again,
+    waiting,
+)
+from pipelines.lake.storage import Lake
+from pipelines.monitor import monitor
+from pipelines.night.night import Night
+from pipelines.raw.places import DataError
+from pipelines.score import recommendation_id
+from pipelines.standardize import standardize
+from tests.lakes import DAY, config_of, rows_of
+
+FIRST, NIGHTS, SALE = date(2026, 1, 1), 68, 40
+ITEMS, USERS = 150, 400
+Rows = list[dict[str, Any]]
+
+
+def a_day(n: int) -> Rows:
+    """Events of day n: more on weekends, a sale with three times as many, quiet hours at night."""
+    rng, day = np.random.default_rng(n), FIRST + timedelta(days=n)
+    expected = 300 * (1.6 if day.weekday() >= 5 else 1.0) * (3.0 if n == SALE else 1.0)
+    rows = []
+    for _ in range(rng.poisson(expected)):
+        hour = rng.choice(24, p=HOURS)
+        event = rng.choice(["view", "cart", "purchase", "rating"], p=[0.7, 0.1, 0.1, 0.1])
+        user = int(USERS * rng.random() ** 2) + (1000 + n * 7 if rng.random() < 0.05 else 0)
+        stars = float(rng.choice([1, 2, 3, 4, 5], p=[0.05, 0.1, 0.2, 0.3, 0.35]))
+        minute, second = (int(x) for x in rng.integers(60, size=2))
+        rows.append(
+            {
+                "user_id": f"U{user}",
+                "item_id": f"I{int(ITEMS * rng.random() ** 2):03d}",
+                "event": str(event),
+                "value": stars if event == "rating" else None,
+                "event_at": datetime(day.year, day.month, day.day, int(hour), minute, second, tzinfo=UTC),
+            }
+        )
+    return rows
+
+
+HOURS = np.array([1, 1, 1, 1, 1, 2, 4, 8, 9, 8, 7, 7, 8, 8, 7, 7, 8, 9, 10, 12, 12, 9, 5, 2], float)
+HOURS /= HOURS.sum()
+
+
+def write_day(raw: Path, n: int, rows: Rows) -> None:
+    lines = [json.dumps(r | {"event_at": r["event_at"].isoformat()}) for r in rows]
+    (raw / "interactions").mkdir(parents=True, exist_ok=True)
+    (raw / "interactions" / f"{FIRST + timedelta(days=n)}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def write_items(raw: Path, rows: Rows) -> None:
+    (raw / "items").mkdir(parents=True, exist_ok=True)
+    (raw / "items" / "catalogue.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+
+
+def catalogue() -> Rows:
+    return [{"item_id": f"I{i:03d}", "title": f"thing {i}", "price": 10.0 + i, "categories": "a"} for i in range(ITEMS)]
+
+
+@pytest.fixture(scope="module")
+def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A shop whose nights up to the last but one are made; do not modify it."""
+    root = tmp_path_factory.mktemp("normal")
+    for n in range(NIGHTS - 1):
+        write_day(root / "raw", n, a_day(n))
+    write_items(root / "raw", catalogue())
+    config, lake = config_at(root), Lake(root / "data" / "lake")
+    for n in range(NIGHTS - 4, NIGHTS - 1):
+        assert stopped(config, lake, FIRST + timedelta(days=n)) == "", n
+    return root
+
+
+def config_at(root: Path, **guards: Any) -> Config:
+    paths = Paths(raw=str(root / "raw"), data=root / "data")
+    return Config(
+        paths=paths, start_date=FIRST, encoders={}, guards=Guards(**guards), interactions=Source(path="interactions"),
+        items=ItemsSource(path="items"),
+    )  # fmt: skip
+
+
+def stopped(config: Config, lake: Lake, day: date) -> str:
+    """What stops a night before anything is learned from it; empty where nothing does."""
+    try:
+        made = [m for m in standardize(config, lake, day) if m.partition == day.isoformat()]
+    except DataError as e:
+        return e.problems[0]
+    night = Night.of(config, lake, day)
+    of_std = [broken(checked(config, night, m.table).results) for m in made]
+    list(monitor(config, lake, day))
+    return next((text for text in [*of_std, broken(checked(config, night, "night_health").results)] if text), "")
+
+
+LAST = FIRST + timedelta(days=NIGHTS - 1)
+Change = Callable[[Path, Rows], Rows]
+
+
+def nothing(raw: Path, rows: Rows) -> Rows:
+    return rows
+
+
+def ten_times(raw: Path, rows: Rows) -> Rows:
+    return [r | {"event_at": r["event_at"].replace(microsecond=n)} for r in rows for n in range(10)]
+
+
+def no_rows(raw: Path, rows: Rows) -> Rows:
+    return []
+
+
+def half_nulls(raw: Path, rows: Rows) -> Rows:
+    return [r | {"user_id": None} if n % 2 else r for n, r in enumerate(rows)]
+
+
+def one_user(raw: Path, rows: Rows) -> Rows:
+    return [r | {"user_id": "U7"} if n % 3 else r for n, r in enumerate(rows)]
+
+
+def one_item(raw: Path, rows: Rows) -> Rows:
+    return [r | {"item_id": "I007", "event": "purchase"} if n % 4 else r for n, r in enumerate(rows)]
+
+
+def other_user_ids(raw: Path, rows: Rows) -> Rows:
+    return [r | {"user_id": f"customer-{r['user_id']}"} for r in rows]
+
+
+def other_item_ids(raw: Path, rows: Rows) -> Rows:
+    write_items(raw, [r | {"item_id": f"sku-{r['item_id']}"} for r in catalogue()])
+    return [r | {"item_id": f"sku-{r['item_id']}"} for r in rows]
+
+
+def half_the_catalogue(raw: Path, rows: Rows) -> Rows:
+    write_items(raw, catalogue()[: ITEMS // 2])
+    return [r for r in rows if int(r["item_id"][1:]) < ITEMS // 2]
+
+
+def no_titles(raw: Path, rows: Rows) -> Rows:
+    write_items(raw, [r | {"title": None} if n % 2 else r for n, r in enumerate(catalogue())])
+    return rows
+
+
+def the_day_before(raw: Path, rows: Rows) -> Rows:
+    return [r | {"event_at": r["event_at"] - timedelta(days=1)} for r in rows]
+
+
+def twice(raw: Path, rows: Rows) -> Rows:
+    return rows + rows
+
+
+def all_fives(raw: Path, rows: Rows) -> Rows:
+    return [r | ({"value": 5.0} if r["value"] else {}) for r in rows]
+
+
+def other_clock(raw: Path, rows: Rows) -> Rows:
+    return [r | {"event_at": r["event_at"].replace(hour=(r["event_at"].hour + 8) % 24)} for r in rows]
+
+
+def prices_as_ids(raw: Path, rows: Rows) -> Rows:
+    return [r | {"item_id": str(10.0 + int(r["item_id"][1:]))} for r in rows]
+
+
+BAD: dict[Change, str] = {
+    ten_times: "usual_events", no_rows: "usual_events", half_nulls: "usual_rejected", one_user: "usual_top_user",
+    one_item: "usual_top_item", other_user_ids: "usual_new_users", other_item_ids: "", half_the_catalogue: "",
+    no_titles: "usual_without_title", the_day_before: "", twice: "usual_rejected", all_fives: "usual_top_value",
+    other_clock: "usual_hours", prices_as_ids: "items_are_known",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [nothing, *BAD])
+def test_bad_days_are_stopped(normal: Path, tmp_path: Path, change: Change) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(normal, root)
+    write_day(root / "raw", NIGHTS - 1, change(root / "raw", a_day(NIGHTS - 1)))
+    why = stopped(config_at(root), Lake(root / "data" / "lake"), LAST)
+    if change is nothing:
+        assert why == ""
+    else:
+        assert why
+        assert BAD[change] in why, why
+
+
+def test_sixty_normal_nights_with_weekends_and_a_sale_are_not(normal: Path) -> None:
+    from pipelines.monitor import _judged
+
+    lake, config, alarms = Lake(normal / "data" / "lake"), config_at(normal), []
+    last = FIRST + timedelta(days=NIGHTS - 2)
+    for n in range(7, NIGHTS - 1):
+        rows = _judged(config, lake, last, FIRST + timedelta(days=n))
+        assert {r["history"] for r in rows if r["number"] == "events"} == {min(n, 28)}
+        alarms += [said(r) for r in rows if r["stops"] and not r["passed"]]
+    assert len(alarms) <= 1, alarms
+
+
+def test_a_stopped_day_holds_the_next_night_until_it_is_mended_or_accepted(normal: Path, tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(normal, root)
+    config, lake = config_at(root), Lake(root / "data" / "lake")
+    write_day(root / "raw", NIGHTS - 1, one_item(root / "raw", a_day(NIGHTS - 1)))
+    write_day(root / "raw", NIGHTS, a_day(NIGHTS))
+    assert f"nightloom accept --date {LAST}" in stopped(config, lake, LAST)
+    after = LAST + timedelta(days=1)
+    assert str(LAST) in stopped(config, lake, after), "what is learned tomorrow is learned from that day too"
+    assert waiting(lake, after, config) == [LAST]
+    mended = root.parent / "mended"
+    shutil.copytree(root, mended)
+    write_day(mended / "raw", NIGHTS - 1, a_day(NIGHTS - 1))
+    assert stopped(config_at(mended), Lake(mended / "data" / "lake"), after) == ""
+    rows = accept(config, lake, after)
+    assert [(r["day"], r["number"]) for r in rows] == [(LAST, "kinds"), (LAST, "top_item")]
+    assert accepted(config, LAST) == {"kinds", "top_item"}
+    assert stopped(config, lake, after) == ""
+    table = lake.read("night_health", after).to_pylist()
+    assert [(r["day"], r["number"]) for r in table if r["accepted"]] == []
+    assert waiting(lake, after, config) == [], "an accepted day is a day like others"
+    assert stopped(config, lake, LAST) == ""
+    assert [r["number"] for r in lake.read("night_health", LAST).to_pylist() if r["accepted"]] == ["kinds", "top_item"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "history", "low", "high"),
+    [
+        ("events", 100.0, [400.0] * 7, 80 - 3 * 80**0.5, 2000 + 4 * 2000**0.5),
+        ("events", 5.0, [12.0] * 7, 0.0, 60 + 4 * 60**0.5),
+        ("events", 5.0, [36.0, *[400.0] * 5, 2400.0], 24 - 3 * 24**0.5, 3600 + 4 * 60),
+        ("top_user", 0.5, [0.1, 0.2] * 4, 0.0, 0.2 + 0.2 + 0.1),
+        ("top_user", 0.5, [0.1] * 6, None, None),
+        ("catalogue", 60.0, [140.0, 70.0], 50, None),
+    ],
+)
+def test_the_range_of_a_number(
+    name: str, value: float, history: list[float], low: float | None, high: float | None
+) -> None:
+    row = row_of(config_of(Path("/nowhere")), DAY, name, value, history, 100)
+    assert row["usual_low"] == (None if low is None else pytest.approx(low))
+    assert row["usual_high"] == (None if high is None else pytest.approx(high))
+    assert row["passed"] is ((low or 0) <= value <= (high or np.inf))
+
+
+def test_guards_scale_what_is_usual() -> None:
+    wide = config_of(Path("/nowhere"), guards=Guards(usual_factor=9, usual_slack=2))
+    assert row_of(wide, DAY, "events", 0.0, [400.0] * 7, 1)["usual_high"] == pytest.approx(3600 + 4 * 60)
+    assert row_of(wide, DAY, "top_user", 0.0, [0.1] * 7, 10_000)["usual_high"] == pytest.approx(0.1 + 0.4 + 0.01)
+    never = config_of(Path("/nowhere"), guards=Guards(usual_days=0))
+    assert NUMBERS["events"].stops
+    assert row_of(never, DAY, "events", 0.0, [], 1)["passed"]
+
+
+# --- lists ------------------------------------------------------------------------------------------------------------
+
+
+def lists(lake: Lake, day: date, item: str, **counters: int) -> None:
+    row = {"user_id": "u", "rank": 1, "item_id": item, "score": 1.0, "model": "m", "arm": "default"}
+    row |= {"recommendation_id": recommendation_id(day, "m", "u", item), "reason_code": "new"}
+    lake.publish("recommendations", day, rows_of("recommendations", [row]), counters=counters)
+
+
+def test_the_lists_of_the_last_good_night_are_served_again(tmp_path: Path) -> None:
+    lake, days = Lake(tmp_path), [DAY + timedelta(days=n) for n in range(4)]
+    assert serve_again(lake, DAY, "no lists yet") is None
+    lists(lake, days[0], "a")
+    for day, why in ((days[1], "check usual_events: too many"), (days[2], "still")):
+        manifest = serve_again(lake, day, why)
+        assert manifest is not None
+        assert manifest.rows == 1
+        (row,) = lake.read("recommendations", day).to_pylist()
+        assert (row["item_id"], row["carried_from"], row["carried_why"]) == ("a", days[0], why)
+        assert row["recommendation_id"].startswith("20260310-"), "what comes back counts for the night that made it"
+    assert [is_carried(lake, d) for d in days[:3]] == [False, True, True]
+    lists(lake, days[3], "own")
+    assert serve_again(lake, days[3], "a rerun fails") is None, "the night's own lists stay"
+    assert lake.read("recommendations", days[3])["item_id"].to_pylist() == ["own"]
+
+
+def test_lists_of_an_earlier_version_are_served_again(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lists(lake, DAY, "a")
+    part = next(lake.folder("recommendations", DAY).glob("*.parquet"))
+    import pyarrow.parquet as pq
+
+    pq.write_table(pq.read_table(part).drop_columns(["reason_value", "carried_from", "carried_why"]), part)
+    assert serve_again(lake, DAY + timedelta(days=1), "why") is not None
+    (row,) = lake.read("recommendations", DAY + timedelta(days=1)).to_pylist()
+    assert (row["reason_value"], row["carried_from"]) == (None, DAY)
+
+
+def test_how_much_of_lists_stays_is_judged_by_the_nights_before(tmp_path: Path) -> None:
+    config, lake = config_of(tmp_path), Lake(tmp_path)
+    for n, value in enumerate((0.8, 0.7, 0.1)):
+        row = list_health(config, lake, DAY + timedelta(days=n), value, 10_000)
+        assert row["history"] == n
+        assert row["passed"] is (n < 2), row
+        table = pa.Table.from_pylist([row], schema=rows_of("night_health", []).schema)
+        lake.publish_step("night_health", DAY + timedelta(days=n), "score", table)
+    assert row["usual_low"] == pytest.approx(0.7 - 0.3 - 0.01)
+    after = list_health(config, lake, DAY + timedelta(days=3), 0.75, 10_000)
+    assert after["history"] == 2, "what was out of range is not what is usual"
