@@ -156,13 +156,16 @@ def reasons(lake: Lake, day: date) -> bytes | None:
     return _png(figure)
 
 
+BARS = ("all", "item_cold", "item_warm", "user_cold", "user_warm")  # slices; others are in the table
+
+
 def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> bytes | None:
     """One metric of every recommender by slice."""
     table = lake.read("eval_offline", day)
     rows = table.filter(pc.and_(pc.equal(table["metric"], metric), pc.equal(table["k"], k))).to_pylist()
     if not rows:
         return None
-    slices = sorted({r["slice"] for r in rows})
+    slices = sorted({r["slice"] for r in rows if r["slice"] in BARS or r["slice"].startswith("segment=")})
     models = sorted({r["model"] for r in rows})
     value = {(r["model"], r["slice"]): r["value"] for r in rows}
     figure, axes = _figure(10, 4)

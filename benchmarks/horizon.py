@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 from assets.resources import lake_of
 from benchmarks.figures import parser
 from pipelines.config import load_config
-from pipelines.evaluate import evaluate_model, judge
+from pipelines.evaluate import evaluate_model
 from pipelines.night.events import COLUMNS
+from pipelines.night.judgement import judge
 from pipelines.night.night import Night
 
 SLICES = ("all", "user_warm", "user_cold", "item_warm", "item_cold")

@@ -23,7 +23,6 @@ from assets.runs import run_nights
 from benchmarks.figures import parser
 from encoders.device import single_threaded
 from pipelines.config import Config, load_config
-from pipelines.evaluate import Judgement, judge, lists_of
 from pipelines.lake.cards import load_recommenders
 from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake
@@ -31,6 +30,7 @@ from pipelines.learning.metrics import PER_USER, hits_of
 from pipelines.learning.statistics import mean_and_error
 from pipelines.night.events import RECENT_DAYS, end_of_day
 from pipelines.night.inputs import load_inputs, load_validation
+from pipelines.night.judgement import Judgement, judge, lists_of
 from pipelines.night.night import Night
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.ranking import top_k

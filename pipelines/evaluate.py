@@ -1,194 +1,265 @@
 """Last night's lists judged by what users did today: full ranking, by time, nothing sampled.
 
-Writes ``eval_offline``. Belongs here: who is judged by what, slices. Does not: the formulas (``learning.metrics``).
+Writes ``eval_offline``, ``eval_users``, ``eval_gaps``. Belongs here: the tables, metrics by slice. Does not: who is
+judged by what (``night.judgement``), the formulas (``learning.metrics``), whether an arm is better (``experiment``).
 """
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import sparse
 
 from pipelines.config import Config
-from pipelines.lake.schemas import EVERYONE, rows_in
+from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
-from pipelines.learning.metrics import PER_USER, coverage, hits_of, novelty
-from pipelines.night.events import Feedback, end_of_day, event_weights
+from pipelines.learning import metrics
+from pipelines.learning.metrics import PER_USER, hits_of
+from pipelines.learning.statistics import difference, holm, interval, resampled
+from pipelines.night.events import end_of_day
+from pipelines.night.judgement import (
+    FEWEST_USERS,
+    MOST_GROUPS,
+    Judgement,
+    attributes_of,
+    categories_of,
+    item_groups_of,
+    judge,
+    lists_of,
+)
 from pipelines.night.night import Night
-from pipelines.night.rules import segment_of
 
 log = logging.getLogger(__name__)
 
 CUTOFFS = (10, 20)
-MOST_SEGMENTS = 20  # that are judged apart
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What is known to judge the lists of a night.
-
-    Attributes:
-        users: sorted ids of users who came to like something after the night.
-        items: sorted ids of the night's catalogue.
-        relevant: one (users, items) where a user came to like an item after the night.
-        warm: bool (users,), whether the user had met anything up to the night.
-        met: number of users who had met each item up to the night (items,).
-        users_before: number of users with events up to the night.
-        segment: name of each user's (users,), None where there is none.
-    """
-
-    users: pa.Array
-    items: pa.Array
-    relevant: sparse.csr_matrix
-    warm: np.ndarray
-    met: np.ndarray
-    users_before: int
-    segment: np.ndarray
+GAPS_OF = ("ndcg", "recall")
+BLOCK = 4096  # users whose lists are gathered as vectors at once
+Rows = list[dict[str, Any]]
 
 
 def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
-    """Publish ``eval_offline`` of the night: the lists of day D-1 against the events of day D.
+    """Publish ``eval_offline``, ``eval_users`` and ``eval_gaps``: the lists of day D-1 against the events of day D.
 
-    The table is empty when night D-1 made no lists or nobody did anything that can be judged.
+    The tables are empty when night D-1 made no lists or nobody did anything that can be judged.
     """
     yesterday, r = day - timedelta(days=1), config.recommend
-    rows: list[dict[str, Any]] = []
+    rows, gaps, users = Rows(), Rows(), [TABLES["eval_users"].schema({}).empty_table()]
     inputs = {}
     if lake.manifest("reco_candidates", yesterday) is None:
         log.warning("eval_offline %s: no lists of %s to judge; run that night first", day, yesterday)
     else:
-        night = Night.of(config, lake, day)
-        catalogue = lake.read("std_items", yesterday, ["item_id"])["item_id"]
-        end = end_of_day(yesterday, config.timezone)
-        events = night.events()
-        late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
-        before, later = events.filter(pc.invert(late)), events.filter(late)
-        segments = Night.of(config, lake, yesterday).segments()
-        judgement = judge(catalogue, before, later, night.feedback, r.filter_seen, segments)
+        judgement = judgement_of(config, lake, day)
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
+        samples = resampled(len(judgement.users))
         for name in sorted(pc.unique(table["model"]).to_pylist()):
-            rows += evaluate_model(name, table.filter(pc.equal(table["model"], name)), judgement, r.k)
-    data = pa.Table.from_pylist(rows, schema=TABLES["eval_offline"].schema({}))
-    yield lake.publish("eval_offline", day, data, config_digest=config.digest("recommend"), inputs=inputs)
+            mine = table.filter(pc.equal(table["model"], name))
+            rows += evaluate_model(name, mine, judgement, r.k, samples)
+            cutoff = max([c for c in CUTOFFS if c <= r.k] or [min(CUTOFFS)])
+            values = measured(_cut(lists_of(mine, judgement)[1], cutoff), judgement)
+            users.append(user_rows(name, cutoff, values, judgement))
+            gaps += gap_rows(name, cutoff, values, judgement)
+    provenance: dict[str, Any] = {"config_digest": config.digest("recommend"), "inputs": inputs}
+    for name, data in (("eval_offline", _table("eval_offline", rows)), ("eval_users", pa.concat_tables(users))):
+        yield lake.publish(name, day, data, **provenance)
+    yield lake.publish("eval_gaps", day, _table("eval_gaps", gaps), **provenance)
 
 
-def judge(
-    catalogue: pa.ChunkedArray,
-    before: pa.Table,
-    later: pa.Table,
-    feedback: Feedback,
-    filter_seen: bool,
-    segments: pa.Table | None = None,
-) -> Judgement:
-    """What users did later that the lists of a night could have foretold.
-
-    Args:
-        catalogue: sorted item ids of the night.
-        before: events up to the night.
-        later: events after it.
-        feedback: how strong events count; what is no positive feedback is not relevant.
-        filter_seen: what a user had met before is not relevant.
-        segments: user_id and segment of the night.
-    """
-    met = before.group_by(["user_id", "item_id"]).aggregate([])
-    later = later.filter(pa.array(event_weights(later["event"], later["value"], feedback) > 0))
-    later = later.group_by(["user_id", "item_id"]).aggregate([])
-    later = later.filter(pc.is_in(later["item_id"], value_set=catalogue.combine_chunks()))
-    if filter_seen:
-        later = later.join(met, ["user_id", "item_id"], join_type="left anti")
-    users, items = pc.unique(later["user_id"]).sort(), catalogue.combine_chunks()
-    row, column = rows_in(later["user_id"], users), rows_in(later["item_id"], items)
-    shape = (len(users), len(items))
-    relevant = sparse.csr_matrix((np.ones(len(row), np.float32), (row, column)), shape=shape)
-    users_before = pc.unique(met["user_id"])
-    known = rows_in(met["item_id"], items)
-    counts = np.bincount(known[known >= 0], minlength=len(items))
-    warm = rows_in(users, users_before) >= 0
-    segment = np.full(len(users), None, object) if segments is None else segment_of(segments, users)
-    return Judgement(users, items, relevant, warm, counts, len(users_before), segment)
+def _table(name: str, rows: Rows) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=TABLES[name].schema({}))
 
 
-def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
-    """Lists of one recommender as rows of the catalogue (lists, longest).
+def judgement_of(config: Config, lake: Lake, day: date) -> Judgement:
+    """What the lists of the night before are judged by, with all that is known of its users and items."""
+    yesterday, night = day - timedelta(days=1), Night.of(config, lake, day)
+    end = end_of_day(yesterday, config.timezone)
+    events, catalogue = night.events(), lake.read("std_items", yesterday)
+    late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
+    before, later = events.filter(pc.invert(late)), events.filter(late)
+    segments = Night.of(config, lake, yesterday).segments()
+    found = judge(catalogue["item_id"], before, later, night.feedback, config.recommend.filter_seen, segments)
+    content = config.encoders and lake.manifest("feat_items", yesterday)
+    features = lake.read("feat_items", yesterday) if content else None
+    about = lake.read("std_users", yesterday) if lake.manifest("std_users", yesterday) else None
+    first = before.group_by("item_id").aggregate([("event_at", "min")])
+    row = pc.index_in(catalogue["item_id"], value_set=first["item_id"].combine_chunks())
+    first_met = first["event_at_min"].combine_chunks().cast(pa.int64()).take(row.combine_chunks()).to_numpy(False)
+    return replace(
+        found,
+        vectors=found.vectors if features is None else vectors_to_numpy(features["vector"]),
+        categories=categories_of(catalogue)[1],
+        groups=found.groups | (attributes_of(about, found.users) if about is not None else {}),
+        item_groups=item_groups_of(catalogue, features, (end.timestamp() - first_met / 1e6) / 86_400),
+    )
 
-    -1 is behind the end of a list, and an item that has left the catalogue since.
 
-    Returns:
-        The lists of all users, and those of the judged users; who has none gets the list of the segment, else of all.
-    """
-    table = table.sort_by([("user_id", "ascending"), ("rank", "ascending")])
-    users = pc.unique(table["user_id"])
-    owner = rows_in(table["user_id"], users)
-    place = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    lists = np.full((len(users) + 1, int(place.max(initial=0)) + 1), -1, np.int64)  # row -1 is an empty list
-    lists[owner, place] = rows_in(table["item_id"], judgement.items)
-    own = rows_in(judgement.users, users)
-    of_segment = rows_in(pa.array([f"{EVERYONE}{s or ''}" for s in judgement.segment], pa.string()), users)
-    everyone = rows_in(pa.array([EVERYONE]), users)
-    return lists[:-1], lists[np.select([own >= 0, of_segment >= 0], [own, of_segment], everyone)]
-
-
-def evaluate_model(name: str, table: pa.Table, judgement: Judgement, k: int) -> list[dict[str, Any]]:
+def evaluate_model(
+    name: str, table: pa.Table, judgement: Judgement, k: int, samples: np.ndarray | None = None
+) -> list[dict[str, Any]]:
     """Rows of ``eval_offline`` for one recommender.
 
     Slices: ``user_warm``/``user_cold`` by whether the user had events before; ``item_warm``/``item_cold`` judge only
-    by relevant items that somebody or nobody had met before.
+    by relevant items that somebody or nobody had met before; others by groups of users and items, see ``Judgement``.
 
     Args:
         name: of the recommender.
         table: its lists: user_id, rank, item_id.
         judgement: what they are judged by.
         k: length of the lists; a cutoff beyond it is left out, unless it is the shortest.
+        samples: of ``statistics.resampled``, for intervals.
     """
     every, lists = lists_of(table, judgement)
     rows: list[dict[str, Any]] = []
     for cutoff in CUTOFFS:
         if cutoff > k and cutoff != min(CUTOFFS):
             continue
-        entry, shown = {"model": name, "k": cutoff}, lists[:, :cutoff]
-        shown = np.pad(shown, ((0, 0), (0, cutoff - shown.shape[1])), constant_values=-1)
-        rows += [entry | row for row in _per_user(shown, judgement)]
+        entry, shown = {"model": name, "k": cutoff}, _cut(lists, cutoff)
+        rows += [entry | row for row in _per_user(shown, judgement, samples)]
         if (shown >= 0).any():
-            overall = {
-                "coverage": coverage(every[:, :cutoff], len(judgement.items)),
-                "novelty": novelty(shown, judgement.met, judgement.users_before),
-            }
+            overall = of_all(every[:, :cutoff], shown, judgement)
+            nothing = {"low": None, "high": None}
             rows += [
-                entry | {"metric": m, "slice": "all", "value": v, "n_users": len(shown)} for m, v in overall.items()
+                entry | {"metric": m, "slice": "all", "value": v, "n_users": len(shown)} | nothing
+                for m, v in overall.items()
             ]
     return rows
 
 
-def _largest(segment: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """(name, who is of it) of the segments with most users."""
-    counted = Counter(name for name in segment if name is not None)
-    return [(name, segment == name) for name, _ in sorted(counted.most_common(MOST_SEGMENTS))]
+def _cut(lists: np.ndarray, cutoff: int) -> np.ndarray:
+    """Lists of a length (users, cutoff)."""
+    shown = lists[:, :cutoff]
+    return np.pad(shown, ((0, 0), (0, cutoff - shown.shape[1])), constant_values=-1)
 
 
-def _per_user(shown: np.ndarray, judgement: Judgement) -> Iterator[dict[str, object]]:
-    """Mean of each metric over the users of each slice, in order of metric and slice."""
+def of_all(every: np.ndarray, shown: np.ndarray, judgement: Judgement) -> dict[str, float]:
+    """Metrics of all lists together.
+
+    Args:
+        every: lists of all users (lists, k).
+        shown: lists of the judged users (users, k).
+        judgement: what they are judged by.
+    """
+    exposure = np.bincount(every[every >= 0], minlength=len(judgement.items))
+    found = {
+        "coverage": metrics.coverage(every, len(judgement.items)),
+        "novelty": metrics.novelty(shown, judgement.met, judgement.users_before),
+        "gini": metrics.gini(exposure),
+    }
+    listed, own = _popularity(shown, judgement)
+    both = ~np.isnan(listed) & ~np.isnan(own)
+    if both.any() and own[both].mean() > 0:
+        found["popularity_lift"] = float(listed[both].mean() / own[both].mean() - 1)
+    return found
+
+
+def _popularity(shown: np.ndarray, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
+    """Mean number of users who had met the items of each list, and of each user's history; NaN of none."""
+    there = shown >= 0
+    counted = (judgement.met[np.maximum(shown, 0)] * there).sum(1)
+    listed = np.where(there.any(1), counted / np.maximum(there.sum(1), 1), np.nan)
+    if judgement.history is None:
+        return listed, np.full(len(shown), np.nan)
+    number = np.diff(judgement.history.indptr)
+    own = np.asarray(judgement.history @ judgement.met.astype(float)) / np.maximum(number, 1)
+    return listed, np.where(number > 0, own, np.nan)
+
+
+def measured(shown: np.ndarray, judgement: Judgement) -> dict[str, np.ndarray]:
+    """Metric -> value of each judged user (users,), NaN where it has none.
+
+    Args:
+        shown: their lists (users, k), -1 behind the end.
+        judgement: what they are judged by.
+    """
+    hits, number = hits_of(shown, judgement.relevant), np.diff(judgement.relevant.indptr)
+    found = {name: np.asarray(f(hits, number), float) for name, f in sorted(PER_USER.items())}
+    candidates = np.full(len(shown), len(judgement.items)) if judgement.candidates is None else judgement.candidates
+    found["auc"] = np.asarray(metrics.auc(hits, number, (shown >= 0).sum(1), candidates))
+    popular = np.argsort(-judgement.met, kind="stable")[: shown.shape[1]]
+    found["serendipity"] = np.asarray(metrics.serendipity(hits, np.isin(shown, popular)))
+    blocks = [shown[a : a + BLOCK] for a in range(0, len(shown), BLOCK)]
+    if len(judgement.vectors) and blocks:
+        found["diversity"] = np.concatenate([metrics.diversity(b, judgement.vectors) for b in blocks])
+    if judgement.categories is not None and judgement.history is not None and judgement.categories.shape[1] > 1:
+        own = np.asarray((judgement.history @ judgement.categories).todense())
+        row, _ = np.nonzero(shown >= 0)
+        listed = np.zeros_like(own)
+        np.add.at(listed, row, np.asarray(judgement.categories[shown[shown >= 0]].todense()))
+        found["calibration"] = metrics.miscalibration(listed, own)
+    return found
+
+
+def _per_user(shown: np.ndarray, judgement: Judgement, samples: np.ndarray | None) -> Iterator[dict[str, object]]:
+    """Mean of each metric over the users of each slice with its interval, in order of metric and slice."""
+    values, number = measured(shown, judgement), np.diff(judgement.relevant.indptr)
+    of_users = {"all": number > 0, "user_cold": ~judgement.warm, "user_warm": judgement.warm}
+    for kind, names in ({"segment": judgement.segment} | judgement.groups).items():
+        of_users |= {f"{kind}={name}": names == name for name in _largest(names)}
     cold = judgement.met == 0
-    hits, cold_hits = hits_of(shown, judgement.relevant), cold[np.maximum(shown, 0)]
-    number = np.diff(judgement.relevant.indptr)
-    number_cold = np.asarray(judgement.relevant @ cold.astype(np.float32)).round().astype(int)
-    slices = {
-        "all": (hits, number),
-        "item_cold": (hits & cold_hits, number_cold),
-        "item_warm": (hits & ~cold_hits, number - number_cold),
-        "user_cold": (hits, np.where(judgement.warm, 0, number)),
-        "user_warm": (hits, np.where(judgement.warm, number, 0)),
-    } | {f"segment={name}": (hits, np.where(who, number, 0)) for name, who in _largest(judgement.segment)}
-    for metric, function in sorted(PER_USER.items()):
-        for part, (hit, relevant) in slices.items():
+    of_items = {"item_cold": cold, "item_warm": ~cold} | judgement.item_groups
+    hits = hits_of(shown, judgement.relevant)
+    for metric in sorted(values):
+        for part, who in sorted(of_users.items()):
+            yield from _mean(metric, part, values[metric], who & ~np.isnan(values[metric]), samples)
+        for part, which in sorted(of_items.items()) if metric in PER_USER else ():
+            relevant = np.asarray(judgement.relevant @ which.astype(np.float32)).round().astype(int)
             judged = relevant > 0
-            if judged.any():
-                value = float(np.mean(function(hit[judged], relevant[judged])))
-                yield {"metric": metric, "slice": part, "value": value, "n_users": int(judged.sum())}
+            mine = np.zeros(len(shown))
+            mine[judged] = PER_USER[metric]((hits & which[np.maximum(shown, 0)])[judged], relevant[judged])
+            yield from _mean(metric, part, mine, judged, samples)
+
+
+def _mean(
+    metric: str, part: str, values: np.ndarray, who: np.ndarray, samples: np.ndarray | None
+) -> Iterator[dict[str, object]]:
+    """A row for some of the users, none where there are none."""
+    if who.any():
+        low, high = interval(values[who], samples[:, who] if samples is not None else None)
+        mean = float(values[who].mean())
+        yield {"metric": metric, "slice": part, "value": mean, "n_users": int(who.sum()), "low": low, "high": high}
+
+
+def _largest(names: np.ndarray) -> list[str]:
+    """The groups with most users, in order of name."""
+    known, counts = np.unique(np.array([n for n in names if n is not None], str), return_counts=True)
+    return sorted(known[np.argsort(-counts, kind="stable")[:MOST_GROUPS]].tolist())
+
+
+def user_rows(name: str, cutoff: int, values: dict[str, np.ndarray], judgement: Judgement) -> pa.Table:
+    """Rows of ``eval_users`` for one recommender."""
+    n, contract = len(judgement.users), TABLES["eval_users"]
+    known = {
+        "model": pa.array([name] * n, pa.string()),
+        "user_id": judgement.users,
+        "k": pa.array([cutoff] * n, pa.int32()),
+        "relevant": pa.array(np.diff(judgement.relevant.indptr), pa.int32()),
+    } | {m: pa.array(v, pa.float64(), mask=np.isnan(v)) for m, v in values.items()}
+    columns = [known.get(c.name, pa.nulls(n, c.type)) for c in contract.columns]
+    return pa.Table.from_arrays(columns, schema=contract.schema({}))
+
+
+def gap_rows(name: str, cutoff: int, values: dict[str, np.ndarray], judgement: Judgement) -> Rows:
+    """Rows of ``eval_gaps``: each group of users with enough of them against all others who are of one."""
+    rows = Rows()
+    for metric in GAPS_OF:
+        of_metric = Rows()
+        for kind, names in sorted(judgement.groups.items()):
+            groups = [g for g in _largest(names) if (names == g).sum() >= FEWEST_USERS]
+            means = [float(values[metric][names == g].mean()) for g in groups]
+            of_one = np.array([n in groups for n in names], bool)
+            for group, mean in zip(groups if len(groups) > 1 else [], means, strict=False):
+                mine, rest = values[metric][names == group], values[metric][of_one & (names != group)]
+                gap, low, high, p = difference(mine, rest)
+                of_metric.append(
+                    {"model": name, "metric": metric, "k": cutoff, "kind": kind, "group": group, "value": mean}
+                    | {"difference": gap, "low": low, "high": high, "p": p, "n_users": len(mine)}
+                    | {"widest": max(means) - min(means)}
+                )
+        for row, p in zip(of_metric, holm([r["p"] for r in of_metric]), strict=True):
+            rows.append(row | {"p_holm": p})
+    return rows

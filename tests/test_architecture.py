@@ -140,7 +140,8 @@ def test_asset_keys_are_stable() -> None:
         "model_popularity", "model_user_cf", "model_item_cf", "model_ease", "model_als",
         "model_graph", "model_lightgcn", "model_content", "model_multimodal", "model_sequential",
         "model_transfer", "model_hybrid",
-        "reco_candidates", "recommendations", "similar_items", "feedback", "eval_offline", "night_health",
+        "reco_candidates", "recommendations", "similar_items", "feedback", "eval_offline", "eval_users",
+        "eval_gaps", "night_health",
     }  # fmt: skip
 
 

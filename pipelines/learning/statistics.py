@@ -6,6 +6,10 @@ Does not belong here: what is compared, and how sure one has to be.
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.stats import norm, t
+
+RESAMPLES = 1000
+MOST_RESAMPLED = 10_000  # users; of more the mean is as good as normal
 
 
 def mean_and_error(gain: np.ndarray) -> tuple[float, float]:
@@ -23,3 +27,66 @@ def surely_best(values: Sequence[np.ndarray], certainty: float) -> int:
     gains = [mean_and_error(v - values[0]) for v in values]
     sure = [i for i, (mean, error) in enumerate(gains) if mean > certainty * error]
     return max(sure, key=lambda i: gains[i][0], default=0)
+
+
+def resampled(users: int) -> np.ndarray | None:
+    """How often each user is in each of ``RESAMPLES`` samples with replacement (samples, users), by a fixed seed.
+
+    Counts are Poisson, which does not need to know how many users there are (https://doi.org/10.1109/ICDM.2012.123);
+    None of more than ``MOST_RESAMPLED`` users.
+    """
+    if users > MOST_RESAMPLED:
+        return None
+    return np.random.default_rng(0).poisson(1.0, (RESAMPLES, users)).astype(np.float32)
+
+
+def interval(values: np.ndarray, samples: np.ndarray | None) -> tuple[float, float]:
+    """95% interval of a mean over users: the percentiles of the bootstrap, of many users that of the normal.
+
+    Args:
+        values: of each user (users,), at least one.
+        samples: of ``resampled``, those of these users.
+    """
+    if samples is None:
+        mean, error = mean_and_error(values)
+        half = float(norm.ppf(0.975)) * error
+        return mean - half, mean + half
+    drawn = samples.sum(1)
+    means = (samples @ values)[drawn > 0] / drawn[drawn > 0]
+    low, high = np.quantile(means, [0.025, 0.975]) if len(means) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float, float]:
+    """Difference of the means of two groups, its 95% interval and p-value, by Welch's test.
+
+    https://doi.org/10.1093/biomet/34.1-2.28; the interval is without bounds where a group has one user.
+
+    Returns:
+        Difference, low, high, p.
+    """
+    gap = float(one.mean() - other.mean())
+    if min(len(one), len(other)) < 2:
+        return gap, -np.inf, np.inf, 1.0
+    parts = [x.var(ddof=1) / len(x) for x in (one, other)]
+    error = sum(parts) ** 0.5
+    if error == 0:
+        return gap, gap, gap, float(gap == 0)
+    freedom = sum(parts) ** 2 / sum(p**2 / (len(x) - 1) for p, x in zip(parts, (one, other), strict=True))
+    half = float(t.ppf(0.975, freedom)) * error
+    return gap, gap - half, gap + half, float(2 * t.sf(abs(gap) / error, freedom))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for how many were looked at, by Holm's step-down method.
+
+    https://www.jstor.org/stable/4615733
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order, corrected, worst = np.argsort(p_values, kind="stable"), [0.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        worst = max(worst, min(1.0, (len(p_values) - place) * p_values[i]))
+        corrected[i] = worst
+    return corrected

@@ -10,10 +10,12 @@ import pytest
 from scipy import sparse
 
 from pipelines.config import Recommend
-from pipelines.evaluate import Judgement, evaluate, evaluate_model, judge, lists_of
+from pipelines.evaluate import evaluate, evaluate_model, gap_rows, measured, of_all
 from pipelines.lake.storage import Lake
 from pipelines.learning.metrics import PER_USER
+from pipelines.learning.statistics import resampled
 from pipelines.night.events import COLUMNS, Feedback
+from pipelines.night.judgement import Judgement, activity_of, attributes_of, item_groups_of, judge, lists_of
 from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 
 
@@ -133,7 +135,8 @@ def test_the_lists_of_the_night_before_are_judged_by_the_events_of_the_day(tmp_p
     """User u likes b, which is new to u; a was met before, gone is in no catalogue, v likes nothing, z comes later."""
     lake = tiny_lake(tmp_path, EVENTS, [{"item_id": i} for i in "abcd"])
     lists_of_yesterday(lake)
-    (manifest,) = evaluate(config_of(tmp_path), lake, DAY)
+    manifest, *others = evaluate(config_of(tmp_path), lake, DAY)
+    assert [m.table for m in others] == ["eval_users", "eval_gaps"]
     rows = {(r["model"], r["metric"], r["k"], r["slice"]): r for r in lake.read("eval_offline", DAY).to_pylist()}
     assert manifest.rows == len(rows)
     assert manifest.inputs.keys() == {"reco_candidates"}
@@ -156,8 +159,8 @@ def test_seen_items_count_where_lists_may_hold_them(tmp_path: Path) -> None:
 
 def test_a_first_night_has_nothing_to_judge(tmp_path: Path) -> None:
     lake = tiny_lake(tmp_path, EVENTS, [{"item_id": "a"}])
-    (manifest,) = evaluate(config_of(tmp_path), lake, DAY)
-    assert (manifest.rows, manifest.inputs) == (0, {})
+    found = list(evaluate(config_of(tmp_path), lake, DAY))
+    assert [(m.rows, m.inputs) for m in found] == [(0, {})] * 3
     assert lake.read("eval_offline", DAY).num_rows == 0
 
 
@@ -197,8 +200,8 @@ def test_an_item_that_has_left_the_catalogue_takes_a_place_and_hits_nothing() ->
 def test_lists_that_nobody_gets_say_nothing_of_coverage() -> None:
     found = judged_by(BEFORE, LATER)
     rows = evaluate_model("m", pa.table({"user_id": ["other"], "rank": [1], "item_id": ["a"]}), found, 10)
-    assert {r["metric"] for r in rows} == set(PER_USER), "there is no list for u, for x or for everyone"
-    assert {r["value"] for r in rows} == {0.0}
+    named = {r["metric"]: r["value"] for r in rows if r["slice"] == "all"}
+    assert named == dict.fromkeys([*PER_USER, "serendipity"], 0.0) | {"auc": 0.5}, "no list for u, x or everyone"
 
 
 def test_who_has_no_list_is_judged_by_that_of_the_segment_then_of_all() -> None:
@@ -218,3 +221,149 @@ def test_who_has_no_list_is_judged_by_that_of_the_segment_then_of_all() -> None:
     assert len(every) == 3
     found = {r["slice"]: r["value"] for r in evaluate_model("m", lists, judgement, 10) if r["metric"] == "recall"}
     assert (found["segment=gold"], found["segment=silver"], found["user_cold"]) == (0.5, 0.0, 0.5)
+
+
+def rich(**more: Any) -> Judgement:
+    """Users a, b and c; items 0 to 3, of which 0 and 1 are popular; each user likes two of them."""
+    relevant = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [0, 0, 1, 1]], np.float32)
+    history = np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]], np.float32)
+    return Judgement(
+        users=pa.array(["a", "b", "c"]),
+        items=pa.array(["0", "1", "2", "3"]),
+        relevant=sparse.csr_matrix(relevant),
+        warm=np.array([True, True, False]),
+        met=np.array([6, 4, 1, 0]),
+        users_before=8,
+        segment=np.array([None] * 3),
+        candidates=np.array([3, 3, 4]),
+        history=sparse.csr_matrix(history),
+        vectors=np.array([[1, 0], [0, 1], [0.6, 0.8], [1, 0]], np.float32),
+        categories=sparse.csr_matrix(np.array([[1, 0], [0, 1], [0.5, 0.5], [1, 0]])),
+        **more,
+    )
+
+
+SHOWN = np.array([[0, 2], [2, 3], [0, -1]])
+
+
+def test_what_is_measured_of_a_list_by_hand() -> None:
+    """With lists of two, items 0 and 1 are the expected ones."""
+    found = measured(SHOWN, rich())
+    assert found["recall"].tolist() == [1.0, 0.5, 0.0]
+    assert found["serendipity"].tolist() == [0.5, 0.5, 0.0]
+    assert found["diversity"][:2] == pytest.approx([1 - 0.6, 1 - 0.6])
+    assert np.isnan(found["diversity"][2])
+    list_a, history_a = np.array([0.75, 0.25]), np.array([0.0, 1.0])
+    assert found["calibration"][0] == pytest.approx(np.log2(1 / (0.99 * list_a[1] + 0.01 * history_a[1])))
+    assert np.isnan(found["calibration"][2]), "c has no history"
+
+
+def test_area_under_the_curve_of_a_cut_list() -> None:
+    """a: both of three candidates found above the third. b: 2 stands above 3, the other liked one is behind, alone.
+
+    c has 0, not liked, on top; behind it stand 1, 2 and 3 in no order: 2 and 3 win against 1 by half, and lose to 0.
+    """
+    found = measured(SHOWN, rich())["auc"]
+    assert found == pytest.approx([1.0, 0.0, 0.25])
+
+
+def test_exposure_and_popularity_of_all_lists() -> None:
+    """Items are listed 2, 0, 2 and 1 times. Lists of a and b have mean popularity 3.5 and .5, histories 4 and 6."""
+    found = of_all(SHOWN, SHOWN, rich())
+    assert found["gini"] == pytest.approx((-3 * 0 - 1 * 1 + 1 * 2 + 3 * 2) / (4 * 5))
+    assert found["popularity_lift"] == pytest.approx((3.5 + 0.5) / (4 + 6) - 1)
+    assert found["coverage"] == 0.75
+
+
+def test_slices_by_groups_of_users_and_items() -> None:
+    plan = np.array(["free", "free", "paid"], object)
+    new = np.array([False, False, False, True])
+    judgement = rich(groups={"plan": plan}, item_groups={"item_age<7d": new})
+    lists = pa.table(
+        {"user_id": ["a", "a", "b", "b", "c"], "rank": [1, 2, 1, 2, 1], "item_id": ["0", "2", "2", "3", "0"]}
+    )
+    rows = evaluate_model("m", lists, judgement, 10, resampled(3))
+    value = {(r["metric"], r["slice"]): r for r in rows}
+    assert value["recall", "plan=free"]["value"] == 0.75
+    assert value["recall", "plan=paid"]["value"] == 0.0
+    assert (value["recall", "item_age<7d"]["value"], value["recall", "item_age<7d"]["n_users"]) == (0.5, 2)
+    assert value["auc", "plan=paid"]["n_users"] == 1
+    everyone = value["recall", "all"]
+    assert everyone["low"] <= everyone["value"] <= everyone["high"]
+    assert (everyone["low"], everyone["high"]) == (0.0, 1.0), "of three users anything is possible"
+    assert value["gini", "all"]["low"] is None
+
+
+def test_groups_are_held_against_all_others() -> None:
+    """Thirty users of three plans, the first of which has fewer than ten."""
+    n = 30
+    values = {m: np.array([1.0] * 5 + [0.0, 1.0] * 5 + [0.5, 0.9, 0.8] * 5) for m in ("ndcg", "recall")}
+    plan = np.array(["tiny"] * 5 + ["free"] * 10 + ["paid"] * 15, object)
+    judgement = Judgement(
+        pa.array([str(i) for i in range(n)]), pa.array(["x"]), sparse.csr_matrix(np.ones((n, 1))), np.ones(n, bool),
+        np.ones(1), n, np.full(n, None, object), groups={"plan": plan},
+    )  # fmt: skip
+    rows = {(r["metric"], r["group"]): r for r in gap_rows("m", 20, values, judgement)}
+    assert rows.keys() == {(m, g) for m in ("ndcg", "recall") for g in ("free", "paid")}
+    free = rows["ndcg", "free"]
+    assert (free["value"], free["n_users"]) == (0.5, 10)
+    assert free["difference"] == pytest.approx(0.5 - 11 / 15)
+    assert free["widest"] == pytest.approx(11 / 15 - 0.5)
+    assert free["low"] < free["difference"] < free["high"]
+    assert free["p_holm"] == pytest.approx(min(1, 2 * free["p"])), "two groups were looked at"
+
+
+def test_gaps_agree_with_fairlearn() -> None:
+    """Expected are ``by_group`` and ``difference()`` of MetricFrame in fairlearn 0.15.0, which pulls in narwhals."""
+    rng = np.random.default_rng(3)
+    value, group = rng.random(200), rng.choice(["a", "b", "c"], 200).astype(object)
+    judgement = Judgement(
+        pa.array([f"{i:03d}" for i in range(200)]), pa.array(["x"]), sparse.csr_matrix(np.ones((200, 1))),
+        np.ones(200, bool), np.ones(1), 200, np.full(200, None, object), groups={"kind": group},
+    )  # fmt: skip
+    rows = [r for r in gap_rows("m", 20, {"ndcg": value, "recall": value}, judgement) if r["metric"] == "ndcg"]
+    expected = {"a": 0.5429437777008054, "b": 0.5061606563976642, "c": 0.4711816112167924}
+    assert {r["group"]: r["value"] for r in rows} == pytest.approx(expected, abs=1e-12)
+    assert [r["widest"] for r in rows] == pytest.approx([0.07176216648401296] * 3, abs=1e-12)
+
+
+def test_attributes_and_ages_become_groups() -> None:
+    users = pa.array([f"u{n:02d}" for n in range(24)])
+    about = [
+        {"user_id": f"u{n:02d}", "source": "s", "attributes": [f"plan={'free' if n < 12 else 'paid'}", f"name=n{n}"]}
+        for n in range(24)
+    ]
+    groups = attributes_of(rows_of("std_users", about), users)
+    assert groups.keys() == {"plan"}, "names are nobody's group"
+    assert groups["plan"].tolist() == ["free"] * 12 + ["paid"] * 12
+    assert attributes_of(rows_of("std_users", about[:15]), users) == {}, "three who pay are too few"
+    before = rows_of("std_interactions", [event("u00", "a", at(9))] * 6 + [event("u01", "a", at(9))])
+    assert activity_of(before, users)[:3].tolist() == ["6-20", "1-5", None]
+    items = rows_of(
+        "std_items",
+        [{"item_id": "a", "categories": ["x", "y"]}, {"item_id": "b", "categories": ["y"]}, {"item_id": "c"}],
+    )
+    found = item_groups_of(items, None, np.array([7.0, 6.9, np.nan]))
+    assert {k: v.tolist() for k, v in found.items()} == {
+        "item_age<7d": [False, True, True], "item_age>=7d": [True, False, False],
+        "category=x": [True, False, False], "category=y": [True, True, False],
+    }  # fmt: skip
+
+
+def test_each_user_has_a_row_of_their_own(tmp_path: Path) -> None:
+    lake = tiny_lake(tmp_path, EVENTS, [{"item_id": i} for i in "abcd"])
+    lists_of_yesterday(lake)
+    list(evaluate(config_of(tmp_path), lake, DAY))
+    rows = {r["model"]: r for r in lake.read("eval_users", DAY).to_pylist()}
+    assert rows.keys() == {"ease", "popularity"}
+    assert (rows["ease"]["user_id"], rows["ease"]["k"], rows["ease"]["relevant"]) == ("u", 20, 1)
+    assert (rows["ease"]["mrr"], rows["ease"]["diversity"], rows["ease"]["calibration"]) == (0.5, None, None)
+    overall = {
+        (r["model"], r["metric"]): r["value"]
+        for r in lake.read("eval_offline", DAY).to_pylist()
+        if r["slice"] == "all" and r["k"] == 20
+    }
+    for model, row in rows.items():
+        assert {m: row[m] for m in ("recall", "ndcg", "auc")} == {
+            m: overall[model, m] for m in ("recall", "ndcg", "auc")
+        }

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from pipelines.learning.statistics import mean_and_error, surely_best
+from pipelines.learning.statistics import difference, holm, interval, mean_and_error, resampled, surely_best
 
 
 def test_mean_and_error_of_a_difference() -> None:
@@ -20,3 +21,36 @@ def test_another_way_must_win_by_so_many_errors() -> None:
     assert surely_best([base, gain, gain + 1, gain - 9], 1.0) == 2, "the best of those that surely win"
     assert surely_best([base, base], 0.0) == 0, "no gain is no win"
     assert surely_best([base], 1.0) == 0
+
+
+def test_intervals_of_a_mean_hold_it_as_often_as_they_say() -> None:
+    """Of 400 draws of 60 skewed values some 95% have the true mean, by the bootstrap and by the normal."""
+    rng, samples = np.random.default_rng(5), resampled(60)
+    assert samples is not None
+    held = np.zeros(2)
+    for _ in range(400):
+        values = rng.exponential(1.0, 60)
+        for i, drawn in enumerate((samples, None)):
+            low, high = interval(values, drawn)
+            held[i] += low <= 1.0 <= high
+    assert ((held >= 360) & (held <= 392)).all(), held
+    assert resampled(20_000) is None
+    assert interval(np.array([0.5, 0.5]), resampled(2)) == (0.5, 0.5)
+
+
+def test_a_difference_is_that_of_welch() -> None:
+    rng = np.random.default_rng(1)
+    one, other = rng.normal(0, 1, 12), rng.normal(0.5, 3, 40)
+    theirs = stats.ttest_ind(one, other, equal_var=False)
+    bounds = theirs.confidence_interval(0.95)
+    assert difference(one, other) == pytest.approx((one.mean() - other.mean(), bounds.low, bounds.high, theirs.pvalue))
+    assert difference(one[:1], other)[1:] == (-np.inf, np.inf, 1.0)
+    assert difference(np.ones(3), np.zeros(3)) == (1.0, 1.0, 1.0, 0.0)
+    assert difference(np.ones(3), np.ones(3)) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_p_values_are_corrected_step_by_step() -> None:
+    """Sorted .01, .02, .03, .5 times 4, 3, 2, 1, none below the one before it, none above 1."""
+    assert holm([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []

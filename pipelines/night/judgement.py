@@ -1,0 +1,191 @@
+"""What is known to judge the lists of a night, and the groups of users and items that they are judged for apart.
+
+Belongs here: who came to like what, who is of which group. Does not: the formulas (``learning.metrics``), tables
+(``evaluate``).
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from scipy import sparse
+
+from encoders.modalities import MODALITIES
+from pipelines.lake.schemas import EVERYONE, rows_in
+from pipelines.night.events import Feedback, event_weights
+from pipelines.night.rules import segment_of
+
+MOST_GROUPS = 20  # of one kind that are judged apart
+FEWEST_USERS = 10  # of a group of users by an attribute
+NEW_DAYS = 7  # since anybody first met an item
+ACTIVITY = ((1, 5), (6, 20), (21, None))  # events before the night
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is known to judge the lists of a night.
+
+    Attributes:
+        users: sorted ids of users who came to like something after the night.
+        items: sorted ids of the night's catalogue.
+        relevant: one (users, items) where a user came to like an item after the night.
+        warm: bool (users,), whether the user had met anything up to the night.
+        met: number of users who had met each item up to the night (items,).
+        users_before: number of users with events up to the night.
+        segment: name of each user's (users,), None where there is none.
+        candidates: items that could be listed for each user (users,).
+        history: one (users, items) where a user had met an item.
+        vectors: unit vectors (items, d) in the unified space of the night; no rows where there is none.
+        categories: share of each category (items, categories), rows of zeros where an item has none.
+        groups: kind -> name of each user's group (users,), None where there is none.
+        item_groups: slice -> bool (items,), relevant items that it is judged by.
+    """
+
+    users: pa.Array
+    items: pa.Array
+    relevant: sparse.csr_matrix
+    warm: np.ndarray
+    met: np.ndarray
+    users_before: int
+    segment: np.ndarray
+    candidates: np.ndarray | None = None
+    history: sparse.csr_matrix | None = None
+    vectors: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    categories: sparse.csr_matrix | None = None
+    groups: dict[str, np.ndarray] = field(default_factory=dict)
+    item_groups: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def judge(
+    catalogue: pa.ChunkedArray,
+    before: pa.Table,
+    later: pa.Table,
+    feedback: Feedback,
+    filter_seen: bool,
+    segments: pa.Table | None = None,
+) -> Judgement:
+    """What users did later that the lists of a night could have foretold.
+
+    Args:
+        catalogue: sorted item ids of the night.
+        before: events up to the night.
+        later: events after it.
+        feedback: how strong events count; what is no positive feedback is not relevant.
+        filter_seen: what a user had met before is not relevant.
+        segments: user_id and segment of the night.
+    """
+    met = before.group_by(["user_id", "item_id"]).aggregate([])
+    later = later.filter(pa.array(event_weights(later["event"], later["value"], feedback) > 0))
+    later = later.group_by(["user_id", "item_id"]).aggregate([])
+    later = later.filter(pc.is_in(later["item_id"], value_set=catalogue.combine_chunks()))
+    if filter_seen:
+        later = later.join(met, ["user_id", "item_id"], join_type="left anti")
+    users, items = pc.unique(later["user_id"]).sort(), catalogue.combine_chunks()
+    users_before, known = pc.unique(met["user_id"]), rows_in(met["item_id"], items)
+    history = _pairs(met, users, items)
+    segment = np.full(len(users), None, object) if segments is None else segment_of(segments, users)
+    return Judgement(
+        users=users,
+        items=items,
+        relevant=_pairs(later, users, items),
+        warm=rows_in(users, users_before) >= 0,
+        met=np.bincount(known[known >= 0], minlength=len(items)),
+        users_before=len(users_before),
+        segment=segment,
+        candidates=len(items) - (np.diff(history.indptr) if filter_seen else np.zeros(len(users), int)),
+        history=history,
+        groups={"segment": segment, "activity": activity_of(before, users)},
+    )
+
+
+def _pairs(rows: pa.Table, users: pa.Array, items: pa.Array) -> sparse.csr_matrix:
+    """One (users, items) for each row of known users and items; rows do not repeat."""
+    row, column = rows_in(rows["user_id"], users), rows_in(rows["item_id"], items)
+    known = (row >= 0) & (column >= 0)
+    ones = np.ones(known.sum(), np.float32)
+    return sparse.csr_matrix((ones, (row[known], column[known])), shape=(len(users), len(items)))
+
+
+def activity_of(before: pa.Table, users: pa.Array) -> np.ndarray:
+    """How many events each user had, as one of ``ACTIVITY`` in words; None without any."""
+    row = rows_in(before["user_id"], users)
+    number = np.bincount(row[row >= 0], minlength=len(users))
+    names = np.full(len(users), None, object)
+    for low, high in ACTIVITY:
+        names[(number >= low) & (number <= (high or np.inf))] = f"{low}-{high}" if high else f"{low} and more"
+    return names
+
+
+def attributes_of(rows: pa.Table, users: pa.Array) -> dict[str, np.ndarray]:
+    """Attribute of ``std_users`` -> value of each user (users,), None where a value has fewer than ``FEWEST_USERS``.
+
+    Attributes with more than ``MOST_GROUPS`` values say nothing of groups and are left out.
+    """
+    lists, row = rows["attributes"].combine_chunks(), rows_in(rows["user_id"], users)
+    owner = row[np.asarray(pc.list_parent_indices(lists), np.int64)] if len(lists) else np.zeros(0, np.int64)
+    found: dict[str, np.ndarray] = {}
+    for at, text in zip(owner.tolist(), lists.flatten().to_pylist(), strict=True):
+        name, _, value = text.partition("=")
+        if at >= 0 and value:
+            found.setdefault(name, np.full(len(users), None, object))[at] = value
+    groups = {}
+    for name, values in sorted(found.items()):
+        counted = Counter(v for v in values if v is not None)
+        kept = {v for v, n in counted.items() if n >= FEWEST_USERS}
+        if len(kept) > 1 and len(counted) <= MOST_GROUPS:
+            groups[name] = np.array([v if v in kept else None for v in values], object)
+    return groups
+
+
+def categories_of(items: pa.Table) -> tuple[list[str], sparse.csr_matrix]:
+    """Names of categories, and the share of each in each item (items, categories); rows without any are zeros."""
+    lists = items["categories"].combine_chunks()
+    names = pc.unique(lists.flatten()).sort()
+    owner, column = np.asarray(pc.list_parent_indices(lists), np.int64), rows_in(lists.flatten(), names)
+    number = np.asarray(pc.list_value_length(lists), np.float64)
+    shape = (len(lists), len(names))
+    return names.to_pylist(), sparse.csr_matrix((1 / number[owner], (owner, column)), shape=shape)
+
+
+def item_groups_of(items: pa.Table, features: pa.Table | None, first_met: np.ndarray) -> dict[str, np.ndarray]:
+    """Slice -> which items it is judged by: new ones, those of a category, those with and without a modality.
+
+    Args:
+        items: rows of ``std_items`` of the night.
+        features: rows of ``feat_items`` of the night; None where there is no content.
+        first_met: days since anybody first met each item (items,), NaN where nobody did.
+    """
+    found = {f"item_age<{NEW_DAYS}d": ~(first_met >= NEW_DAYS), f"item_age>={NEW_DAYS}d": first_met >= NEW_DAYS}
+    names, shares = categories_of(items)
+    sizes = np.asarray((shares > 0).sum(0)).ravel()
+    for c in sorted(np.argsort(-sizes, kind="stable")[:MOST_GROUPS]) if len(names) > 1 else []:
+        found[f"category={names[c]}"] = np.asarray((shares[:, [c]] > 0).todense()).ravel()
+    if features is None:
+        return found
+    for m in MODALITIES:
+        has = np.asarray(features[f"has_{m}"].to_numpy(), np.bool_)
+        if has.any() and not has.all():
+            found |= {f"with_{m}": has, f"without_{m}": ~has}
+    return found
+
+
+def lists_of(table: pa.Table, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of one recommender as rows of the catalogue (lists, longest).
+
+    -1 is behind the end of a list, and an item that has left the catalogue since.
+
+    Returns:
+        The lists of all users, and those of the judged users; who has none gets the list of the segment, else of all.
+    """
+    table = table.sort_by([("user_id", "ascending"), ("rank", "ascending")])
+    users = pc.unique(table["user_id"])
+    owner = rows_in(table["user_id"], users)
+    place = np.arange(len(owner)) - np.searchsorted(owner, owner)
+    lists = np.full((len(users) + 1, int(place.max(initial=0)) + 1), -1, np.int64)  # row -1 is an empty list
+    lists[owner, place] = rows_in(table["item_id"], judgement.items)
+    own = rows_in(judgement.users, users)
+    of_segment = rows_in(pa.array([f"{EVERYONE}{s or ''}" for s in judgement.segment], pa.string()), users)
+    everyone = rows_in(pa.array([EVERYONE]), users)
+    return lists[:-1], lists[np.select([own >= 0, of_segment >= 0], [own, of_segment], everyone)]
