@@ -14,7 +14,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 from assets.runs import end_orphans, run_nights
-from pipelines.config import ENV_CONFIG, SOURCES, Config, ConfigError, config_path, load_config
+from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config
+from pipelines.sections import SOURCES
 from pipelines.verify import verify
 
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         print(e, file=sys.stderr)
         return 2
     commands = {"run": _run, "backfill": _backfill, "search": _search, "check": _check, "ui": _ui}
-    commands["accept"] = _accept
+    commands |= {"accept": _accept, "power": _power}
     return commands[args.command](args, config, path)
 
 
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "run": "run one night",
         "backfill": "run a range of nights in order",
         "search": "search settings of the recommenders on a night that was run; they serve until the next search",
+        "power": "say how many days an experiment's effect needs, by the feedback of the last nights",
         "check": "check the configuration and look at the data: what is understood, lost, known, and what it costs",
         "accept": "run a night that was stopped for unusual numbers, after you have looked at them",
         "ui": "start Dagster on 127.0.0.1, after ending runs that a crash left open",
@@ -53,11 +55,13 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.add_argument("--config", help=f"TOML file (default: ${ENV_CONFIG}, else the demo's nightloom.toml)")
         sub.add_argument("--verbose", action="store_true", help="log every message instead of a progress bar")
-        if name in ("run", "search", "accept"):
+        if name in ("run", "search", "accept", "power"):
             sub.add_argument("--date", type=date.fromisoformat, required=True, help="the night's day, YYYY-MM-DD")
         if name == "backfill":
             sub.add_argument("--from", dest="first", type=date.fromisoformat, required=True, help="first day")
             sub.add_argument("--to", dest="last", type=date.fromisoformat, required=True, help="last day")
+        if name == "power":
+            sub.add_argument("--experiment", required=True, help="its name in the configuration")
         if name == "check":
             sub.add_argument("--json", action="store_true", help="print what was found as one JSON object")
             sub.add_argument("--deep", action="store_true", help="also hash every raw file that was read before")
@@ -162,6 +166,33 @@ def _accept(args: argparse.Namespace, config: Config, path: Path) -> int:
         print(f"all numbers of {args.date} are in their usual range; nothing to accept", file=sys.stderr)
         return 1
     return run_nights(config, path, [args.date], args.verbose)
+
+
+def _power(args: argparse.Namespace, config: Config, path: Path) -> int:
+    """Print how many days an experiment needs; exit code 2 where there is no such experiment."""
+    from assets.resources import lake_of
+    from pipelines.experiment import planned
+    from pipelines.lake.storage import StorageError
+
+    if args.experiment not in config.experiments:
+        known = ", ".join(config.experiments) or "none"
+        print(f"no [experiments.{args.experiment}] in {path}; there are: {known}", file=sys.stderr)
+        return 2
+    try:
+        found = planned(config, lake_of(config), args.date, args.experiment)
+    except StorageError as e:
+        print(e, file=sys.stderr)
+        return 1
+    plan = config.experiments[args.experiment]
+    print(f"{plan.metric}: {found.mean:.4f} a user and day, of {found.nights} nights with feedback up to {args.date}")
+    print("users: " + ", ".join(f"{a} {n:.0f}" for a, n in found.users.items()))
+    wanted = f"an effect of {plan.minimum_effect:.1%}"
+    if found.days is None:
+        print(f"{wanted} is not found with 80% within a year; it needs more users, or has to be larger")
+    else:
+        late = f"; experiments.{args.experiment}.days is {plan.days}" if found.days > plan.days else ""
+        print(f"{wanted} is found with 80% in {found.days} days{late}")
+    return 0
 
 
 def _search(args: argparse.Namespace, config: Config, path: Path) -> int:

@@ -62,6 +62,8 @@ class Step:
 def steps(config: Config) -> list[Step]:
     """The steps of a configuration's nights, in the flow's order. Stages are imported when they run."""
     found = [_step("standardize", verifies=True), _step("monitor"), _step("feedback")]
+    if config.experiments:
+        found.append(_step("experiment"))
     if config.finetune.enabled:
         found.append(_step("finetune", on_device=True))
     every = sorted(config.encoders)

@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.resources import lake_of
-from pipelines.config import SOURCES, Config
+from pipelines.config import Config
 from pipelines.evaluate import CUTOFFS
 from pipelines.lake.guards import most_frequent
 from pipelines.lake.storage import Lake
+from pipelines.sections import SOURCES
 
 SHOWN = 5  # reasons
 

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 from benchmarks import encode
 from benchmarks.figures import Figure, cpu_seconds, parser, show
 from encoders.settings import ModelChoice
-from pipelines.config import Compute, Config, Paths, Source
+from pipelines.config import Config
 from pipelines.lake.storage import Lake
 from pipelines.recommenders.ranking import top_k
+from pipelines.sections import Compute, Paths, Source
 
 DAY = date(2026, 1, 1)
 

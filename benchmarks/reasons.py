@@ -25,7 +25,7 @@ from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.ranking import is_warm, top_k
-from pipelines.score import Loaded, save_night, speakers_of
+from pipelines.score import Loaded, save_night, save_plans, speakers_of
 
 USERS, LEAST_HISTORY = 200, 8
 BLOCK = 2000  # users of one block, whose cost is measured
@@ -106,6 +106,7 @@ def main() -> None:
     lake = lake_of(config)
     with tempfile.TemporaryDirectory() as folder, single_threaded():
         save_night(Night.of(config, lake, args.date), Path(folder), "cpu")
+        save_plans(config, lake, args.date, Path(folder))
         night = Loaded.of(lake, args.date, config.recommend.models, Path(folder), "cpu")
         show(bench(night, config.recommend.serve, config.recommend.k), args.json)
 

@@ -23,8 +23,9 @@ import pyarrow.parquet as pq
 
 from benchmarks.figures import Figure, parser, peak_mb, show
 from encoders.settings import ModelChoice
-from pipelines.config import Compute, Config, Paths
+from pipelines.config import Config
 from pipelines.lake.storage import Lake
+from pipelines.sections import Compute, Paths
 from pipelines.standardize import standardize
 
 FIRST = date(2026, 3, 1)

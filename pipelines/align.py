@@ -16,11 +16,12 @@ from encoders.device import choose_device
 from encoders.modalities import Modality
 from encoders.space.alignment import card_bytes, train_aligner
 from encoders.space.features import Features
-from pipelines.config import Augment, Config
+from pipelines.config import Config
 from pipelines.lake.schemas import rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.contents import view_digest
 from pipelines.night.night import Night
+from pipelines.sections import Augment
 
 
 def align(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:

@@ -1,31 +1,42 @@
 """The one configuration file: frozen settings, every problem reported at once.
 
-Belongs here: what a user may set, its defaults and its checks. Does not: anything that reads data.
+Belongs here: the file, and what must hold between its sections. Does not: the sections (``sections``), reading data.
 Stages receive the values that they need as arguments, not this object's internals.
 """
 
-import codecs
 import hashlib
 import os
 import tomllib
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic.dataclasses import dataclass
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from encoders.augment import OPS
 from encoders.modalities import KINDS, Modality
-from encoders.settings import STRICT, VECTOR_FILES, AlignerSettings, FinetuneSettings, ModelChoice
+from encoders.settings import VECTOR_FILES, ModelChoice
 from pipelines.raw.places import RawPlace
-from pipelines.recommenders.registry import RECOMMENDERS, known_recommender, singles
+from pipelines.recommenders.registry import RECOMMENDERS
+from pipelines.sections import (
+    SOURCES,
+    Aligner,
+    Attribution,
+    Augment,
+    Compute,
+    Experiment,
+    Finetune,
+    Guards,
+    ItemsSource,
+    Paths,
+    Recommend,
+    Settings,
+    Source,
+    known_modality,
+)
 
-SOURCES = ("interactions", "items", "user_content", "users", "controls")  # of raw files, each a section
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
-ModelName = Annotated[str, AfterValidator(known_recommender)]
 
 
 class ConfigError(ValueError):
@@ -40,222 +51,6 @@ class ConfigError(ValueError):
         self.problems = problems
         lines = "\n".join(f"  - {p}" for p in problems)
         super().__init__(f"{source}: {len(problems)} configuration problem(s)\n{lines}")
-
-
-class Settings(BaseModel):
-    """Base of all sections: frozen, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Paths(Settings):
-    """Where raw data is read and tables are written. Relative paths start at the config file's folder."""
-
-    raw: str = Field(description="folder or fsspec URI (s3://, gs://) with interactions/, items/ and the others")
-    data: Path = Field(description="local folder for the lake, caches and the Dagster home")
-    allowed_uris: tuple[str, ...] = Field((), description="places outside raw that media references may name")
-
-
-# what databases, pandas and R write for nothing, https://pandas.pydata.org/docs/reference/api/pandas.read_csv.html
-NULLS = ("\\N", "NULL", "null", "None", "NaN", "nan", "NaT", "NA", "N/A", "n/a", "<NA>", "#N/A")
-
-
-class Source(Settings):
-    """How one kind of raw file is written. What is left on ``auto`` is found in each file, and said in the log."""
-
-    path: str = Field(description="folder, file or glob (``events*.csv``) below paths.raw")
-    columns: dict[str, str | tuple[str, ...]] = Field(
-        {},
-        description="our column -> column in the files, a path into nested data (items[].id, images[].large), several "
-        "names of which the first found counts, or a rule (covers/{item_id}.jpg); unmapped ones keep our name",
-    )
-    defaults: dict[str, str] = Field({}, description="our column -> value where the files have none")
-    sometimes: tuple[str, ...] = Field((), description="mapped columns that some or all files may lack")
-    format: Literal["auto", "csv", "json", "parquet"] = Field("auto", description="csv is any delimited text")
-    encoding: str = Field("auto", description="of text files, a name that Python knows, such as cp1252 or utf-16")
-    delimiter: str = Field("auto", min_length=1, max_length=8, description="between the fields of delimited text")
-    quoting: Literal["auto", "on", "off"] = Field("auto", description="whether a field may stand in double quotes")
-    header: tuple[str, ...] = Field((), description="names of the columns where files have no header; or map numbers")
-    records: str = Field("", description="path of the list that holds the rows, in a file of one JSON object")
-    nulls: tuple[str, ...] = Field(NULLS, description="cells that mean nothing, beside empty ones")
-    decimal: Literal["auto", ".", ","] = Field("auto", description="decimal sign of numbers in text")
-    fill_down: dict[str, str] = Field(
-        {}, description="our column -> column of the files; an empty cell takes the value above it while that is equal"
-    )
-    time_unit: Literal["auto", "iso", "s", "ms", "us", "ns", "excel"] = Field(
-        "auto", description="unit of numeric times; excel counts days from 1899-12-30"
-    )
-    time_format: str = Field("auto", min_length=1, description="of times in text, as in %d/%m/%Y %H:%M")
-    time_origin: str = Field("", description="ISO time that numeric times count from; epoch 1970 where it is empty")
-    list_separator: str = Field("|", min_length=1, description="splits lists in text cells (categories, tags, media)")
-
-    @model_validator(mode="after")
-    def _readable(self) -> "Source":
-        if self.encoding != "auto":
-            try:
-                codecs.lookup(self.encoding)
-            except LookupError as e:
-                raise ValueError(f"encoding '{self.encoding}' is unknown; for example utf-8, utf-16, cp1252") from e
-        if self.time_origin:
-            try:
-                datetime.fromisoformat(self.time_origin)
-            except ValueError as e:
-                raise ValueError(f"time_origin '{self.time_origin}' is no ISO time (2016-06-14T04:00:00Z)") from e
-        return self
-
-    def names_of(self, column: str) -> tuple[str, ...]:
-        """What the files may call one of our columns, the first that a file has counts."""
-        named = self.columns.get(column, column)
-        return (named,) if isinstance(named, str) else named
-
-
-class ItemsSource(Source):
-    """The catalogue."""
-
-    mode: Literal["changes", "snapshot"] = Field(
-        "changes", description="whether files hold changes, or each dated file the whole catalogue of its day"
-    )
-
-
-def known_modality(name: str) -> str:
-    """The name of a modality.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if name not in KINDS:
-        raise ValueError(f"'{name}' is no modality; known are {', '.join(KINDS)}")
-    return name
-
-
-@dataclass(frozen=True, config=STRICT)
-class Aligner(AlignerSettings):
-    """The shared space, its training, and what a user is described by in it."""
-
-    history: int = Field(default=50, ge=1, description="most recent items that describe a user")
-
-
-class Augment(Settings):
-    """Views of content for the aligner's contrastive loss; see ``encoders.augment``."""
-
-    views: int = Field(0, ge=0, le=16, description="views of each content; 0 trains without")
-    text: tuple[str, ...] = Field(("span_drop", "word_drop"), description="ops in order; none leaves a modality out")
-    image: tuple[str, ...] = Field(("rotate", "crop", "flip", "colour"), description="likewise; there is also scale")
-    audio: tuple[str, ...] = Field(
-        ("speed", "noise", "time_mask", "frequency_mask"), description="likewise; there are also denoise and pitch"
-    )
-
-    def ops(self, modality: Modality) -> tuple[str, ...]:
-        """Ops of a modality; none for video."""
-        return tuple(getattr(self, modality, ()))
-
-    @model_validator(mode="after")
-    def _known(self) -> "Augment":
-        wrong = [f"{m}: '{op}'" for m, names in OPS.items() for op in getattr(self, m) if op not in names]
-        if wrong:
-            raise ValueError(f"unknown augmentation {', '.join(wrong)}; known are {OPS}")
-        return self
-
-
-@dataclass(frozen=True, config=STRICT)
-class Finetune(FinetuneSettings):
-    """Training the text encoder on the log; see ``encoders.finetune``. Off unless ``enabled``."""
-
-    enabled: bool = False
-    task: Literal["co_consumption", "labels"] = Field(
-        default="co_consumption", description="labels are first categories"
-    )
-    every_days: int = Field(
-        default=7, ge=1, description="nights between trainings; the others go on with the last result"
-    )
-
-
-class Recommend(Settings):
-    """What is served."""
-
-    k: int = Field(20, ge=1, le=1000, description="list length")
-    filter_seen: bool = True
-    models: tuple[ModelName, ...] = Field(
-        default_factory=lambda: tuple(RECOMMENDERS), description="recommenders of the night"
-    )
-    serve: ModelName = Field("hybrid", description="whose lists are recommendations; one of models")
-    settings: dict[str, dict[str, Any]] = Field(
-        {}, description="recommender -> settings that are pinned; a search chooses the others"
-    )
-    search_days: int = Field(0, ge=0, description="nights between searches for settings; 0: only by `nightloom search`")
-    half_life_days: float = Field(30.0, gt=0, description="an event's weight halves in this time")
-    new_items: int = Field(1, ge=0, description="last places of a hybrid list kept for items that nobody has liked")
-    similar: int = Field(20, ge=1, le=1000, description="items like an item, by each basis of similar_items")
-    rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
-    event_weights: dict[str, float] = Field(
-        {
-            "view": 1.0,
-            "click": 1.0,
-            "play": 1.0,
-            "rating": 1.0,
-            "share": 2.0,
-            "favorite": 3.0,
-            "cart": 3.0,
-            "purchase": 5.0,
-            "skip": -1.0,
-            "dislike": -1.0,
-        },
-        description="strength of each event; unlisted events count 1, negative ones are no positive feedback",
-    )
-
-    @model_validator(mode="after")
-    def _served(self) -> "Recommend":
-        if len(set(self.models)) < len(self.models):
-            raise ValueError(f"models names one twice: {', '.join(self.models)}")
-        if self.serve not in self.models:
-            raise ValueError(f"serve = '{self.serve}' is not in models ({', '.join(self.models)})")
-        if self.new_items >= self.k:
-            raise ValueError(f"new_items ({self.new_items}) must be smaller than k ({self.k})")
-        if not singles(self.models):
-            raise ValueError("models has only the hybrid; name at least one recommender that it can combine")
-        return self
-
-
-class Attribution(Settings):
-    """What counts as feedback to the lists of a night; see ``pipelines.feedback``."""
-
-    window_days: int = Field(1, ge=1, le=90, description="days from a night's lists on in which events count for them")
-    assume_shown: bool = Field(False, description="all that was served was shown; for logs without impressions")
-
-
-class Guards(Settings):
-    """When a night stops because of its data."""
-
-    lost_rows: float = Field(
-        0.5, ge=0, le=1, description="share of a usual day's rows that may be refused; duplicates do not count"
-    )
-    gone_rows: float = Field(
-        0.5,
-        ge=0,
-        description="share of a usual day's events, or of a whole catalogue's items, that raw files may no longer have",
-    )
-    space_warn: float = Field(
-        0.9, ge=-1, le=1, description="mean cosine of unchanged items with the night before, below which a check warns"
-    )
-    space_stop: float = Field(0.5, ge=-1, le=1, description="the same, below which the night stops")
-    unknown_items: float = Field(
-        0.2, ge=0, le=1, description="share of the night's events that may be of items that the catalogue does not have"
-    )
-    usual_days: int = Field(28, ge=0, description="days before a night that say what is usual; 0: anything is")
-    usual_factor: float = Field(
-        5.0, ge=1, description="a count is unusual above the median of these days times this, or below it through this"
-    )
-    usual_slack: float = Field(1.0, ge=0, description="scales how far a share may leave the range of these days")
-
-
-class Compute(Settings):
-    """Where the work runs."""
-
-    runner: str = Field("FnApiRunner", description="Beam runner, by the name that Beam knows it")
-    runner_options: tuple[str, ...] = Field((), description="pipeline options passed to Beam as they are")
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    shard_rows: int = Field(2048, ge=1, description="payloads or users of one Beam element")
 
 
 class Config(Settings):
@@ -274,6 +69,7 @@ class Config(Settings):
         k.name: ModelChoice(k.default_encoder) for k in KINDS.values()
     }
     feedback: Attribution = Attribution()
+    experiments: dict[str, Experiment] = {}
     guards: Guards = Guards()
     augment: Augment = Augment()
     finetune: Finetune = Finetune()
@@ -289,11 +85,25 @@ class Config(Settings):
             raise ValueError(f"timezone '{self.timezone}' is not an IANA name such as Europe/Paris") from e
         if self.end_date and self.end_date < self.start_date:
             raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}")
+        for name, experiment in self.experiments.items():
+            served = {a: arm.serve for a, arm in experiment.arms.items() if arm.serve}
+            wrong = {a: m for a, m in served.items() if m not in self.recommend.models}
+            if wrong:
+                raise ValueError(f"experiments.{name}: {wrong} serve what is not in recommend.models")
+        self._apart()
         lost = [m for m in self.recommend.models if RECOMMENDERS[m].on_content]
         if not self.encoders and (lost or self.augment.views or self.finetune.enabled):
             what = ", ".join([*lost, *(["augment"] if self.augment.views else []), *(["finetune"] if self.finetune.enabled else [])])  # noqa: E501 # fmt: skip
             raise ValueError(f"encoders is empty, so there is no content for {what}; leave them out or name an encoder")
         return self
+
+    def _apart(self) -> None:
+        """Two experiments that set the same thing for the same users say nothing of either."""
+        setting: dict[str, str] = {}
+        for name, experiment in self.experiments.items():
+            for key in sorted({k for arm in experiment.arms.values() for k in arm.model_fields_set}):
+                if setting.setdefault(key, name) != name:
+                    raise ValueError(f"experiments {setting[key]} and {name} both set {key}; run one after the other")
 
     @model_validator(mode="before")
     @classmethod

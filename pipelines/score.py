@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
 from pipelines.learning.reasons import HISTORY, Reasons, Space, Speakers, explain, modality_of_uploads
+from pipelines.night.arms import DEFAULT, Plan, groups_of, plans_of
 from pipelines.night.inputs import (
     arrays_of,
     load_inputs,
@@ -49,6 +51,8 @@ from pipelines.recommenders.ranking import MOST_SCORES, is_warm, top_k
 
 log = logging.getLogger(__name__)
 
+Lists = tuple[np.ndarray, np.ndarray]
+
 SPACE = 1.0  # weight of likeness in the unified space among what the models make of a history
 
 
@@ -58,14 +62,12 @@ class Serving:
 
     Attributes:
         models: recommenders of the night.
-        serve: whose lists are recommendations.
         k: list length.
         filter_seen: lists leave out what a user has met.
         new_items: last places of a hybrid list kept for items that nobody has liked.
     """
 
     models: tuple[str, ...]
-    serve: str
     k: int
     filter_seen: bool
     new_items: int
@@ -74,7 +76,7 @@ class Serving:
 def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Publish ``reco_candidates`` and ``recommendations`` of the night."""
     night, r = Night.of(config, lake, day), config.recommend
-    serving = Serving(r.models, r.serve, r.k, r.filter_seen, r.new_items)
+    serving = Serving(r.models, r.k, r.filter_seen, r.new_items)
     provenance: dict[str, Any] = {
         "config_digest": config.digest("recommend"),
         "inputs": {f"model_{n}": lake.require(f"model_{n}", day).content_digest for n in r.models},
@@ -83,6 +85,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         device = choose_device(config.compute.device).name
         with single_threaded():
             users, items = save_night(night, staging, device)
+            save_plans(config, lake, day, staging)
         size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))
         blocks = [(a, min(a + size, users), users) for a in range(0, users, size)]
 
@@ -150,6 +153,13 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     return len(data.users), len(data.items)
 
 
+def save_plans(config: Config, lake: Lake, day: date, folder: Path) -> None:
+    """Write what each user is served, for workers: an experiment's arm decides."""
+    users = pq.read_table(folder / "users.parquet")["id"].to_pylist()
+    plans = plans_of(config, lake, day, users)
+    write_parquet(pa.Table.from_pylist([vars(p) for p in plans]), folder / "plans.parquet")
+
+
 @dataclass(frozen=True)
 class Loaded:
     """Everything that a worker needs to score any user of a night."""
@@ -166,6 +176,7 @@ class Loaded:
     liked: np.ndarray
     space: Space
     models: list[Recommender]
+    plans: list[Plan]
 
     @classmethod
     def of(cls, lake: Lake, day: date, names: tuple[str, ...], folder: Path, device: str) -> "Loaded":
@@ -188,6 +199,7 @@ class Loaded:
             liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
             space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
             models=load_recommenders(lake, day, names, inputs),
+            plans=[Plan(**r) for r in pq.read_table(folder / "plans.parquet").to_pylist()],
         )
 
 
@@ -213,17 +225,34 @@ class ScoreBlock(beam.DoFn):
     def _scored(self, start: int, stop: int, total: int) -> Iterator[str]:
         night, serving, users = self.night, self.serving, np.arange(start, stop)
         forbidden = night.hidden[users] + night.seen[users] if serving.filter_seen else night.hidden[users]
-        new, moved = ~night.liked & night.servable, night.moved[users]
+        new, moved, parts = ~night.liked & night.servable, night.moved[users], list[pa.Table]()
         for name, plain, chances in scored(night.models, night.inputs, users):
             scores = ruled(plain, night.servable, moved)
             lists = top_k(scores, serving.k, forbidden, night.inputs.device)
-            if chances is not None and serving.new_items and new.any():
-                lists = place_new(lists, scores, chances, new, serving.new_items, forbidden)
-            rows = candidates(night, users, name, *lists)
-            yield self._write(f"{name}-{start:09d}", rows)
-            if name == serving.serve:
-                yield self._write(f"served-{start:09d}", served(night, users, self.day, rows, lists[0]))
+            new_of = partial(self._with_new, lists, scores, chances, new, forbidden)
+            yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *new_of(serving.new_items)))
+            for plan, at in groups_of(night.plans[start:stop]):
+                if plan.serve == name:
+                    items, values = (part[at] for part in new_of(plan.new_items))
+                    rows = candidates(night, users[at], name, items, values)
+                    parts.append(served(night, users[at], self.day, rows, items, plan.arm))
+        order = [("user_id", "ascending"), ("rank", "ascending")]
+        yield self._write(f"served-{start:09d}", pa.concat_tables(parts).sort_by(order))
         log.info("score: %d of %d users", stop, total)
+
+    def _with_new(
+        self,
+        lists: Lists,
+        scores: np.ndarray,
+        chances: np.ndarray | None,
+        new: np.ndarray,
+        forbidden: sparse.csr_matrix,
+        places: int,
+    ) -> Lists:
+        """Lists with some places for new items, where a recommender says what their chances are."""
+        if chances is None or not places or not new.any():
+            return lists
+        return place_new(lists, scores, chances, new, places, forbidden)
 
     def _write(self, name: str, table: pa.Table) -> str:
         path = Path(self.folder) / f"{name}.parquet"
@@ -265,7 +294,9 @@ def candidates(night: Loaded, users: np.ndarray, name: str, items: np.ndarray, s
     )
 
 
-def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: np.ndarray) -> pa.Table:
+def served(
+    night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: np.ndarray, arm: str = DEFAULT
+) -> pa.Table:
     """Rows of ``recommendations``: those of the served recommender, each with an id and a reason."""
     at, rank = np.nonzero(items >= 0)
     histories = night.inputs.histories.take(users)
@@ -281,7 +312,7 @@ def served(night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: n
     ids = [recommendation_id(day, m, u, i) for m, u, i in zip(*columns.values(), strict=True)]
     modality, attention = _modality(night, users, items, reasons, at, rank)
     return (
-        rows.append_column("arm", pa.array(["default"] * len(ids)))
+        rows.append_column("arm", pa.array([arm] * len(ids), pa.string()))
         .append_column("recommendation_id", pa.array(ids, pa.string()))
         .append_column("reason_code", pa.array(codes, pa.string()))
         .append_column("reason_value", pa.array(values, pa.string()))

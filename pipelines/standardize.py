@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import SOURCES, Config
+from pipelines.config import Config
 from pipelines.lake.folders import locked, scratch
 from pipelines.lake.storage import Lake, Manifest, rows_of_parts
 from pipelines.lake.tables import TABLES
@@ -39,6 +39,7 @@ from pipelines.raw.versions import (
     users_table,
     without_gone,
 )
+from pipelines.sections import SOURCES
 
 log = logging.getLogger(__name__)
 

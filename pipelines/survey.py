@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from encoders.modalities import KINDS as MODALITY_KINDS
 from encoders.modalities import MODALITIES
-from pipelines.config import SOURCES, Config, Source
+from pipelines.config import Config
 from pipelines.lake.guards import SPELLINGS
 from pipelines.raw.account import HARMLESS
 from pipelines.raw.columns import RAW_COLUMNS, REQUIRED
@@ -22,6 +22,7 @@ from pipelines.raw.known import Known, media_files
 from pipelines.raw.media import MAX_FILE_BYTES
 from pipelines.raw.places import DataError, RawError, RawStore
 from pipelines.raw.sample import Sampled, sampled, spread
+from pipelines.sections import SOURCES, Source
 
 TRUTHS = {"true", "false", "0", "1", "yes", "no"}
 REASONS = 3  # shown of a file
@@ -37,7 +38,7 @@ class FileReport:
 
     Attributes:
         source: the file.
-        kind: of raw files, see ``config.SOURCES``.
+        kind: of raw files, see ``sections.SOURCES``.
         format: csv, json or parquet; empty where it is refused.
         said: encoding, delimiter and whatever else is not plain.
         rows: by estimate.

@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from encoders.catalogue import check_model
-from pipelines.config import (
-    SOURCES,
-    Config,
-    ConfigError,
-)
+from pipelines.config import Config, ConfigError
 from pipelines.recommenders.registry import RECOMMENDERS, problems_of, singles
+from pipelines.sections import SOURCES
 
 
 def verify(config: Config, source: str = "configuration") -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from encoders.settings import ModelChoice
-from pipelines.config import Config, Paths
+from pipelines.config import Config
 from pipelines.engine.blocks import vector_table
 from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.night.night import Night
+from pipelines.sections import Paths
 
 DAY = date(2026, 3, 10)
 

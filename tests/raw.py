@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines.config import Source
 from pipelines.raw.pieces import Account, Part, Reader, write_piece
 from pipelines.raw.places import RawPlace
+from pipelines.sections import Source
 
 COLUMNS = {"user_id": "uid", "event_at": "timestamp"}
 

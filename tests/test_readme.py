@@ -12,6 +12,7 @@ from encoders.settings import ModelChoice
 from pipelines.config import Config
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, classes
+from pipelines.sections import Experiment
 from tests.shop import REPO
 
 README = (REPO / "README.md").read_text()
@@ -41,7 +42,7 @@ def sections() -> dict[str, dict[str, Any]]:
     """Section -> key -> field; keys of the file's top are in the section ``""``."""
     found: dict[str, dict[str, Any]] = {"": {}}
     for name, field in Config.model_fields.items():
-        section = ModelChoice if name == "encoders" else field.annotation
+        section = {"encoders": ModelChoice, "experiments": Experiment}.get(name, field.annotation)
         keys = getattr(section, "model_fields", None) or getattr(section, "__pydantic_fields__", None)
         if keys:
             found[name] = dict(keys)
@@ -60,7 +61,7 @@ def test_every_key_of_the_configuration_and_no_other() -> None:
             shown.setdefault("", set()).update(names)
         else:
             keys = {k for k in quoted(meaning) if re.fullmatch("[a-z_]+", k)}
-            shown |= {name.removesuffix(".<modality>"): keys for name in names}
+            shown |= {re.sub(r"\.<\w+>$", "", name): keys for name in names}
     assert shown == {name: set(keys) for name, keys in sections().items()}
 
 
@@ -98,7 +99,9 @@ def test_commands() -> None:
     assert named <= targets
     assert targets - named <= {"setup", "clean"}, "what make can do is said"
     known = next(a.choices for a in _parser()._actions if a.choices)
-    assert set(re.findall(r"nightloom (run|backfill|accept|search|check|init|import|ui)\b", README)) == set(known or ())
+    assert set(re.findall(r"nightloom (run|backfill|accept|search|power|check|init|import|ui)\b", README)) == set(
+        known or ()
+    )
     for module in set(re.findall(r"python -m ([a-z_.]+)", README)):
         path = REPO / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module

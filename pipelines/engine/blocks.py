@@ -30,7 +30,6 @@ from encoders.errors import DecodeError, cause_of
 from encoders.modalities import Modality
 from encoders.settings import ModelChoice
 from encoders.tuning import SAMPLE
-from pipelines.config import Compute
 from pipelines.engine import beam as runtime
 from pipelines.engine.chosen import Chosen, choose, loaded
 from pipelines.lake.schemas import vectors_to_arrow
@@ -38,6 +37,7 @@ from pipelines.lake.storage import write_parquet
 from pipelines.lake.tables import TABLES
 from pipelines.raw.media import read_media
 from pipelines.raw.places import RawError, RawPlace, RawStore
+from pipelines.sections import Compute
 
 log = logging.getLogger(__name__)
 

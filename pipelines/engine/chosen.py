@@ -22,9 +22,10 @@ from encoders.device import Device, choose_device
 from encoders.modalities import Modality
 from encoders.settings import ModelChoice
 from encoders.tuning import TUNING_VERSION, Tuning, machine, tune
-from pipelines.config import Compute, digest_of
+from pipelines.config import digest_of
 from pipelines.lake.cards import load_card
 from pipelines.lake.storage import Lake
+from pipelines.sections import Compute
 
 
 @dataclass(frozen=True)

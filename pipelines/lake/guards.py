@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import SOURCES, Config
+from pipelines.config import Config
 from pipelines.lake.promises import promise
 from pipelines.lake.storage import Lake, Manifest
+from pipelines.sections import SOURCES
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night

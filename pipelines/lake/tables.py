@@ -272,7 +272,7 @@ TABLES: dict[str, Table] = {
                 _c("carried_from", pa.date32(), "earlier night whose list it is, where this one was stopped", True),
                 _c("carried_why", pa.string(), "what stopped it", True),
             ),
-            stage="score", group="recommendations", parents=("reco_candidates", "std_controls"),
+            stage="score", group="recommendations", parents=("reco_candidates", "std_controls", "eval_experiments"),
         ),
         Table(
             "similar_items", "Items like an item that may be listed.", ("item_id", "basis", "rank"),
@@ -308,8 +308,7 @@ TABLES: dict[str, Table] = {
                 _c("reacted_at", TIMESTAMP, "first reaction, UTC", True),
                 _c("reactions", pa.int64(), "events that are attributed to it, without impressions"),
             ),
-            stage="feedback", group="evaluation",
-            parents=("recommendations@yesterday", "std_interactions", "std_users"),
+            stage="feedback", group="evaluation", parents=("std_interactions", "std_users"),
         ),
         Table(
             "eval_offline", "Yesterday's lists judged by what users did today.", ("model", "metric", "k", "slice"),
@@ -358,6 +357,28 @@ TABLES: dict[str, Table] = {
                 _c("widest", pa.float64(), "difference between the best and the worst group of the kind"),
             ),
             stage="evaluate", group="evaluation", parents=("eval_offline",),
+        ),
+        Table(
+            "eval_experiments", "Arms of experiments so far, and what is decided.", ("experiment", "metric", "arm"),
+            (
+                _c("experiment", pa.string(), "name in the configuration"),
+                _c("arm", pa.string(), "name of the arm"),
+                _c("metric", pa.string(), "column of feedback: the metric, or a guardrail"),
+                _c("users", pa.int64(), "users of the arm who were served"),
+                _c("days", pa.int64(), "nights whose lists are judged"),
+                _c("mean", pa.float64(), "of the metric, a user and day"),
+                _c("effect", pa.float64(), "difference to the first arm, less what users did before (CUPED)", True),
+                _c("relative", pa.float64(), "the same as a share of the first arm's mean", True),
+                _c("low", pa.float64(), "lower end of an interval that holds on all nights at once", True),
+                _c("high", pa.float64(), "upper end", True),
+                _c("variance_removed", pa.float64(), "share of the metric's variance that users' past explains"),
+                _c("sample_ratio_p", pa.float64(), "p-value of how users fell into the arms"),
+                _c("decision", pa.string(), "continue, promote, roll_back, keep or invalid"),
+                _c("served_arm", pa.string(), "arm that all are served once it is over"),
+                _c("reason", pa.string(), "why"),
+                _c("decided_on", pa.date32(), "night of the decision"),
+            ),
+            stage="experiment", group="evaluation", parents=("feedback",),
         ),
     )
 }  # fmt: skip

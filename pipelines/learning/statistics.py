@@ -1,4 +1,4 @@
-"""Whether a difference is more than chance, judged user by user.
+"""Whether a difference is more than chance, judged user by user; intervals that one may look at every day.
 
 Does not belong here: what is compared, and how sure one has to be.
 """
@@ -6,7 +6,7 @@ Does not belong here: what is compared, and how sure one has to be.
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import norm, t
+from scipy.stats import chi2, norm, t
 
 RESAMPLES = 1000
 MOST_RESAMPLED = 10_000  # users; of more the mean is as good as normal
@@ -90,3 +90,82 @@ def holm(p_values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(p_values) - place) * p_values[i]))
         corrected[i] = worst
     return corrected
+
+
+# --- experiments --------------------------------------------------------------------------------------------------
+
+
+def sample_ratio_p(counts: Sequence[float], shares: Sequence[float]) -> float:
+    """P-value of how users fell into arms, if each had its share (chi-square); below .001 something is broken.
+
+    https://doi.org/10.1145/3292500.3330722
+
+    >>> sample_ratio_p([500, 500], [0.5, 0.5])
+    1.0
+    """
+    observed, total = np.asarray(counts, float), float(sum(counts))
+    if total == 0:
+        return 1.0
+    expected = total * np.asarray(shares) / sum(shares)
+    return float(chi2.sf(((observed - expected) ** 2 / expected).sum(), len(counts) - 1))
+
+
+def adjusted(outcome: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """Outcomes (users,) less what was to be expected of each user by what it did before (CUPED); the mean stays.
+
+    https://doi.org/10.1145/2433396.2433413
+
+    Args:
+        outcome: of users of all arms together.
+        before: of the same users, from before the experiment.
+    """
+    spread = before.var() if len(before) else 0.0
+    if spread == 0:
+        return outcome
+    slope = ((outcome - outcome.mean()) * (before - before.mean())).mean() / spread
+    return np.asarray(outcome - slope * (before - before.mean()))
+
+
+def sequential_half(variance: float, planned: float, level: float) -> float:
+    """Half the width of an interval that holds at every look at once: looking daily does not spoil it.
+
+    Mixture sequential probability ratio test with a normal prior of the planned effect's size
+    (https://doi.org/10.1287/opre.2021.2135).
+
+    Args:
+        variance: of the estimated effect now.
+        planned: effect that the experiment is planned for, in the outcome's unit; it is narrowest around there.
+        level: how often the interval may ever be wrong.
+    """
+    if variance <= 0 or planned <= 0:
+        return float("inf")
+    ratio = (variance + planned**2) / variance
+    return float((variance * ratio / (ratio - 1) * np.log(ratio / level**2)) ** 0.5)
+
+
+def sequential_power(variance: float, planned: float, level: float) -> float:
+    """Chance that a planned effect is outside of the interval at a look with this variance; earlier looks add to it."""
+    if variance <= 0:
+        return 1.0
+    return float(norm.cdf((planned - sequential_half(variance, planned, level)) / variance**0.5))
+
+
+def days_needed(
+    between: float, within: float, users: Sequence[float], planned: float, level: float, power: float, most: int
+) -> int | None:
+    """Days until a planned effect on a daily mean is found with some power; None where ``most`` do not suffice.
+
+    Args:
+        between: variance of users' daily means.
+        within: variance of a user's days around it.
+        users: in either arm.
+        planned: effect on the daily mean.
+        level: of the sequential interval.
+        power: chance wanted.
+        most: days.
+    """
+    for days in range(1, most + 1):
+        variance = (between + within / days) * sum(1 / n for n in users)
+        if sequential_power(variance, planned, level) >= power:
+            return days
+    return None

@@ -1,6 +1,6 @@
 """Columns of raw data by the names that are ours, and those that it cannot do without.
 
-Does not belong here: what files call them (``config.Source.columns``), how cells become values (``typed``).
+Does not belong here: what files call them (``sections.Source.columns``), how cells become values (``typed``).
 """
 
 from typing import Any

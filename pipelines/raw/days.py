@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow.dataset import dataset
 
-from pipelines.config import Compute
 from pipelines.engine import beam as runtime
 from pipelines.engine.database import database
 from pipelines.lake.storage import PARQUET, write_parts
 from pipelines.lake.tables import TABLES
 from pipelines.raw.known import Piece
+from pipelines.sections import Compute
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Names of events and wishes as shops, music services and analytics write them, and the name of ours that each means.
 
-Belongs here: the table of synonyms. Does not: how much an event weighs (``config.Recommend.event_weights``).
+Belongs here: the table of synonyms. Does not: how much an event weighs (``sections.Recommend.event_weights``).
 """
 
 import re

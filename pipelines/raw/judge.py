@@ -7,10 +7,11 @@ at data without a night (``survey``).
 from collections.abc import Mapping
 from datetime import date
 
-from pipelines.config import Config, Source
+from pipelines.config import Config
 from pipelines.raw.columns import RAW_COLUMNS, REQUIRED
 from pipelines.raw.known import Piece, has_column
 from pipelines.raw.places import DataError
+from pipelines.sections import Source
 
 MOST_KEYS = 4  # of an object around the list that holds the rows
 SHOWN = 12  # names in a message

@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from pipelines.config import Config, Source, digest_of
+from pipelines.config import Config, digest_of
 from pipelines.lake.folders import scratch
 from pipelines.raw.columns import RAW_COLUMNS
 from pipelines.raw.dialect import split_line
@@ -25,6 +25,7 @@ from pipelines.raw.places import DataError, RawError, RawStore, file_day
 from pipelines.raw.reading import look
 from pipelines.raw.shape import Shape
 from pipelines.raw.table_logs import live_files
+from pipelines.sections import Source
 
 log = logging.getLogger(__name__)
 

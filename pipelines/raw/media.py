@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from encoders.errors import DecodeError
 from encoders.modalities import KINDS
-from pipelines.config import Compute
 from pipelines.engine import beam as runtime
 from pipelines.lake.folders import scratch
 from pipelines.lake.storage import write_parquet
 from pipelines.raw.places import RawError, RawPlace, RawStore
+from pipelines.sections import Compute
 
 log = logging.getLogger(__name__)
 

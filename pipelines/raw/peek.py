@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipelines.config import Source
 from pipelines.raw.containers import opened, seekable
 from pipelines.raw.delimited import read_delimited
 from pipelines.raw.dialect import HEAD_BYTES
 from pipelines.raw.objects import first_objects, rows_below
 from pipelines.raw.places import RawStore
 from pipelines.raw.shape import Shape, shape_of
+from pipelines.sections import Source
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.config import Config, Source
+from pipelines.config import Config
 from pipelines.engine import beam as runtime
 from pipelines.engine.database import database
 from pipelines.lake.folders import fsync_tree, scratch
@@ -35,6 +35,7 @@ from pipelines.raw.places import RawError, RawPlace, RawStore, file_day
 from pipelines.raw.reading import look, rows_of
 from pipelines.raw.shape import Shape
 from pipelines.raw.typed import Typed, schema_of, typed
+from pipelines.sections import Source
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.config import Source
 from pipelines.lake.schemas import STRINGS, TIMESTAMP
 from pipelines.raw.amounts import decimal_of
 from pipelines.raw.cells import Cells, clean, flat, is_text, no_cells, texts
@@ -24,6 +23,7 @@ from pipelines.raw.documents import read_documents
 from pipelines.raw.places import RawStore
 from pipelines.raw.shape import SAMPLE_ROWS, Shape, shape_of
 from pipelines.raw.times import format_of, unit_of
+from pipelines.sections import Source
 
 SAMPLE_BYTES = 1 << 17
 FLOAT_ID = r"^-?\d+\.0+$"

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipelines.config import Source
 from pipelines.raw.containers import seekable
 from pipelines.raw.delimited import Rows
 from pipelines.raw.embedded import Embedded
@@ -22,6 +21,7 @@ from pipelines.raw.places import RawStore
 from pipelines.raw.reading import look, rows_of
 from pipelines.raw.shape import Shape
 from pipelines.raw.typed import schema_of, typed
+from pipelines.sections import Source
 
 FILES = 60  # of a kind, spread over all
 HEAD_BYTES = 2 << 20

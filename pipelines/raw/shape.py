@@ -15,7 +15,6 @@ from urllib.parse import unquote
 
 import pyarrow.parquet as pq
 
-from pipelines.config import Source
 from pipelines.lake.schemas import STRINGS
 from pipelines.raw.columns import RAW_COLUMNS
 from pipelines.raw.containers import container_of, opened, seekable
@@ -23,6 +22,7 @@ from pipelines.raw.dialect import HEAD_BYTES, delimiter_of, elsewhere, encoding_
 from pipelines.raw.nested import Path, in_header, in_objects, in_schema, written
 from pipelines.raw.objects import first_objects, list_ahead, records_path, rows_below
 from pipelines.raw.places import RawError, RawStore
+from pipelines.sections import Source
 
 SAMPLE_ROWS = 1_000
 PREAMBLE = 20  # lines among which a header is looked for

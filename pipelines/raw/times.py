@@ -61,7 +61,7 @@ class TimeRule:
     """How one column's times are written.
 
     Attributes:
-        unit: of numbers, see ``config.Source.time_unit``.
+        unit: of numbers, see ``sections.Source.time_unit``.
         format: of texts; empty for ISO 8601.
         origin: ISO time that numbers count from; empty for 1970.
         timezone: IANA zone of times without one.

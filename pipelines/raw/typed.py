@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.modalities import FILES
-from pipelines.config import Source
 from pipelines.lake.schemas import EVERYONE, STRINGS, TIMESTAMP
 from pipelines.raw.amounts import numbers
 from pipelines.raw.cells import Cells, cast_texts, flat, lengths, lists, shown, texts
@@ -24,6 +23,7 @@ from pipelines.raw.event_names import WISHES, canonical, wished
 from pipelines.raw.lines import Reject
 from pipelines.raw.shape import Shape
 from pipelines.raw.times import TimeRule, times
+from pipelines.sections import Source
 
 MAX_ID = 512  # characters
 INVISIBLE = r"[\x{AD}\x{200B}-\x{200F}\x{202A}-\x{202E}\x{2060}-\x{2064}\x{FEFF}]"  # joiners, marks of direction

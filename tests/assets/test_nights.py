@@ -191,6 +191,49 @@ def test_a_bad_day_is_stopped_and_the_last_lists_are_served_until_somebody_accep
     assert "nothing to accept" in capsys.readouterr().err
 
 
+def test_an_experiment_splits_lists_and_is_read_out_the_night_after(
+    shop_raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nights = [LAST - timedelta(days=n) for n in (2, 1, 0)]
+    extra = 'models = ["popularity", "item_cf"]\nserve = "popularity"\n'
+    config = write_config(tmp_path, {}, extra, raw=shop_raw)
+    trial = f"""
+        [experiments.simple]
+        arms = {{ popular = {{}}, similar = {{ serve = "item_cf" }} }}
+        metric = "reactions"
+        start = {nights[0]}
+    """
+    config.write_text("encoders = {}\n" + config.read_text() + trial)
+    assert main(["backfill", "--config", str(config), "--from", str(nights[0]), "--to", str(LAST)]) == 0
+    lake = lake_at(config)
+    served = lake.read("recommendations", nights[0]).to_pylist()
+    models = {(r["arm"], r["model"]) for r in served if not r["user_id"].startswith("*")}
+    assert models == {("simple=popular", "popularity"), ("simple=similar", "item_cf")}
+    assert {r["arm"] for r in served if r["user_id"].startswith("*")} == {"default"}
+    assert lake.read("eval_experiments", nights[0])["days"].to_pylist() == [0, 0]
+    rows = lake.read("eval_experiments", LAST).to_pylist()
+    assert [(r["arm"], r["days"], r["decision"]) for r in rows] == [
+        ("popular", 2, "continue"),
+        ("similar", 2, "continue"),
+    ]
+    came = pa.concat_tables(lake.read("feedback", d) for d in nights[1:])
+    for row in rows:
+        users = {
+            r["user_id"]
+            for r in lake.read("recommendations", nights[1]).to_pylist()
+            if r["arm"] == f"simple={row['arm']}"
+        }
+        mine = [r["reactions"] for r in came.to_pylist() if r["arm"] == f"simple={row['arm']}"]
+        assert mine
+        assert row["users"] == len(users)
+        assert row["mean"] == pytest.approx(sum(mine) / len(users) / 2)
+    capsys.readouterr()
+    assert main(["power", "--config", str(config), "--date", str(LAST), "--experiment", "simple"]) == 0
+    assert "reactions: 0." in capsys.readouterr().out
+    assert main(["power", "--config", str(config), "--date", str(LAST), "--experiment", "other"]) == 2
+    assert "there are: simple" in capsys.readouterr().err
+
+
 def test_nights_in_any_order_give_the_same_features(finished: Path, tmp_path: Path) -> None:
     config = tmp_path / "nightloom.toml"
     config.write_text(finished.read_text())

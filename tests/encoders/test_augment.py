@@ -11,7 +11,7 @@ from encoders.augment import AUDIO_OPS, IMAGE_OPS, OPS, TEXT_OPS, augmented, gen
 from encoders.decode.image import decode_image
 from encoders.decode.sound import decode_audio
 from encoders.modalities import Modality
-from pipelines.config import Augment
+from pipelines.sections import Augment
 
 
 def picture() -> bytes:

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Augment, load_config
+from pipelines.config import load_config
 from pipelines.lake.storage import Lake
+from pipelines.sections import Augment
 from tests.shop import FIRST, parquet_bytes, write_config
 
 pytestmark = pytest.mark.slow

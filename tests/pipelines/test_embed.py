@@ -15,7 +15,7 @@ from encoders.base import EncoderSpec
 from encoders.device import Device
 from encoders.settings import ModelChoice
 from encoders.tuning import Tuning
-from pipelines.config import Config, Paths
+from pipelines.config import Config
 from pipelines.embed import embed
 from pipelines.engine import chosen
 from pipelines.lake.promises import references_embedded
@@ -23,6 +23,7 @@ from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.night.night import Night
+from pipelines.sections import Paths
 from tests.nights import lake_at, run_job
 from tests.shop import FIRST, LAST, write_config
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Attribution
 from pipelines.feedback import feedback
 from pipelines.lake.storage import Lake
 from pipelines.score import recommendation_id
+from pipelines.sections import Attribution
 from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 
 NIGHT = DAY - timedelta(days=1)  # 9 March; its lists serve the 10th

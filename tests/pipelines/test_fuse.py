@@ -13,10 +13,10 @@ from encoders.space.alignment import card_bytes, load_aligner, train_aligner
 from encoders.space.features import Features, Uploads
 from encoders.space.fusion import fuse_users
 from encoders.space.ragged import Ragged
-from pipelines.config import Aligner as Settings
-from pipelines.config import Compute
 from pipelines.fuse import Aligner, ItemShards, Space, UserShards, fuse, item_rows, user_rows
 from pipelines.lake.storage import Lake
+from pipelines.sections import Aligner as Settings
+from pipelines.sections import Compute
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
 from tests.pipelines.night.test_inputs import with_vectors
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from assets.checks import broken, checked
-from pipelines.config import Config, Guards, ItemsSource, Paths, Source
+from pipelines.config import Config
 from pipelines.lake.health import (
     NUMBERS,
     accept,
@@ -29,6 +29,7 @@ from pipelines.monitor import monitor
 from pipelines.night.night import Night
 from pipelines.raw.places import DataError
 from pipelines.score import recommendation_id
+from pipelines.sections import Guards, ItemsSource, Paths, Source
 from pipelines.standardize import standardize
 from tests.lakes import DAY, config_of, rows_of
 

@@ -14,11 +14,11 @@ from scipy import sparse
 
 from encoders.space.ragged import Ragged
 from pipelines.align import align
-from pipelines.config import Aligner, Compute, Recommend
 from pipelines.fuse import fuse
 from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake
 from pipelines.learning.reasons import Space
+from pipelines.night.arms import Plan
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.transfer import Transfer
@@ -29,11 +29,13 @@ from pipelines.score import (
     candidates,
     recommendation_id,
     save_night,
+    save_plans,
     score,
     scored,
     served,
     speakers_of,
 )
+from pipelines.sections import Aligner, Compute, Recommend
 from pipelines.train import train
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
 from tests.toy import Fixed
@@ -49,7 +51,7 @@ def night() -> Loaded:
     none = sparse.csr_matrix((3, 3), dtype=np.float32)
     ids = pa.array(["*", "u", "z"]), pa.array(["a", "b", "c"])
     categories = pa.array([["sea"], ["sky", "sea"], []], pa.list_(pa.string()))
-    return Loaded(inputs, *ids, positives, none, none, categories, {}, np.ones(3, bool), liked, space, [])
+    return Loaded(inputs, *ids, positives, none, none, categories, {}, np.ones(3, bool), liked, space, [], [])
 
 
 def test_an_id_is_the_same_for_the_same_night_model_user_and_item() -> None:
@@ -216,19 +218,21 @@ def listed(night: Loaded, folder: Path, serving: Serving) -> dict[str, list[tupl
     return {n: list(zip(t["user_id"].to_pylist(), t["item_id"].to_pylist(), strict=True)) for n, t in tables.items()}
 
 
-def with_models(night: Loaded, *models: Recommender) -> Loaded:
-    return replace(night, models=list(models))
+def with_models(night: Loaded, *models: Recommender, serve: str = "", places: int = 1) -> Loaded:
+    """The night with other recommenders, of which one serves everybody."""
+    plan = Plan("default", serve or models[-1].name, places)
+    return replace(night, models=list(models), plans=[plan] * 3)
 
 
 def test_a_block_lists_every_recommender_and_serves_one(night: Loaded, tmp_path: Path) -> None:
     """Item a is all that anybody likes, and user u has met it."""
     models = Fixed("one", [[3, 2, 1]] * 3), Fixed("two", [[1, 2, 3]] * 3)
-    serving = Serving(("one", "two"), "two", 2, True, 1)
+    serving = Serving(("one", "two"), 2, True, 1)
     found = listed(with_models(night, *models), tmp_path, serving)
     two = [("*", "c"), ("*", "b"), ("u", "c"), ("u", "b"), ("z", "c"), ("z", "b")]
     one = [("*", "a"), ("*", "b"), ("u", "b"), ("u", "c"), ("z", "a"), ("z", "b")]
     assert found == {"one": one, "two": two, "served": two}, "only a hybrid keeps places for new items"
-    everything = listed(with_models(night, *models), tmp_path, replace(serving, filter_seen=False, serve="one"))
+    everything = listed(with_models(night, *models, serve="one"), tmp_path, replace(serving, filter_seen=False))
     assert everything["one"][2:4] == [("u", "a"), ("u", "b")]
     assert everything["served"] == everything["one"]
 
@@ -239,11 +243,24 @@ def test_the_last_places_of_a_hybrid_list_are_for_new_items(night: Loaded, tmp_p
     hybrid.channels_of = {s: np.ones(1, np.float32) for s in ("warm", "cold")}
     hybrid.prior = {s: np.zeros(3, np.float32) for s in ("warm", "cold")}
     liked = replace(with_models(night, one, hybrid), liked=np.array([True, True, False]))
-    serving = Serving(("one", "hybrid"), "hybrid", 2, False, 1)
+    serving = Serving(("one", "hybrid"), 2, False, 1)
     assert listed(liked, tmp_path, serving)["served"] == [(u, i) for u in "*uz" for i in "ac"], "c is new"
     assert listed(liked, tmp_path, serving)["one"] == [(u, i) for u in "*uz" for i in "ab"]
-    without = replace(serving, new_items=0)
-    assert listed(liked, tmp_path, without)["served"] == [(u, i) for u in "*uz" for i in "ab"]
+    without = replace(liked, plans=[replace(p, new_items=0) for p in liked.plans])
+    found = listed(without, tmp_path, serving)
+    assert found["served"] == [(u, i) for u in "*uz" for i in "ab"]
+    assert found["hybrid"] == [(u, i) for u in "*uz" for i in "ac"], "an arm changes what is served, not the candidates"
+
+
+def test_each_user_is_served_by_the_plan_of_the_arm(night: Loaded, tmp_path: Path) -> None:
+    models = Fixed("one", [[3, 2, 1]] * 3), Fixed("two", [[1, 2, 3]] * 3)
+    plans = [Plan("default", "one", 1), Plan("x=b", "two", 1), Plan("x=a", "one", 1)]
+    arms = replace(with_models(night, *models), plans=plans)
+    found = listed(arms, tmp_path, Serving(("one", "two"), 2, False, 1))
+    assert found["served"] == [("*", "a"), ("*", "b"), ("u", "c"), ("u", "b"), ("z", "a"), ("z", "b")]
+    table = pq.read_table(tmp_path / "served-000000000.parquet")
+    assert table["arm"].to_pylist() == ["default"] * 2 + ["x=b"] * 2 + ["x=a"] * 2
+    assert table["model"].to_pylist() == ["one"] * 2 + ["two"] * 2 + ["one"] * 2
 
 
 @pytest.fixture
@@ -299,6 +316,7 @@ def test_what_workers_read_is_what_the_night_has(shop: Lake, tmp_path: Path) -> 
     assert save_night(night, folder, "cpu") == (4, 4), "users u, v, w and anyone else; four items"
     recommend = Recommend(models=("popularity",), serve="popularity")
     list(train(config_of(shop.root, recommend=recommend), shop, DAY))
+    save_plans(config_of(shop.root, recommend=recommend), shop, DAY, folder)
     loaded = Loaded.of(shop, DAY, ("popularity",), folder, "cpu")
     assert (loaded.users.to_pylist(), loaded.items.to_pylist()) == (["*", "u", "v", "w"], ["a", "b", "c", "d"])
     assert loaded.seen.toarray().tolist() == [[0] * 4, [1, 1, 0, 0], [1, 0, 1, 0], [0] * 4]
@@ -309,6 +327,7 @@ def test_what_workers_read_is_what_the_night_has(shop: Lake, tmp_path: Path) -> 
     assert loaded.space.attention["text"].tolist() == table["attention_text"].to_pylist()
     assert loaded.space.aligned.keys() == {"text"}
     assert [m.name for m in loaded.models] == ["popularity"]
+    assert loaded.plans == [Plan("default", "popularity", 1)] * 4
 
 
 def test_lists_obey_wishes_and_leave_out_what_is_gone(shop: Lake) -> None:

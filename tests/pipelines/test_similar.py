@@ -10,9 +10,9 @@ import pytest
 from encoders.settings import AlignerSettings
 from encoders.space.alignment import card_bytes, train_aligner
 from encoders.space.features import Features
-from pipelines.config import Recommend
 from pipelines.fuse import fuse
 from pipelines.lake.storage import Lake
+from pipelines.sections import Recommend
 from pipelines.similar import BASES, similar
 from tests.lakes import DAY, at, config_of, event, publish_vectors, rows_of, tiny_lake
 

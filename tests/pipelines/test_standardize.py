@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from encoders.settings import ModelChoice
-from pipelines.config import Config, Paths
+from pipelines.config import Config
 from pipelines.lake.storage import Lake, StorageError
+from pipelines.sections import Paths
 from pipelines.standardize import OF_DAYS, SECTIONS, standardize
 from tests.lakes import at, rows_of
 from tests.payloads import picture

@@ -12,10 +12,10 @@ import pytest
 
 from assets.checks import checked
 from assets.plots import two_nights
-from pipelines.config import Guards
 from pipelines.lake.schemas import vectors_to_arrow
 from pipelines.lake.still import codes_hold_still, pair_of, space_holds_still
 from pipelines.lake.storage import Lake
+from pipelines.sections import Guards
 from tests.lakes import DAY, config_of, night_of, rows_of, tiny_lake
 
 BEFORE = DAY - timedelta(days=1)

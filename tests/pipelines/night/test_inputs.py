@@ -13,7 +13,6 @@ from encoders.space.features import Uploads
 from encoders.space.fusion import fuse_users
 from encoders.space.ragged import Ragged
 from pipelines.align import align
-from pipelines.config import Aligner
 from pipelines.fuse import fuse
 from pipelines.lake.cards import load_card
 from pipelines.lake.storage import StorageError
@@ -30,6 +29,7 @@ from pipelines.night.inputs import (
 )
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs
+from pipelines.sections import Aligner
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, tiny_lake
 
 

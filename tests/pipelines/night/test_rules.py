@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from pipelines.config import ItemsSource
 from pipelines.lake.storage import Lake
 from pipelines.night import rules
 from pipelines.night.rules import available, ruled, wishes_of
+from pipelines.sections import ItemsSource
 from pipelines.standardize import standardize
 from tests.lakes import at, rows_of
 from tests.pipelines.test_standardize import config_at, log, made

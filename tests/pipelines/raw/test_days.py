@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from encoders.settings import ModelChoice
-from pipelines.config import Config, Paths, Source
+from pipelines.config import Config
 from pipelines.lake.storage import Lake
 from pipelines.raw import days
+from pipelines.sections import Paths, Source
 from pipelines.standardize import standardize
 from tests.shop import write_jsonl
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Config, ItemsSource, Paths, Source
+from pipelines.config import Config
 from pipelines.lake.storage import Lake
 from pipelines.raw.places import DataError
+from pipelines.sections import ItemsSource, Paths, Source
 from pipelines.standardize import standardize
 
 DAY = date(2026, 3, 3)

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config import Config, Paths, Source
+from pipelines.config import Config
 from pipelines.raw import known
 from pipelines.raw.known import Known, Piece
 from pipelines.raw.pieces import read_parts
 from pipelines.raw.places import RawStore
+from pipelines.sections import Paths, Source
 
 HEAD = "user_id,item_id,event,event_at\n"
 DAY = date(2026, 3, 1)

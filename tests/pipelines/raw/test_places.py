@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import Source
 from pipelines.raw.pieces import Part, Reader, write_piece
 from pipelines.raw.places import RawError, RawPlace, RawStore, is_below
+from pipelines.sections import Source
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.config import Config, Guards, ItemsSource, Paths
+from pipelines.config import Config
 from pipelines.lake.storage import Lake
 from pipelines.raw.places import DataError
+from pipelines.sections import Guards, ItemsSource, Paths
 from pipelines.standardize import standardize
 
 FIRST = date(2026, 3, 1)

@@ -1,0 +1,118 @@
+"""Which arm of which experiment each user is in, and what is served to it.
+
+Belongs here: assignment by hash, what has been decided so far. Does not: deciding (``experiment``), lists (``score``).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+
+from pipelines.config import Config
+from pipelines.lake.schemas import EVERYONE
+from pipelines.lake.storage import Lake
+
+DEFAULT = "default"  # arm of who is in no experiment
+FINAL = ("promote", "roll_back", "keep", "invalid")  # decisions after which an experiment is over
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What some users are served.
+
+    Attributes:
+        arm: ``experiment=arm`` of each experiment that they are in, joined by ``;``, else ``default``.
+        serve: recommender whose lists are theirs.
+        new_items: last places of the lists that are kept for items that nobody has liked.
+    """
+
+    arm: str
+    serve: str
+    new_items: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was decided of an experiment, and on which night.
+
+    Attributes:
+        decision: ``continue`` or one of ``FINAL``.
+        arm: that is served from then on.
+        reason: why.
+        on: night.
+    """
+
+    decision: str
+    arm: str
+    reason: str
+    on: date
+
+
+def arm_of(user_id: str, salt: str, shares: dict[str, float]) -> str | None:
+    """Arm of a user, the same for the same salt and shares; None for who is in none.
+
+    >>> [arm_of(user, "s", {"a": 0.5, "b": 0.5}) for user in ("ann", "bob", "cy", "di")]
+    ['b', 'a', 'a', 'b']
+    """
+    at = int.from_bytes(hashlib.sha256(f"{salt}|{user_id}".encode()).digest()[:8], "big") / 2**64
+    for arm, share in shares.items():
+        if at < share:
+            return arm
+        at -= share
+    return None
+
+
+def decisions_of(lake: Lake, day: date) -> dict[str, Decision]:
+    """Experiment -> what the night has decided, those that are over included."""
+    if lake.manifest("eval_experiments", day) is None:
+        return {}
+    rows = lake.read("eval_experiments", day).to_pylist()
+    return {r["experiment"]: Decision(r["decision"], r["served_arm"], r["reason"], r["decided_on"]) for r in rows}
+
+
+def plans_of(config: Config, lake: Lake, day: date, users: list[str]) -> list[Plan]:
+    """What each user is served for the day after a night.
+
+    Who stands for users without history is in no experiment. An experiment that is over serves its arm to all.
+    """
+    decided = decisions_of(lake, day)
+    made: dict[tuple[str | None, ...], Plan] = {}
+    plans = []
+    for user in users:
+        key = tuple(
+            None if user.startswith(EVERYONE) or not runs(config, name, day, decided)
+            else arm_of(user, e.salt or name, e.share_of)
+            for name, e in config.experiments.items()
+        )  # fmt: skip
+        if key not in made:
+            made[key] = _plan(config, decided, key)
+        plans.append(made[key])
+    return plans
+
+
+def runs(config: Config, name: str, day: date, decided: dict[str, Decision]) -> bool:
+    """Whether an experiment splits the lists of a night."""
+    over = name in decided and decided[name].decision in FINAL
+    return config.experiments[name].start <= day and not over
+
+
+def _plan(config: Config, decided: dict[str, Decision], arms: tuple[str | None, ...]) -> Plan:
+    served: dict[str, str | int] = {"serve": config.recommend.serve, "new_items": config.recommend.new_items}
+    labels = []
+    for (name, experiment), arm in zip(config.experiments.items(), arms, strict=True):
+        over = decided.get(name)
+        chosen = over.arm if over and over.decision in FINAL else arm
+        if arm is not None:
+            labels.append(f"{name}={arm}")
+        if chosen in experiment.arms:
+            served |= experiment.arms[chosen].model_dump(exclude_none=True)
+    return Plan(";".join(labels) or DEFAULT, str(served["serve"]), int(served["new_items"]))
+
+
+def groups_of(plans: list[Plan]) -> list[tuple[Plan, np.ndarray]]:
+    """Distinct plans, each with the places of its users in order."""
+    places: dict[Plan, list[int]] = {}
+    for n, plan in enumerate(plans):
+        places.setdefault(plan, []).append(n)
+    return [(plan, np.array(at)) for plan, at in places.items()]
