@@ -21,11 +21,12 @@ from encoders.device import single_threaded
 from encoders.space.ragged import Ragged
 from pipelines.config import load_config
 from pipelines.learning.reasons import Reasons, explain
+from pipelines.night.files import Loaded, save_night, save_plans
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.ranking import is_warm, top_k
-from pipelines.score import Loaded, save_night, save_plans, speakers_of
+from pipelines.score import speakers_of
 
 USERS, LEAST_HISTORY = 200, 8
 BLOCK = 2000  # users of one block, whose cost is measured

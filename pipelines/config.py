@@ -31,6 +31,7 @@ from pipelines.sections import (
     ItemsSource,
     Paths,
     Recommend,
+    Rules,
     Settings,
     Source,
     known_modality,
@@ -70,6 +71,7 @@ class Config(Settings):
     }
     feedback: Attribution = Attribution()
     experiments: dict[str, Experiment] = {}
+    rules: Rules = Rules()
     guards: Guards = Guards()
     augment: Augment = Augment()
     finetune: Finetune = Finetune()
@@ -91,6 +93,9 @@ class Config(Settings):
             if wrong:
                 raise ValueError(f"experiments.{name}: {wrong} serve what is not in recommend.models")
         self._apart()
+        late = [place for place in self.rules.pinned if place > self.recommend.k]
+        if late:
+            raise ValueError(f"rules.pinned has places {late}, lists have {self.recommend.k} (recommend.k)")
         lost = [m for m in self.recommend.models if RECOMMENDERS[m].on_content]
         if not self.encoders and (lost or self.augment.views or self.finetune.enabled):
             what = ", ".join([*lost, *(["augment"] if self.augment.views else []), *(["finetune"] if self.finetune.enabled else [])])  # noqa: E501 # fmt: skip

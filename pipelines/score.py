@@ -24,25 +24,17 @@ from scipy import sparse
 from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
 from pipelines.engine import beam as engine
-from pipelines.lake.cards import load_recommenders
 from pipelines.lake.folders import scratch
 from pipelines.lake.health import OF_LISTS, list_health, said
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
-from pipelines.learning.reasons import HISTORY, Reasons, Space, Speakers, explain, modality_of_uploads
-from pipelines.night.arms import DEFAULT, Plan, groups_of, plans_of
-from pipelines.night.inputs import (
-    arrays_of,
-    load_inputs,
-    load_inputs_from,
-    load_sparse,
-    save_inputs,
-    save_sparse,
-    space_of,
-)
+from pipelines.learning.reasons import HISTORY, Reasons, Speakers, explain, modality_of_uploads
+from pipelines.night.arms import DEFAULT, groups_of
+from pipelines.night.files import Loaded, save_night, save_plans
 from pipelines.night.night import Night
-from pipelines.night.rules import ruled, stands_for_segment, wanted_of
+from pipelines.night.placing import DEEP, behind, capped, pinned
+from pipelines.night.rules import allowed, ruled, stands_for_segment
 from pipelines.raw.places import DataError
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
@@ -99,7 +91,12 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         judged = stop_where_lists_are_unusual(config, lake, day, served)
         yield from [lake.publish_step("night_health", day, OF_LISTS, judged)] if judged else []
         yield lake.publish("reco_candidates", day, (pq.read_table(p) for p in candidates), **provenance)
-        manifest = lake.publish("recommendations", day, (pq.read_table(p) for p in served), **provenance)
+        counters = {"pinned": 0, "ruled_out": int((~allowed(night.items(), night.rules)).sum())}
+        for path in served:
+            codes = pq.read_table(path, columns=["reason_code"])["reason_code"]
+            counters["pinned"] += pc.sum(pc.equal(codes, "pinned")).as_py() or 0
+        pieces = (pq.read_table(p) for p in served)
+        manifest = lake.publish("recommendations", day, pieces, **provenance, counters=counters)
         yield manifest
     log.info("recommendations %s: %d rows for %d users", day, manifest.rows, users)
 
@@ -126,81 +123,6 @@ def stop_where_lists_are_unusual(config: Config, lake: Lake, day: date, served: 
         advice = f"look at the night's data, or `nightloom accept --date {day}`"
         raise DataError([f"check usual_same_lists: {said(row)}; {advice}"])
     return table
-
-
-def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
-    """Write what workers need to score any user, as .npy files that they map into memory.
-
-    Returns:
-        Number of users, with the one who stands for anyone else, and of items.
-    """
-    data, inputs = load_inputs(night, device)
-    save_inputs(inputs, folder)
-    save_sparse(data.seen(), folder, "seen")
-    hidden, moved = night.wishes(pa.array(data.users, pa.string()))
-    save_sparse(hidden, folder, "hidden")
-    save_sparse((moved + night.leanings(data)).tocsr(), folder, "moved")
-    np.save(folder / "servable.npy", night.servable())
-    ids = {n: pa.table({"id": pa.array(x, pa.string())}) for n, x in (("users", data.users), ("items", data.items))}
-    write_parquet(ids["users"], folder / "users.parquet")
-    write_parquet(ids["items"].append_column("categories", night.items()["categories"]), folder / "items.parquet")
-    write_parquet(wanted_of(night.controls()), folder / "wanted.parquet")
-    space = space_of(night, inputs.fused)
-    np.save(folder / "space.npy", space.centred)
-    for m in space.aligned:
-        np.save(folder / f"aligned.{m}.npy", space.aligned[m])
-        np.save(folder / f"attention.{m}.npy", space.attention[m])
-    return len(data.users), len(data.items)
-
-
-def save_plans(config: Config, lake: Lake, day: date, folder: Path) -> None:
-    """Write what each user is served, for workers: an experiment's arm decides."""
-    users = pq.read_table(folder / "users.parquet")["id"].to_pylist()
-    plans = plans_of(config, lake, day, users)
-    write_parquet(pa.Table.from_pylist([vars(p) for p in plans]), folder / "plans.parquet")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """Everything that a worker needs to score any user of a night."""
-
-    inputs: Inputs
-    users: pa.StringArray
-    items: pa.StringArray
-    seen: sparse.csr_matrix
-    hidden: sparse.csr_matrix
-    moved: sparse.csr_matrix
-    categories: pa.ListArray
-    wanted: dict[str, set[str]]
-    servable: np.ndarray
-    liked: np.ndarray
-    space: Space
-    models: list[Recommender]
-    plans: list[Plan]
-
-    @classmethod
-    def of(cls, lake: Lake, day: date, names: tuple[str, ...], folder: Path, device: str) -> "Loaded":
-        """The night's models from the lake, the rest from the files of ``save_night``."""
-        inputs = load_inputs_from(folder, device)
-        centred_vectors = np.load(folder / "space.npy", mmap_mode="r")
-        items, wanted = pq.read_table(folder / "items.parquet"), dict[str, set[str]]()
-        for user, category in zip(*pq.read_table(folder / "wanted.parquet").to_pydict().values(), strict=True):
-            wanted.setdefault(user, set()).add(category)
-        return cls(
-            inputs=inputs,
-            users=pq.read_table(folder / "users.parquet")["id"].combine_chunks(),
-            items=items["id"].combine_chunks(),
-            seen=load_sparse(folder, "seen"),
-            hidden=load_sparse(folder, "hidden"),
-            moved=load_sparse(folder, "moved"),
-            categories=items["categories"].combine_chunks(),
-            wanted=wanted,
-            servable=np.load(folder / "servable.npy"),
-            liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
-            space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
-            models=load_recommenders(lake, day, names, inputs),
-            plans=[Plan(**r) for r in pq.read_table(folder / "plans.parquet").to_pylist()],
-        )
 
 
 class ScoreBlock(beam.DoFn):
@@ -233,12 +155,24 @@ class ScoreBlock(beam.DoFn):
             yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *new_of(serving.new_items)))
             for plan, at in groups_of(night.plans[start:stop]):
                 if plan.serve == name:
-                    items, values = (part[at] for part in new_of(plan.new_items))
+                    items, values, fixed = (
+                        p[at] for p in self._placed(new_of(plan.new_items), scores, users, forbidden)
+                    )
                     rows = candidates(night, users[at], name, items, values)
-                    parts.append(served(night, users[at], self.day, rows, items, plan.arm))
+                    parts.append(served(night, users[at], self.day, rows, items, plan.arm, fixed))
         order = [("user_id", "ascending"), ("rank", "ascending")]
         yield self._write(f"served-{start:09d}", pa.concat_tables(parts).sort_by(order))
         log.info("score: %d of %d users", stop, total)
+
+    def _placed(
+        self, lists: Lists, scores: np.ndarray, users: np.ndarray, forbidden: sparse.csr_matrix
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Lists after the rules for places: items, scores, and where an item is pinned."""
+        places, k = self.night.places, lists[0].shape[1]
+        if places.limits:
+            deep = top_k(scores, k * DEEP, forbidden, self.night.inputs.device)
+            lists = capped(*behind(lists, deep), places, users, k)
+        return pinned(*lists, places, forbidden, self.night.servable)
 
     def _with_new(
         self,
@@ -295,9 +229,25 @@ def candidates(night: Loaded, users: np.ndarray, name: str, items: np.ndarray, s
 
 
 def served(
-    night: Loaded, users: np.ndarray, day: date, rows: pa.Table, items: np.ndarray, arm: str = DEFAULT
+    night: Loaded,
+    users: np.ndarray,
+    day: date,
+    rows: pa.Table,
+    items: np.ndarray,
+    arm: str = DEFAULT,
+    fixed: np.ndarray | None = None,
 ) -> pa.Table:
-    """Rows of ``recommendations``: those of the served recommender, each with an id and a reason."""
+    """Rows of ``recommendations``: those of the served recommender, each with an id and a reason.
+
+    Args:
+        night: the night.
+        users: whose lists they are.
+        day: of the night.
+        rows: of ``candidates``.
+        items: the lists (users, k).
+        arm: of the users.
+        fixed: bool (users, k), where an item is pinned, which then is the reason.
+    """
     at, rank = np.nonzero(items >= 0)
     histories = night.inputs.histories.take(users)
     speakers = speakers_of(night, users, rows["model"][0].as_py() if rows.num_rows else "", items)
@@ -306,6 +256,8 @@ def served(
         reasons.history[at, rank],
         _named(night, users[at], items[at, rank], reasons.code[at, rank]),
     )
+    if fixed is not None and fixed.any():
+        codes[fixed[at, rank]], values[fixed[at, rank]], history[fixed[at, rank]] = "pinned", None, -1
     bounds = pa.array(np.cumsum([0, *(history >= 0).sum(1)]), pa.int32())
     lists = pa.ListArray.from_arrays(bounds, night.items.take(pa.array(history[history >= 0])))
     columns = rows.select(["model", "user_id", "item_id"]).to_pydict()

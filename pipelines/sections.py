@@ -202,6 +202,32 @@ class Attribution(Settings):
     assume_shown: bool = Field(False, description="all that was served was shown; for logs without impressions")
 
 
+class Rules(Settings):
+    """Rules of the shop for lists; a target is ``item:ID``, ``category:NAME``, ``tag:NAME`` or ``domain:NAME``."""
+
+    deny: tuple[str, ...] = Field((), description="targets that are never listed")
+    allow: tuple[str, ...] = Field((), description="targets that alone may be listed; empty: all")
+    at_most: dict[Literal["category", "tag", "domain"], int] = Field(
+        {}, description="places of a list that items of one category, tag or domain may have"
+    )
+    pinned: dict[int, str] = Field(
+        {}, description="place from 1 -> item_id that everybody has there, unless it is hidden"
+    )
+
+    @model_validator(mode="after")
+    def _meant(self) -> "Rules":
+        for target in (*self.deny, *self.allow):
+            kind, _, value = target.partition(":")
+            if kind not in ("item", "category", "tag", "domain") or not value:
+                raise ValueError(f"'{target}' is no target; write item:ID, category:NAME, tag:NAME or domain:NAME")
+        wrong = [f"{k} = {n}" for k, n in self.at_most.items() if n < 1]
+        if wrong or any(place < 1 for place in self.pinned):
+            raise ValueError(f"at_most and places of pinned are 1 or more, not {wrong or sorted(self.pinned)}")
+        if len(set(self.pinned.values())) < len(self.pinned):
+            raise ValueError(f"pinned names an item twice: {', '.join(self.pinned.values())}")
+        return self
+
+
 Outcome = Literal["clicked", "favourite", "purchased", "disliked", "reactions", "seconds"]
 
 

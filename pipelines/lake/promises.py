@@ -158,6 +158,10 @@ def lists_keep_their_word(config: Config, night: "Night", table: str, rows: pa.T
             problems.append(f"{wrong.num_rows} rows recommend what the user {what}")
     never = pa.concat_tables([seen, hidden])
     never = never.filter(pc.is_in(never["item_id"], value_set=servable)).group_by(["user_id", "item_id"]).aggregate([])
+    if config.rules.at_most:  # lists end where nothing is left that the rules allow
+        return problems
+    less = night.controls().filter(pc.equal(night.controls()["wish"], "less"))["user_id"]
+    users = users.filter(pc.invert(pc.is_in(users, value_set=less.combine_chunks())))
     return problems + _short_lists(rows, never, users, len(servable), config.recommend.k)
 
 

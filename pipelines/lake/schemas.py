@@ -18,6 +18,7 @@ TIMESTAMP = pa.timestamp("us", tz="UTC")
 STRINGS = pa.list_(pa.string())
 CHECK_ROWS = 1 << 12  # vectors whose norms are computed at once
 EVERYONE = "*"  # user_id of the list for users who have none of their own
+EVERYTHING = "everything"  # target of a wish that is about all that a user did
 
 
 Key = tuple[Any, ...]

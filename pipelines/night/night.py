@@ -26,7 +26,8 @@ from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import Reuse, content_of, features_of, identity_of, needed, uploads_of
 from pipelines.night.events import COLUMNS, IMPRESSION, Dataset, Feedback, end_of_day, numbered
-from pipelines.night.rules import available, leanings_of, segments_with_lists, wishes_of
+from pipelines.night.rules import allowed, available, leanings_of, remembered, segments_with_lists, wishes_of
+from pipelines.sections import Rules
 
 Read = TypeVar("Read")
 
@@ -86,19 +87,27 @@ class Night:
         timezone: whose midnight ends it.
         feedback: how strong events count.
         encoders: modality -> model, of the modalities that take part.
+        rules: of the shop.
     """
 
     def __init__(
-        self, lake: Lake, day: date, timezone: str, feedback: Feedback, encoders: Mapping[Modality, ModelChoice]
+        self,
+        lake: Lake,
+        day: date,
+        timezone: str,
+        feedback: Feedback,
+        encoders: Mapping[Modality, ModelChoice],
+        rules: Rules,
     ):
-        self.lake, self.day, self.timezone, self.feedback, self.encoders = lake, day, timezone, feedback, encoders
+        self.lake, self.day, self.timezone, self.feedback = lake, day, timezone, feedback
+        self.encoders, self.rules = encoders, rules
 
     @classmethod
     def of(cls, config: Config, lake: Lake, day: date) -> "Night":
         """The night of a configuration."""
         r = config.recommend
         feedback = Feedback(r.event_weights, r.rating_scale, r.half_life_days)
-        return cls(lake, day, config.timezone, feedback, config.encoders)
+        return cls(lake, day, config.timezone, feedback, config.encoders, config.rules)
 
     @cached_property
     def end(self) -> datetime:
@@ -164,7 +173,7 @@ class Night:
 
     def servable(self) -> np.ndarray:
         """Bool (items,): which items of the catalogue may be recommended for the next day."""
-        return available(self.items(), self.end)
+        return available(self.items(), self.end) & allowed(self.items(), self.rules)
 
     def segments(self) -> pa.Table:
         """user_id and segment of ``std_users``; empty in a lake of a version without it."""
@@ -190,7 +199,7 @@ class Night:
     def events(self) -> pa.Table:
         """All events up to the end of the day: user_id, item_id, event, value, event_at, in order of day and key.
 
-        What was shown alone is no event of a user; ``feedback`` has it.
+        What was shown alone is no event of a user; ``feedback`` has it. What a user has asked to forget is not there.
         """
 
         def read() -> pa.Table:
@@ -199,7 +208,12 @@ class Night:
             shown = pc.equal(events["event"], IMPRESSION)
             return events.filter(pc.invert(shown)) if pc.any(shown).as_py() else events
 
-        return self._once("std_interactions", self._partitions("std_interactions"), read)
+        every = self._once("std_interactions", self._partitions("std_interactions"), read)
+        return self._once("remembered", self._events_are_of(), lambda: remembered(every, self.controls()))
+
+    def _events_are_of(self) -> list[Any]:
+        controls = self.lake.manifest("std_controls", self.day)
+        return [*self._partitions("std_interactions"), controls.content_digest if controls else ""]
 
     def dataset(self, everyone: bool = False) -> Dataset:
         """Events of known items as arrays; users are all who have events or uploads.
@@ -207,7 +221,7 @@ class Night:
         Args:
             everyone: users who stand for those without history are there too, see ``stand_ins``.
         """
-        made_from = [*self._partitions("std_interactions"), self.feedback.as_json(), self.timezone]
+        made_from = [*self._events_are_of(), self.feedback.as_json(), self.timezone]
         made_from += [self.lake.require(t, self.day).content_digest for t in ("std_items", "std_user_content")]
         data = self._once("dataset", made_from, self._dataset)
         return data.with_users(self.stand_ins()) if everyone else data

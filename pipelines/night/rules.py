@@ -5,6 +5,7 @@ Belongs here: masks and shifts of scores, of users and of segments of them. Does
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -12,11 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from pipelines.lake.schemas import EVERYONE, rows_in
+from pipelines.lake.schemas import EVERYONE, EVERYTHING, rows_in
+from pipelines.sections import Rules
 
 SEGMENT_USERS, MOST_SEGMENTS = 10, 50  # with events, for a list of their own; lists
 PRIOR_USERS = 50.0
 MOST_MOVED = 2.0  # standard deviations of the scores
+GROUPED = {"category": "categories", "tag": "tags"}  # target of a wish -> column of the catalogue
 GONE = (
     "removed", "deleted", "inactive", "unavailable", "archived", "draft", "hidden", "disabled", "discontinued",
     "sold_out", "sold out", "out_of_stock", "out of stock", "unpublished", "expired", "false", "0", "no",
@@ -32,10 +35,60 @@ def available(items: pa.Table, end: datetime) -> np.ndarray:
     return np.asarray(begun) & ~np.asarray(ended) & ~np.asarray(gone)
 
 
+def allowed(items: pa.Table, rules: Rules) -> np.ndarray:
+    """Bool (items,): what the shop's ``deny`` and ``allow`` leave."""
+    denied = np.zeros(items.num_rows, bool)
+    for target in rules.deny:
+        denied |= _is(items, target)
+    if not rules.allow:
+        return ~denied
+    return ~denied & np.any([_is(items, target) for target in rules.allow], axis=0)
+
+
+def _is(items: pa.Table, target: str) -> np.ndarray:
+    """Bool (items,), which items a target of a rule means."""
+    kind, _, value = target.partition(":")
+    if kind in GROUPED:
+        return np.asarray(_members(pa.chunked_array([[value]]), items, GROUPED[kind]).todense(), bool)[0]
+    column = items[{"item": "item_id", "domain": "domain"}[kind]]
+    return np.asarray(pc.fill_null(pc.equal(column, value), False))
+
+
+def groups_of_items(items: pa.Table, kinds: Iterable[str]) -> dict[str, sparse.csr_matrix]:
+    """Kind -> one (items, groups) where an item is of a group, and the names of the groups; see ``names_of``."""
+    found = {}
+    for kind in kinds:
+        names = names_of(items, kind)
+        if kind in GROUPED:
+            found[kind] = _members(pa.chunked_array([names]), items, GROUPED[kind]).T.tocsr()
+        else:
+            row = rows_in(items["domain"], names)
+            of = (np.ones((row >= 0).sum(), np.float32), (np.flatnonzero(row >= 0), row[row >= 0]))
+            found[kind] = sparse.csr_matrix(of, shape=(items.num_rows, len(names)))
+    return found
+
+
+def names_of(items: pa.Table, kind: str) -> pa.Array:
+    """Sorted names of the categories, tags or domains of a catalogue."""
+    column = items[GROUPED[kind]].combine_chunks().flatten() if kind in GROUPED else items["domain"].combine_chunks()
+    return pc.unique(column.drop_null()).sort()
+
+
+def unwanted_of(controls: pa.Table, items: pa.Table, users: pa.Array, kind: str) -> sparse.csr_matrix:
+    """One (users, groups) where a user wants less of a category or tag."""
+    mine = pc.and_(pc.equal(controls["target"], kind), pc.equal(controls["wish"], "less"))
+    rows, names = controls.filter(mine), names_of(items, kind)
+    row, column = rows_in(rows["user_id"], users), rows_in(rows["value"], names)
+    known = (row >= 0) & (column >= 0)
+    ones = np.ones(known.sum(), np.float32)
+    return sparse.csr_matrix((ones, (row[known], column[known])), shape=(len(users), len(names)))
+
+
 def wishes_of(controls: pa.Table, items: pa.Table, users: pa.Array) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
     """What users hide (users, items), nonzero where hidden; and +1 or -1 where they want more or less of an item.
 
-    A wish for an item counts before one for its category; of several categories the sum counts.
+    A wish for an item counts before those for its categories and tags; of several of these the sum counts. To want less
+    of a category or tag moves nothing, it takes places away, see ``placing``.
 
     Args:
         controls: rows of ``std_controls``.
@@ -46,14 +99,15 @@ def wishes_of(controls: pa.Table, items: pa.Table, users: pa.Array) -> tuple[spa
     known = controls.filter(pa.array(rows_in(controls["user_id"], users) >= 0))
     owner = rows_in(known["user_id"], users)
     target, wish = (np.asarray(known[c].to_pylist(), object) for c in ("target", "wish"))
-    in_category = _members(known["value"], items)
+    members = {kind: _members(known["value"], items, column) for kind, column in GROUPED.items()}
     direct = rows_in(known["value"], items["item_id"].combine_chunks())
     of_item: dict[tuple[int, int], str] = {
         (int(u), int(i)): w for u, i, w, t in zip(owner, direct, wish, target, strict=True) if t == "item" and i >= 0
     }
     sums: dict[tuple[int, int], list[str]] = {}
-    for n in np.flatnonzero(target == "category"):
-        for i in in_category.indices[in_category.indptr[n] : in_category.indptr[n + 1]]:
+    for n in np.flatnonzero(np.isin(target, list(GROUPED)) & (wish != "less")):
+        of = members[target[n]]
+        for i in of.indices[of.indptr[n] : of.indptr[n + 1]]:
             sums.setdefault((int(owner[n]), int(i)), []).append(wish[n])
     hidden, moved = {}, {}
     for place in sums.keys() | of_item.keys():
@@ -66,9 +120,20 @@ def wishes_of(controls: pa.Table, items: pa.Table, users: pa.Array) -> tuple[spa
     return _matrix(hidden, shape), _matrix(moved, shape)
 
 
+def remembered(events: pa.Table, controls: pa.Table) -> pa.Table:
+    """Events without those that their users have asked to forget: all up to the moment of a reset of everything."""
+    resets = controls.filter(pc.equal(controls["target"], EVERYTHING))
+    if not resets.num_rows:
+        return events
+    row = rows_in(events["user_id"], resets["user_id"].combine_chunks())
+    at = resets["created_at"].combine_chunks().take(pa.array(np.maximum(row, 0)))
+    return events.filter(pc.or_(pa.array(row < 0), pc.greater(events["event_at"], at)))
+
+
 def wanted_of(controls: pa.Table) -> pa.Table:
-    """user_id and category of the wishes for more of a category."""
-    more = pc.and_(pc.equal(controls["target"], "category"), pc.equal(controls["wish"], "more"))
+    """user_id and value of the wishes for more of a category or tag."""
+    grouped = pc.is_in(controls["target"], value_set=pa.array(list(GROUPED)))
+    more = pc.and_(grouped, pc.equal(controls["wish"], "more"))
     return controls.filter(more).select(["user_id", "value"])
 
 
@@ -120,9 +185,9 @@ def leanings_of(segments: pa.Table, users: np.ndarray, positives: sparse.csr_mat
     return moved.tocsr()
 
 
-def _members(categories: pa.ChunkedArray, items: pa.Table) -> sparse.csr_matrix:
-    """(values, items): which items are of a category."""
-    lists = items["categories"].combine_chunks()
+def _members(categories: pa.ChunkedArray, items: pa.Table, column: str) -> sparse.csr_matrix:
+    """(values, items): which items are of a category, or have a tag."""
+    lists = items[column].combine_chunks()
     names = lists.flatten()
     owner = np.asarray(pc.list_parent_indices(lists), np.int64)
     unique = pc.unique(categories)

@@ -31,8 +31,8 @@ RAW_COLUMNS: dict[str, dict[str, Any]] = {
         "updated_at": TIMESTAMP,
     },
     "controls": {
-        "user_id": pa.string(), "item_id": pa.string(), "category": pa.string(), "wish": pa.string(),
-        "created_at": TIMESTAMP,
+        "user_id": pa.string(), "item_id": pa.string(), "category": pa.string(), "tag": pa.string(),
+        "wish": pa.string(), "created_at": TIMESTAMP,
     },
 }  # fmt: skip
 

@@ -37,13 +37,14 @@ WISHES: dict[str, tuple[str, ...]] = {
     "hide": ("block", "never", "remove", "ban", "not_interested", "dislike"),
     "less": ("fewer", "see_less", "show_less"),
     "more": ("see_more", "show_more", "boost"),
-    "reset": ("undo", "clear", "none", "unhide"),
+    "undo": ("unhide", "none", "take_back"),
+    "reset": ("clear", "forget", "start_over"),
 }
 WISHED = {written: ours for ours, names in WISHES.items() for written in (ours, *names)}
 
 
 def wished(wishes: pa.Array) -> pa.Array:
-    """hide, less, more or reset for each wish; null for what is none of them."""
+    """hide, less, more, undo or reset for each wish; null for what is none of them."""
     names = pc.unique(wishes).drop_null()
     if not len(names):
         return wishes

@@ -64,6 +64,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "videos": ("videos", "video", "clip", "trailer", "videourl"),
     "segment": ("segment", "tier", "plan", "group", "cohort"),
     "category": ("category", "categories", "genre"),
+    "tag": ("tag", "tags", "keyword"),
     "wish": ("wish", "control", "preference"),
     "text": ("text", "reviewtext", "review", "comment", "body", "content"),
     "image": ("image", "photo", "picture"),
@@ -78,7 +79,7 @@ OF_KIND = {
     ),
     "user_content": ("user_id", "item_id", "text", "image", "audio", "video", "created_at"),
     "users": ("user_id", "segment", "created_at", "updated_at"),
-    "controls": ("user_id", "item_id", "category", "wish", "created_at"),
+    "controls": ("user_id", "item_id", "category", "tag", "wish", "created_at"),
 }  # fmt: skip
 TIMED = ("user_content", "controls")  # whose time may have any name that a time of events has
 CONTENT = ("title", "description", "categories", "tags", "images", "audios", "videos")

@@ -203,8 +203,10 @@ class _Typing:
     def result(self) -> Typed:
         positions = self.source_rows.positions
         if self.kind == "controls":
-            aimless = pc.and_(pc.is_null(self.columns["item_id"]), pc.is_null(self.columns["category"]))
-            self._reject(aimless, "no_target", "item_id and category are both empty")
+            aimless = pc.not_equal(self.columns["wish"], "reset")
+            for target in ("item_id", "category", "tag"):
+                aimless = pc.and_(aimless, pc.is_null(self.columns[target]))
+            self._reject(pc.fill_null(aimless, False), "no_target", "item_id, category and tag are all empty")
         days = self._days()
         table = pa.table({"_position": positions, "_day": days, "_known": pa.array(self.known), **self.columns})
         table = table.cast(schema_of(self.kind))

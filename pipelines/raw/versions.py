@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from encoders.modalities import FILES, KINDS, MODALITIES
 from pipelines.engine.database import database
-from pipelines.lake.schemas import STRINGS
+from pipelines.lake.schemas import EVERYTHING, STRINGS
 from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.raw.account import Account
@@ -289,22 +289,34 @@ def users_table(users: pa.Table) -> pa.Table:
 
 
 def controls_table(rows: pa.Table, account: Account) -> pa.Table:
-    """Rows of ``std_controls``: the latest wish of each user for each item or category; a reset takes it back.
+    """Rows of ``std_controls``: the latest wish of each user for each item, category or tag.
+
+    An undo or a reset of a target takes its wish back. A reset of nothing in particular stays as a row, and all wishes
+    before it are gone; ``night.events`` forgets the history before it.
 
     Args:
         rows: what ``known_rows`` gives.
-        account: older wishes, and what was reset, count as superseded.
+        account: older wishes, and what was taken back, count as superseded.
     """
     with database() as con:
         con.register("wishes", rows.append_column("n", pa.array(np.arange(rows.num_rows))))
         found = con.sql(
-            """SELECT n, user_id, CASE WHEN item_id IS NULL THEN 'category' ELSE 'item' END AS target,
-                      coalesce(item_id, category) AS value, wish, created_at, source
-               FROM wishes QUALIFY row_number() OVER (
-                 PARTITION BY user_id, target, value ORDER BY created_at DESC, source DESC, _position DESC) = 1
-               ORDER BY user_id, target, value"""
+            f"""WITH aimed AS (
+                  SELECT *, CASE WHEN item_id IS NOT NULL THEN 'item' WHEN category IS NOT NULL THEN 'category'
+                                 WHEN tag IS NOT NULL THEN 'tag' ELSE '{EVERYTHING}' END AS target,
+                         coalesce(item_id, category, tag, '') AS value
+                  FROM wishes),
+                restarts AS (
+                  SELECT user_id, max(created_at) AS restart FROM aimed WHERE target = '{EVERYTHING}' GROUP BY ALL)
+               SELECT n, aimed.user_id, target, value, wish, created_at, source
+               FROM aimed LEFT JOIN restarts USING (user_id)
+               WHERE restart IS NULL OR created_at > restart OR (target = '{EVERYTHING}' AND created_at = restart)
+               QUALIFY row_number() OVER (
+                 PARTITION BY aimed.user_id, target, value ORDER BY created_at DESC, source DESC, _position DESC) = 1
+               ORDER BY aimed.user_id, target, value"""  # noqa: S608
         ).to_arrow_table()
-    kept = found.filter(pc.not_equal(found["wish"], "reset"))
+    back = pc.is_in(found["wish"], value_set=pa.array(["undo", "reset"]))
+    kept = found.filter(pc.or_(pc.invert(back), pc.equal(found["target"], EVERYTHING)))
     gone = np.ones(rows.num_rows, bool)
     gone[np.asarray(kept["n"], np.int64)] = False
     account.count_each("controls", kept["source"], "out")

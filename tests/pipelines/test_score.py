@@ -19,22 +19,12 @@ from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan
+from pipelines.night.files import Loaded, save_night, save_plans
+from pipelines.night.placing import Places
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.transfer import Transfer
-from pipelines.score import (
-    Loaded,
-    ScoreBlock,
-    Serving,
-    candidates,
-    recommendation_id,
-    save_night,
-    save_plans,
-    score,
-    scored,
-    served,
-    speakers_of,
-)
+from pipelines.score import ScoreBlock, Serving, candidates, recommendation_id, score, scored, served, speakers_of
 from pipelines.sections import Aligner, Compute, Recommend
 from pipelines.train import train
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
@@ -50,8 +40,9 @@ def night() -> Loaded:
     liked = np.array([True, False, False])
     none = sparse.csr_matrix((3, 3), dtype=np.float32)
     ids = pa.array(["*", "u", "z"]), pa.array(["a", "b", "c"])
+    free = Places(sparse.csr_matrix((3, 0)), np.zeros(0), sparse.csr_matrix((3, 0)))
     categories = pa.array([["sea"], ["sky", "sea"], []], pa.list_(pa.string()))
-    return Loaded(inputs, *ids, positives, none, none, categories, {}, np.ones(3, bool), liked, space, [], [])
+    return Loaded(inputs, *ids, positives, none, none, categories, {}, np.ones(3, bool), liked, space, free, [], [])
 
 
 def test_an_id_is_the_same_for_the_same_night_model_user_and_item() -> None:
@@ -235,6 +226,25 @@ def test_a_block_lists_every_recommender_and_serves_one(night: Loaded, tmp_path:
     everything = listed(with_models(night, *models, serve="one"), tmp_path, replace(serving, filter_seen=False))
     assert everything["one"][2:4] == [("u", "a"), ("u", "b")]
     assert everything["served"] == everything["one"]
+
+
+def test_rules_for_places_come_after_ranking(night: Loaded, tmp_path: Path) -> None:
+    """b and c are of one group, which may have one place; a is pinned to the second place of whoever has not met it."""
+    model = Fixed("one", [[1, 3, 2]] * 3)
+    members = sparse.csr_matrix(np.array([[0], [1], [1]], np.float32))
+    places = Places(members, np.array([1.0]), sparse.csr_matrix((3, 1)))
+    ruled_night = replace(with_models(night, model), places=places)
+    found = listed(ruled_night, tmp_path, Serving(("one",), 2, True, 0))
+    assert found["one"] == [("*", "b"), ("*", "c"), ("u", "b"), ("u", "c"), ("z", "b"), ("z", "c")], (
+        "candidates are plain"
+    )
+    assert found["served"] == [("*", "b"), ("*", "a"), ("u", "b"), ("z", "b"), ("z", "a")], "u has met a"
+    fixed = replace(with_models(night, model), places=replace(places, at_most=np.array([np.inf]), pinned={1: 0}))
+    found = listed(fixed, tmp_path, Serving(("one",), 2, True, 0))
+    assert found["served"] == [("*", "b"), ("*", "a"), ("u", "b"), ("u", "c"), ("z", "b"), ("z", "a")]
+    table = pq.read_table(tmp_path / "served-000000000.parquet")
+    assert table["reason_code"].to_pylist()[:2] == ["new", "pinned"]
+    assert table["score"].to_pylist()[:2] == [3.0, 2.0], "the score of the place"
 
 
 def test_the_last_places_of_a_hybrid_list_are_for_new_items(night: Loaded, tmp_path: Path) -> None:

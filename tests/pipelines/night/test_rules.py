@@ -11,10 +11,10 @@ from scipy import sparse
 
 from pipelines.lake.storage import Lake
 from pipelines.night import rules
-from pipelines.night.rules import available, ruled, wishes_of
-from pipelines.sections import ItemsSource
+from pipelines.night.rules import allowed, available, ruled, wishes_of
+from pipelines.sections import ItemsSource, Rules
 from pipelines.standardize import standardize
-from tests.lakes import at, rows_of
+from tests.lakes import DAY, at, event, night_of, rows_of, tiny_lake
 from tests.pipelines.test_standardize import config_at, log, made
 from tests.shop import write_jsonl
 
@@ -41,7 +41,8 @@ def test_an_item_is_available_on_the_next_day(item: dict[str, object], expected:
 
 ITEMS = rows_of(
     "std_items",
-    [{"item_id": "a", "categories": ["sea", "art"]}, {"item_id": "b", "categories": ["sea"]}, {"item_id": "c"}],
+    [{"item_id": "a", "categories": ["sea", "art"]}, {"item_id": "b", "categories": ["sea"]}]
+    + [{"item_id": "c", "tags": ["new"], "domain": "prints"}],
 )
 
 
@@ -60,7 +61,9 @@ def test_wishes_for_items_and_categories() -> None:
     assert matrices(wish("v", "c", "hide")) == ([[0, 0, 0], [0, 0, 1]], nothing)
     assert matrices(wish("u", "sea", "hide", "category")) == ([[1, 1, 0], [0, 0, 0]], nothing)
     assert matrices(wish("u", "sea", "more", "category"), wish("u", "art", "more", "category"))[1][0] == [2, 1, 0]
-    assert matrices(wish("u", "sea", "more", "category"), wish("u", "art", "less", "category"))[1][0] == [0, 1, 0]
+    assert matrices(wish("u", "sea", "more", "category"), wish("u", "art", "less", "category"))[1][0] == [1, 1, 0]
+    assert matrices(wish("u", "a", "less"), wish("u", "new", "more", "tag"))[1][0] == [-1, 0, 1]
+    assert matrices(wish("u", "new", "hide", "tag"))[0][0] == [0, 0, 1]
     assert matrices(wish("u", "sea", "hide", "category"), wish("u", "a", "more")) == (
         [[0, 1, 0], [0, 0, 0]],
         [[1, 0, 0], [0, 0, 0]],
@@ -90,23 +93,64 @@ def test_the_latest_wish_counts_and_every_row_has_a_fate(tmp_path: Path) -> None
         ("u", "y", None, "less", 1), ("u", "y", None, "hide", 3),
         ("v", None, "sea", "See more", 1), ("v", "x", None, "sing", 1), ("v", None, None, "hide", 1),
         ("v", "z", None, "hide", 11),
+        ("w", "x", None, "hide", 1), ("w", None, None, "reset", 2), ("w", "y", None, "hide", 3),
+        ("u", "y", None, "undo", 2),
     ]  # fmt: skip
     names = ("user_id", "item_id", "category", "wish")
     wishes = [dict(zip(names, r[:4], strict=True)) | {"created_at": at(int(str(r[4]))).isoformat()} for r in rows]
+    wishes.append({"user_id": "v", "tag": "new", "wish": "less", "created_at": at(2).isoformat()})
     write_jsonl(tmp_path / "raw" / "controls" / "w.jsonl", wishes)
     lake = made(config)
     found = lake.read("std_controls", date(2026, 3, 10)).to_pylist()
     assert [(r["user_id"], r["target"], r["value"], r["wish"]) for r in found] == [
         ("u", "item", "y", "hide"),
         ("v", "category", "sea", "more"),
-    ]
+        ("v", "tag", "new", "less"),
+        ("w", "everything", "", "reset"),
+        ("w", "item", "y", "hide"),
+    ], "what w hid before starting over is gone"
     rejects = lake.read("quarantine", date(2026, 3, 10)).to_pylist()
     assert [(r["stage"], r["position"], r["reason"]) for r in rejects] == [
         ("ingest_controls", 6, "unknown_wish"),
         ("ingest_controls", 7, "no_target"),
     ]
     (ledger,) = (r for r in lake.read("ingest_files", date(2026, 3, 10)).to_pylist() if r["kind"] == "controls")
-    assert [ledger[f"rows_{f}"] for f in ("in", "out", "superseded", "quarantined")] == [7, 2, 3, 2]
+    assert [ledger[f"rows_{f}"] for f in ("in", "out", "superseded", "quarantined")] == [12, 5, 5, 2]
+
+
+def test_a_reset_forgets_the_history_before_it(tmp_path: Path) -> None:
+    events = [event("u", "a", at(1)), event("u", "b", at(5)), event("u", "c", at(5, 13)), event("v", "a", at(1))]
+    lake = tiny_lake(tmp_path, events, [{"item_id": i} for i in "abc"])
+    reset = {"user_id": "u", "target": "everything", "value": "", "wish": "reset", "created_at": at(5), "source": "s"}
+    lake.publish("std_controls", DAY, rows_of("std_controls", [reset]))
+    data = night_of(lake).dataset()
+    assert data.seen().toarray().tolist() == [[0, 0, 1], [1, 0, 0]]
+    lake.publish("std_controls", DAY, rows_of("std_controls", []))
+    assert night_of(lake).dataset().seen().toarray().tolist() == [[1, 1, 1], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("rules", "left"),
+    [
+        (Rules(), "abc"), (Rules(deny=("item:a",)), "bc"), (Rules(deny=("category:sea", "domain:prints")), ""),
+        (Rules(allow=("tag:new", "item:a")), "ac"), (Rules(allow=("category:sea",), deny=("category:art",)), "b"),
+        (Rules(allow=("item:none",)), ""),
+    ],
+)  # fmt: skip
+def test_what_a_shop_denies_and_allows(rules: Rules, left: str) -> None:
+    assert "".join(np.array(list("abc"))[allowed(ITEMS, rules)]) == left
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        ({"deny": ("a",)}, "write item:ID"), ({"allow": ("brand:x",)}, "'brand:x' is no target"),
+        ({"at_most": {"category": 0}}, "1 or more"), ({"pinned": {1: "a", 2: "a"}}, "names an item twice"),
+    ],
+)  # fmt: skip
+def test_rules_that_mean_nothing_are_refused(settings: dict[str, object], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Rules(**settings)
 
 
 def test_who_users_are_as_of_the_day(tmp_path: Path) -> None:

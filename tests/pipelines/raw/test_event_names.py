@@ -37,4 +37,4 @@ def test_what_nobody_likes_weighs_less_than_nothing_and_each_name_means_one_thin
 
 def test_wishes() -> None:
     written = ["Hide", "not interested", "see-more", "less", "UNDO", "sing", None]
-    assert wished(pa.array(written)).to_pylist() == ["hide", "hide", "more", "less", "reset", None, None]
+    assert wished(pa.array(written)).to_pylist() == ["hide", "hide", "more", "less", "undo", None, None]

@@ -1,0 +1,122 @@
+"""A night as files that workers map into memory: all that is needed to score and list any user.
+
+Belongs here: writing and loading them. Does not: lists (``score``), what a night knows (``night``).
+"""
+
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from pipelines.config import Config
+from pipelines.lake.cards import load_recommenders
+from pipelines.lake.storage import Lake, write_parquet
+from pipelines.learning.reasons import Space
+from pipelines.night.arms import Plan, plans_of
+from pipelines.night.inputs import (
+    arrays_of,
+    load_inputs,
+    load_inputs_from,
+    load_sparse,
+    save_inputs,
+    save_sparse,
+    space_of,
+)
+from pipelines.night.night import Night
+from pipelines.night.placing import Places
+from pipelines.night.rules import wanted_of
+from pipelines.recommenders.base import Inputs, Recommender
+
+
+def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
+    """Write what workers need to score any user, as .npy files that they map into memory.
+
+    Returns:
+        Number of users, with the one who stands for anyone else, and of items.
+    """
+    data, inputs = load_inputs(night, device)
+    save_inputs(inputs, folder)
+    save_sparse(data.seen(), folder, "seen")
+    hidden, moved = night.wishes(pa.array(data.users, pa.string()))
+    save_sparse(hidden, folder, "hidden")
+    save_sparse((moved + night.leanings(data)).tocsr(), folder, "moved")
+    np.save(folder / "servable.npy", night.servable())
+    ids = {n: pa.table({"id": pa.array(x, pa.string())}) for n, x in (("users", data.users), ("items", data.items))}
+    write_parquet(ids["users"], folder / "users.parquet")
+    write_parquet(ids["items"].append_column("categories", night.items()["categories"]), folder / "items.parquet")
+    write_parquet(wanted_of(night.controls()), folder / "wanted.parquet")
+    places = Places.of(night.items(), night.controls(), pa.array(data.users, pa.string()), night.rules)
+    save_sparse(places.members, folder, "members")
+    save_sparse(places.unwanted, folder, "unwanted")
+    np.save(folder / "at_most.npy", places.at_most)
+    np.save(folder / "pinned.npy", np.array(sorted(places.pinned.items()), np.int64).reshape(-1, 2))
+    space = space_of(night, inputs.fused)
+    np.save(folder / "space.npy", space.centred)
+    for m in space.aligned:
+        np.save(folder / f"aligned.{m}.npy", space.aligned[m])
+        np.save(folder / f"attention.{m}.npy", space.attention[m])
+    return len(data.users), len(data.items)
+
+
+def load_places(folder: Path) -> Places:
+    """Rules and wishes for places, from the files of ``save_night``."""
+    fixed = dict(np.load(folder / "pinned.npy").tolist())
+    return Places(
+        load_sparse(folder, "members"), np.load(folder / "at_most.npy"), load_sparse(folder, "unwanted"), fixed
+    )
+
+
+def save_plans(config: Config, lake: Lake, day: date, folder: Path) -> None:
+    """Write what each user is served, for workers: an experiment's arm decides."""
+    users = pq.read_table(folder / "users.parquet")["id"].to_pylist()
+    plans = plans_of(config, lake, day, users)
+    write_parquet(pa.Table.from_pylist([vars(p) for p in plans]), folder / "plans.parquet")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Everything that a worker needs to score any user of a night."""
+
+    inputs: Inputs
+    users: pa.StringArray
+    items: pa.StringArray
+    seen: sparse.csr_matrix
+    hidden: sparse.csr_matrix
+    moved: sparse.csr_matrix
+    categories: pa.ListArray
+    wanted: dict[str, set[str]]
+    servable: np.ndarray
+    liked: np.ndarray
+    space: Space
+    places: Places
+    models: list[Recommender]
+    plans: list[Plan]
+
+    @classmethod
+    def of(cls, lake: Lake, day: date, names: tuple[str, ...], folder: Path, device: str) -> "Loaded":
+        """The night's models from the lake, the rest from the files of ``save_night``."""
+        inputs = load_inputs_from(folder, device)
+        centred_vectors = np.load(folder / "space.npy", mmap_mode="r")
+        items, wanted = pq.read_table(folder / "items.parquet"), dict[str, set[str]]()
+        for user, category in zip(*pq.read_table(folder / "wanted.parquet").to_pydict().values(), strict=True):
+            wanted.setdefault(user, set()).add(category)
+        return cls(
+            inputs=inputs,
+            users=pq.read_table(folder / "users.parquet")["id"].combine_chunks(),
+            items=items["id"].combine_chunks(),
+            seen=load_sparse(folder, "seen"),
+            hidden=load_sparse(folder, "hidden"),
+            moved=load_sparse(folder, "moved"),
+            categories=items["categories"].combine_chunks(),
+            wanted=wanted,
+            servable=np.load(folder / "servable.npy"),
+            liked=np.asarray(inputs.positives.sum(0)).ravel() > 0,
+            places=load_places(folder),
+            space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
+            models=load_recommenders(lake, day, names, inputs),
+            plans=[Plan(**r) for r in pq.read_table(folder / "plans.parquet").to_pylist()],
+        )
