@@ -64,6 +64,8 @@ def steps(config: Config) -> list[Step]:
     found = [_step("standardize", verifies=True), _step("monitor"), _step("feedback")]
     if config.experiments:
         found.append(_step("experiment"))
+    if config.recommend.explore:
+        found.append(_step("offpolicy"))
     if config.finetune.enabled:
         found.append(_step("finetune", on_device=True))
     every = sorted(config.encoders)

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 CLICKS = ("view", "click", "play")
 EVENTS = ["user_id", "item_id", "event", "value", "event_at", "recommendation_id"]
-LISTS = ["recommendation_id", "user_id", "item_id", "rank", "model", "arm"]
+LISTS = ["recommendation_id", "user_id", "item_id", "rank", "model", "arm", "propensity"]
 OUR_ID = r"^\d{8}-[0-9a-f]{20}$"
 
 ATTRIBUTED = f"""
@@ -52,7 +52,7 @@ ATTRIBUTED = f"""
         SELECT * FROM (SELECT * FROM quoted UNION ALL SELECT * FROM met)
         QUALIFY row_number() OVER (PARTITION BY n ORDER BY night DESC, recommendation_id) = 1
     )
-    SELECT l.recommendation_id, h.user_id, l.item_id, l.night, l.model, l.arm, l.rank,
+    SELECT l.recommendation_id, h.user_id, l.item_id, l.night, l.model, l.arm, l.rank, l.propensity,
         CASE WHEN bool_or(h.event = '{IMPRESSION}') THEN 'impression' ELSE 'reaction' END AS shown,
         bool_or(h.event IN {CLICKS}) AS clicked,
         bool_or(h.event = 'favorite') AS favourite,
@@ -70,7 +70,7 @@ ATTRIBUTED = f"""
 
 ASSUMED = f"""
     SELECT * FROM attributed UNION ALL
-    SELECT l.recommendation_id, l.user_id, l.item_id, l.night, l.model, l.arm, l.rank, 'assumed',
+    SELECT l.recommendation_id, l.user_id, l.item_id, l.night, l.model, l.arm, l.rank, l.propensity, 'assumed',
         false, false, NULL, false, false, NULL, NULL, 0
     FROM lists AS l ANTI JOIN attributed AS a ON a.recommendation_id = l.recommendation_id AND a.user_id = l.user_id
     WHERE l.night = $night AND NOT starts_with(l.user_id, '{EVERYONE}')

@@ -31,7 +31,8 @@ from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
 from pipelines.learning.reasons import HISTORY, Reasons, Speakers, explain, modality_of_uploads
 from pipelines.night.arms import DEFAULT, groups_of
-from pipelines.night.files import Loaded, save_night, save_plans
+from pipelines.night.exploring import explored
+from pipelines.night.files import Loaded, save_exploring, save_night, save_plans
 from pipelines.night.night import Night
 from pipelines.night.placing import DEEP, behind, capped, pinned
 from pipelines.night.rules import allowed, ruled, stands_for_segment
@@ -78,6 +79,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         with single_threaded():
             users, items = save_night(night, staging, device)
             save_plans(config, lake, day, staging)
+            save_exploring(config, lake, day, staging)
         size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))
         blocks = [(a, min(a + size, users), users) for a in range(0, users, size)]
 
@@ -155,24 +157,31 @@ class ScoreBlock(beam.DoFn):
             yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *new_of(serving.new_items)))
             for plan, at in groups_of(night.plans[start:stop]):
                 if plan.serve == name:
-                    items, values, fixed = (
-                        p[at] for p in self._placed(new_of(plan.new_items), scores, users, forbidden)
-                    )
+                    placed = self._placed(new_of(plan.new_items), scores, users, forbidden)
+                    items, values, fixed, propensity = (p[at] for p in placed)
                     rows = candidates(night, users[at], name, items, values)
-                    parts.append(served(night, users[at], self.day, rows, items, plan.arm, fixed))
+                    parts.append(served(night, users[at], self.day, rows, items, plan.arm, fixed, propensity))
         order = [("user_id", "ascending"), ("rank", "ascending")]
         yield self._write(f"served-{start:09d}", pa.concat_tables(parts).sort_by(order))
         log.info("score: %d of %d users", stop, total)
 
     def _placed(
         self, lists: Lists, scores: np.ndarray, users: np.ndarray, forbidden: sparse.csr_matrix
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Lists after the rules for places: items, scores, and where an item is pinned."""
-        places, k = self.night.places, lists[0].shape[1]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Lists after the rules for places: items, scores, where an item is pinned, probability of what was drawn."""
+        places, how, k = self.night.places, self.night.exploring, lists[0].shape[1]
+        deep = lists
+        if places.limits or how:
+            most = max(k * DEEP, k + how.pool if how else 0)
+            deep = behind(lists, top_k(scores, most, forbidden, self.night.inputs.device))
         if places.limits:
-            deep = top_k(scores, k * DEEP, forbidden, self.night.inputs.device)
-            lists = capped(*behind(lists, deep), places, users, k)
-        return pinned(*lists, places, forbidden, self.night.servable)
+            lists = capped(*deep, places, users, k)
+        items, values, fixed = pinned(*lists, places, forbidden, self.night.servable)
+        if how is None:
+            return items, values, fixed, np.full(items.shape, np.nan, np.float32)
+        names = self.night.users.take(pa.array(users)).to_pylist()
+        items, values, propensity = explored(items, values, *deep, fixed, how, names)
+        return items, values, fixed, propensity
 
     def _with_new(
         self,
@@ -236,6 +245,7 @@ def served(
     items: np.ndarray,
     arm: str = DEFAULT,
     fixed: np.ndarray | None = None,
+    propensity: np.ndarray | None = None,
 ) -> pa.Table:
     """Rows of ``recommendations``: those of the served recommender, each with an id and a reason.
 
@@ -247,6 +257,7 @@ def served(
         items: the lists (users, k).
         arm: of the users.
         fixed: bool (users, k), where an item is pinned, which then is the reason.
+        propensity: (users, k), with which an item was drawn for its place, NaN where it was not.
     """
     at, rank = np.nonzero(items >= 0)
     histories = night.inputs.histories.take(users)
@@ -256,8 +267,10 @@ def served(
         reasons.history[at, rank],
         _named(night, users[at], items[at, rank], reasons.code[at, rank]),
     )
-    if fixed is not None and fixed.any():
-        codes[fixed[at, rank]], values[fixed[at, rank]], history[fixed[at, rank]] = "pinned", None, -1
+    chance = np.full(len(at), np.nan, np.float32) if propensity is None else propensity[at, rank]
+    for code, where in (("pinned", None if fixed is None else fixed[at, rank]), ("explored", ~np.isnan(chance))):
+        if where is not None:
+            codes[where], values[where], history[where] = code, None, -1
     bounds = pa.array(np.cumsum([0, *(history >= 0).sum(1)]), pa.int32())
     lists = pa.ListArray.from_arrays(bounds, night.items.take(pa.array(history[history >= 0])))
     columns = rows.select(["model", "user_id", "item_id"]).to_pydict()
@@ -265,6 +278,7 @@ def served(
     modality, attention = _modality(night, users, items, reasons, at, rank)
     return (
         rows.append_column("arm", pa.array([arm] * len(ids), pa.string()))
+        .append_column("propensity", pa.array(chance, mask=np.isnan(chance)))
         .append_column("recommendation_id", pa.array(ids, pa.string()))
         .append_column("reason_code", pa.array(codes, pa.string()))
         .append_column("reason_value", pa.array(values, pa.string()))

@@ -149,6 +149,14 @@ class Finetune(FinetuneSettings):
     )
 
 
+class Explore(Settings):
+    """Places of lists that are drawn by chance; see ``pipelines.night.exploring``."""
+
+    kind: Literal["epsilon", "thompson"] = Field("epsilon", description="alike, or by what may be clicked most")
+    share: float = Field(0.05, gt=0, le=0.5, description="share of the places of a list, one at least, its last ones")
+    pool: int = Field(100, ge=2, description="ranked items that are drawn from")
+
+
 class Recommend(Settings):
     """What is served."""
 
@@ -164,6 +172,9 @@ class Recommend(Settings):
     search_days: int = Field(0, ge=0, description="nights between searches for settings; 0: only by `nightloom search`")
     half_life_days: float = Field(30.0, gt=0, description="an event's weight halves in this time")
     new_items: int = Field(1, ge=0, description="last places of a hybrid list kept for items that nobody has liked")
+    explore: Explore | None = Field(
+        None, description="places drawn by chance, with kind, share and pool; none by default"
+    )
     similar: int = Field(20, ge=1, le=1000, description="items like an item, by each basis of similar_items")
     rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
     event_weights: dict[str, float] = Field(

@@ -17,6 +17,7 @@ from pipelines.lake.cards import load_recommenders
 from pipelines.lake.storage import Lake, write_parquet
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan, plans_of
+from pipelines.night.exploring import Exploring
 from pipelines.night.inputs import (
     arrays_of,
     load_inputs,
@@ -77,6 +78,22 @@ def save_plans(config: Config, lake: Lake, day: date, folder: Path) -> None:
     write_parquet(pa.Table.from_pylist([vars(p) for p in plans]), folder / "plans.parquet")
 
 
+def save_exploring(config: Config, lake: Lake, day: date, folder: Path) -> None:
+    """Write how places are drawn, where any are."""
+    how = Exploring.of(config, lake, day, pq.read_table(folder / "items.parquet")["id"].combine_chunks())
+    if how:
+        np.savez(folder / "exploring.npz", allow_pickle=False, **vars(how) | {"night": day.isoformat()})
+
+
+def load_exploring(folder: Path) -> Exploring | None:
+    """What ``save_exploring`` wrote; None where nothing is drawn."""
+    if not (folder / "exploring.npz").exists():
+        return None
+    with np.load(folder / "exploring.npz") as s:
+        night, kind = date.fromisoformat(str(s["night"])), str(s["kind"])
+        return Exploring(kind, int(s["places"]), int(s["pool"]), s["shown"], s["clicked"], night)  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Loaded:
     """Everything that a worker needs to score any user of a night."""
@@ -95,6 +112,7 @@ class Loaded:
     places: Places
     models: list[Recommender]
     plans: list[Plan]
+    exploring: Exploring | None = None
 
     @classmethod
     def of(cls, lake: Lake, day: date, names: tuple[str, ...], folder: Path, device: str) -> "Loaded":
@@ -118,5 +136,6 @@ class Loaded:
             places=load_places(folder),
             space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
             models=load_recommenders(lake, day, names, inputs),
+            exploring=load_exploring(folder),
             plans=[Plan(**r) for r in pq.read_table(folder / "plans.parquet").to_pylist()],
         )

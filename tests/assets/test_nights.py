@@ -227,6 +227,15 @@ def test_an_experiment_splits_lists_and_is_read_out_the_night_after(
         assert mine
         assert row["users"] == len(users)
         assert row["mean"] == pytest.approx(sum(mine) / len(users) / 2)
+    assert "eval_offpolicy" not in {p.name for p in lake.root.iterdir()}, "what is off does not exist"
+    config.write_text(config.read_text() + '[recommend.explore]\nkind = "thompson"\nshare = 0.1\npool = 10\n')
+    assert main(["run", "--config", str(config), "--date", str(LAST)]) == 0
+    lists = [r for r in lake.read("recommendations", LAST).to_pylist() if not r["user_id"].startswith("*")]
+    assert {r["reason_code"] == "explored" for r in lists if r["propensity"] is not None} == {True}
+    drawn = [r for r in lists if r["propensity"] is not None]
+    assert len(drawn) == 2 * len({r["user_id"] for r in lists}), "two of twenty places"
+    assert all(0 < r["propensity"] <= 1 and r["rank"] > 18 for r in drawn)
+    assert lake.rows("eval_offpolicy", LAST) == 0, "nothing was drawn for the nights before"
     capsys.readouterr()
     assert main(["power", "--config", str(config), "--date", str(LAST), "--experiment", "simple"]) == 0
     assert "reactions: 0." in capsys.readouterr().out
