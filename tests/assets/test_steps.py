@@ -16,6 +16,7 @@ from pipelines.lake.models import models
 from pipelines.lake.schemas import Column, Table
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, Entry
+from pipelines.sections import Arm, Experiment, Explore
 from tests import toy
 from tests.nights import lake_at, run_job
 from tests.shop import FIRST, write_config
@@ -81,7 +82,10 @@ def replace_all(config: Config) -> Config:
     from encoders.settings import ModelChoice
 
     encoders = {k.name: ModelChoice(k.default_encoder) for k in KINDS.values()}
-    return config.model_copy(update={"finetune": replace(config.finetune, enabled=True), "encoders": encoders})
+    trial = Experiment(arms={"a": Arm(), "b": Arm()}, start=config.start_date)
+    recommend = config.recommend.model_copy(update={"explore": Explore()})
+    on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
+    return config.model_copy(update=on | {"recommend": recommend})
 
 
 def test_what_is_off_is_no_parent(shop: Path) -> None:

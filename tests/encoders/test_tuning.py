@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from encoders import tuning
 from encoders.base import EncoderSpec
-from encoders.batching import Batches
+from encoders.batching import Batches, encode_all
 from encoders.catalogue import load
 from encoders.device import Device, choose_device
 from encoders.settings import ModelChoice
@@ -166,3 +168,57 @@ def test_a_gpu_and_a_cpu_never_share_an_identity(made: Any) -> None:
         assert own[False] != own[True], modality
     plain = {load("audio", ModelChoice("mfcc"), Device("cpu", "float32", 64, f)).spec.digest() for f in (False, True)}
     assert len(plain) == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "speedup", "precision", "dtype"),
+    [
+        ("minilm", 2.0, "auto", "bfloat16"),
+        ("minilm", 1.2, "auto", "float32"),
+        ("efficientnet-lite0", 2.0, "auto", "float32"),
+        ("musicnn", 2.0, "float16", "float16"),
+    ],
+)
+def test_what_is_known_of_carried_models_is_not_measured(
+    model: str, speedup: float, precision: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "bf16_speedup", lambda name: speedup)
+
+    class Carried:
+        spec = SimpleNamespace(model=model)
+
+        def prepare(self, payload: bytes) -> None:
+            raise AssertionError("nothing is encoded")
+
+    loaded: Any = Carried()
+    found = tuning.tune(lambda device: loaded, "cpu", precision, [b"x"])
+    assert (found.dtype, found.batch, found.fixed) == (dtype, 1, False)
+
+
+def test_a_video_model_with_a_part_of_the_users_own_is_measured() -> None:
+    parts = {n: SimpleNamespace(spec=SimpleNamespace(model=n)) for n in ("efficientnet-lite0", "musicnn", "own")}
+    frames: Any = SimpleNamespace(
+        spec=SimpleNamespace(model="frames"), image=parts["efficientnet-lite0"], audio=parts["musicnn"]
+    )
+    assert tuning._is_carried(frames)
+    frames.image = parts["own"]
+    assert not tuning._is_carried(frames)
+
+
+@pytest.mark.slow
+def test_carried_models_turn_no_vector_further_than_is_said() -> None:
+    """Their distances in bfloat16, measured again on a few inputs of the demo's kind."""
+    from encoders.catalogue import load
+    from encoders.settings import ModelChoice
+
+    texts = [
+        f"A {noun} print: {scene}.".encode() for noun in ("reef", "dune", "neon") for scene in ("salt wind", "hot sand")
+    ]
+    exact, fast = (load("text", ModelChoice("minilm"), Device("cpu", d)) for d in ("float32", "bfloat16"))
+    cosine = (
+        (encode_all(exact, [exact.prepare(t) for t in texts]) * encode_all(fast, [fast.prepare(t) for t in texts]))
+        .sum(1)
+        .min()
+    )
+    assert cosine >= tuning.MIN_COSINE
+    assert tuning.CARRIED["minilm"] >= tuning.MIN_COSINE
