@@ -1,7 +1,11 @@
-"""`make demo`: generate the shop, run its nights through the Dagster job, print what was made and how good it is."""
+"""`make demo`: generate the shop, run its nights through the Dagster job, print what was made and how good it is.
+
+Between the nights the shop's users react to their lists, one hides an item, and robots spoil the log of the last day.
+"""
 
 import sys
 import time
+from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,14 +14,15 @@ import duckdb
 
 from assets.resources import lake_of
 from assets.runs import run_nights
+from demo.crowd import BAD_EVENTS, bad_day, hide, react
 from demo.shop import Size, generate
-from pipelines.config import ConfigError, config_path, load_config
+from pipelines.config import Config, ConfigError, config_path, load_config
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.verify import verify
 
-NIGHTS = 4  # of the demo's ten; the first of them makes the std tables of the earlier days
+NIGHTS = 6  # of the demo's ten; the first of them makes the std tables of the earlier days
 
 
 def main() -> int:
@@ -34,16 +39,81 @@ def main() -> int:
         print(e, file=sys.stderr)
         return 2
     last = config.end_date or config.start_date
-    code = run_nights(config, path, [last - timedelta(days=n) for n in reversed(range(NIGHTS))])
+    code = nights(config, path, [last - timedelta(days=n) for n in reversed(range(NIGHTS))])
     if code:
         return code
     report(lake_of(config), last)
+    print_feedback(lake_of(config), last)
     print(f"\ndone in {time.monotonic() - started:.0f} s. Next:")
     print("  make ui                                   # the graph, runs, plots: http://127.0.0.1:3000")
     print(f"  .venv/bin/nightloom backfill --from {config.start_date} --to {config.start_date + timedelta(days=2)}")
     query = f"FROM '{lake_of(config).root}/recommendations/*/*.parquet' LIMIT 10"
     print(f'  .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"')
     return 0
+
+
+def nights(config: Config, path: Path, days: list[date]) -> int:
+    """Run nights one after another while users react to the lists of each; the exit code of the first that fails.
+
+    On the third night a user hides the first item of their list. The log of the last day is spoiled first, so that its
+    night stops, and is then mended.
+    """
+    raw, lake = Path(config.paths.raw), lake_of(config)
+    for n, day in enumerate(days):
+        if n:
+            views = react(raw, lake, days[n - 1])
+            print(f"{day}: users look at their lists and view {views} of the items", flush=True)
+        if n == 2:
+            user, item = first_place(lake, days[n - 1])
+            hide(raw, user, item, day)
+            print(f"{day}: {user} hides {item}, the first of the list", flush=True)
+        if n and day == days[-1]:
+            spoiled = bad_day(raw, day)
+            print(f"{day}: robots buy one item {BAD_EVENTS:,} times", flush=True)
+            run_nights(config, path, [day])
+            spoiled.unlink()
+            print(f"{day}: their log is taken away, and the night runs again", flush=True)
+        code = run_nights(config, path, [day])
+        if code:
+            return code
+    return 0
+
+
+def first_place(lake: Lake, night: date) -> tuple[str, str]:
+    """A user with a list of their own, and its first item."""
+    rows = lake.read("recommendations", night, ["user_id", "rank", "item_id"]).to_pylist()
+    return next((r["user_id"], r["item_id"]) for r in rows if r["rank"] == 1 and r["user_id"].startswith("U"))
+
+
+def print_feedback(lake: Lake, last: date) -> None:
+    """Views a user by night and arm, what was decided of the experiments, and the numbers that were out of range."""
+    print("\nviews a user and day, by the arm of experiment lists")
+    for night, means in views_by_arm(lake, last).items():
+        print(f"  lists of {night}: " + ", ".join(f"{arm} {mean:.2f}" for arm, mean in sorted(means.items())))
+    print("\nexperiments")
+    for row in lake.read("eval_experiments", last).to_pylist():
+        if row["effect"] is not None:
+            print(f"  {row['experiment']:8s} {row['decision']:10s} on {row['decided_on']}: {row['reason']}")
+
+
+def views_by_arm(lake: Lake, last: date) -> dict[date, dict[str, float]]:
+    """Night -> arm of the experiment -> views a user who was served; ``all`` where nothing is compared."""
+    found: dict[date, dict[str, float]] = {}
+    for day in lake.days("feedback", last):
+        rows = lake.read("feedback", day, ["night", "arm", "clicked"]).to_pylist()
+        if not rows:
+            continue
+        night = rows[0]["night"]
+        served = lake.read("recommendations", night, ["user_id", "arm"]).group_by(["user_id", "arm"]).aggregate([])
+        users = Counter(_arm(label) for label in served["arm"].to_pylist())
+        views = Counter(_arm(r["arm"]) for r in rows if r["clicked"])
+        found[night] = {arm: views[arm] / n for arm, n in users.items() if n > len(users)}
+    return found
+
+
+def _arm(label: str) -> str:
+    """Arm of experiment ``lists`` in a label of ``recommendations.arm``."""
+    return next((p.removeprefix("lists=") for p in label.split(";") if p.startswith("lists=")), "all")
 
 
 def report(lake: Lake, day: date) -> None:

@@ -19,7 +19,8 @@ from PIL import Image, ImageDraw
 
 from pipelines.config import digest_of
 
-VERSION = 4
+VERSION = 5
+THEME_OF, TASTE = "_themes.npy", "_taste.npy"  # what is planted, for the crowd: theme of each item, taste of each user
 RATE = 16_000
 CLIP_SECONDS, CLIP_FPS, CLIP_SIDE = 2, 6, 160
 
@@ -131,6 +132,8 @@ def generate(root: Path, first_day: date, size: Size = Size(), seed: int = 7) ->
     _write_items(root, rng, themes, appears, first_day)
     taste = _tastes(rng, size.users)
     _write_events(root, rng, themes, appears, taste, first_day, size)
+    np.save(root / THEME_OF, themes)
+    np.save(root / TASTE, taste)
     _write_uploads(root, rng, taste, first_day, size)
     _write_users(root, rng, taste)
     _write_wishes(root, rng, first_day, size)

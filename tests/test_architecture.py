@@ -143,7 +143,7 @@ def test_asset_keys_are_stable() -> None:
         "model_graph", "model_lightgcn", "model_content", "model_multimodal", "model_sequential",
         "model_transfer", "model_hybrid",
         "reco_candidates", "recommendations", "similar_items", "feedback", "eval_offline", "eval_users",
-        "eval_gaps", "night_health",
+        "eval_gaps", "eval_experiments", "night_health",
     }  # fmt: skip
 
 

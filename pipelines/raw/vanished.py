@@ -12,6 +12,7 @@ from statistics import median
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
+from pipelines.lake.health import waiting
 from pipelines.lake.storage import Lake
 from pipelines.raw.known import Piece
 from pipelines.raw.places import DataError
@@ -37,9 +38,13 @@ def stop_where_data_is_gone(config: Config, lake: Lake, pieces: Mapping[str, lis
 
 
 def _events_gone(config: Config, lake: Lake, pieces: list[Piece], day: date) -> list[str]:
-    """Events of the tables that no raw file has any more; what is refused now is not gone."""
+    """Events of the tables that no raw file has any more; what is refused now is not gone.
+
+    A day whose numbers have stopped its night is to be mended: what goes from it is no loss.
+    """
     before = {d: lake.require("std_interactions", d) for d in lake.days("std_interactions", day)}
-    before = {d: m for d, m in before.items() if d >= config.start_date}
+    mended = waiting(lake, day + timedelta(days=1), config)
+    before = {d: m for d, m in before.items() if d >= config.start_date and d not in mended}
     full = [m.rows for m in before.values() if m.rows]
     if not full:
         return []

@@ -238,6 +238,22 @@ def test_a_stopped_day_holds_the_next_night_until_it_is_mended_or_accepted(norma
     assert [r["number"] for r in lake.read("night_health", LAST).to_pylist() if r["accepted"]] == ["kinds", "top_item"]
 
 
+def test_a_file_that_spoiled_a_day_may_be_taken_away(normal: Path, tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(normal, root)
+    config, lake = config_at(root), Lake(root / "data" / "lake")
+    write_day(root / "raw", NIGHTS - 1, a_day(NIGHTS - 1))
+    robots = root / "raw" / "interactions" / f"{LAST}-robots.jsonl"
+    line = {"user_id": "U1", "item_id": "I007", "event": "purchase", "value": None}
+    rows = [line | {"event_at": f"{LAST}T10:{n // 60:02d}:{n % 60:02d}Z"} for n in range(3_000)]
+    robots.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert "usual_" in stopped(config, lake, LAST)
+    robots.unlink()
+    assert stopped(config, lake, LAST) == "", "to mend the data is no loss of data"
+    (root / "raw" / "interactions" / f"{FIRST + timedelta(days=60)}.jsonl").unlink()
+    assert "are in no raw file any more" in stopped(config, lake, LAST), "but other days must stay"
+
+
 @pytest.mark.parametrize(
     ("name", "value", "history", "low", "high"),
     [
