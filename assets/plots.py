@@ -3,7 +3,7 @@
 import io
 from collections import Counter
 from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -196,6 +196,62 @@ def accuracy_by_time(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -
         axes.annotate(model, (max(spent, 1e-3), value[model]), (4, 3), textcoords="offset points", fontsize=8)
     axes.set(title=f"accuracy on {day} against time", xscale="log", xlabel="seconds to fit", ylabel=f"{metric}@{k}")
     axes.margins(x=0.2, y=0.15)
+    return _png(figure)
+
+
+NIGHTS_SHOWN = 60
+
+
+def accuracy_by_night(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> bytes | None:
+    """A metric of each recommender over the nights up to a day, that of the hybrid with its interval."""
+    wanted = {"metric": metric, "k": k, "slice": "all"}
+    curves: dict[str, list[tuple[date, dict[str, Any]]]] = {}
+    for d in lake.days("eval_offline", day)[-NIGHTS_SHOWN:]:
+        for r in lake.read("eval_offline", d).to_pylist():
+            if wanted.items() <= r.items():
+                curves.setdefault(r["model"], []).append((d, r))
+    if max(map(len, curves.values()), default=0) < 2:
+        return None
+    figure, axes = _figure(9, 4)
+    for i, (model, points) in enumerate(sorted(curves.items())):
+        days, rows = [d for d, _ in points], [r for _, r in points]
+        width = 2.5 if model == "hybrid" else 1.2
+        axes.plot(days, [r["value"] for r in rows], color=_colour(i), lw=width, marker=".", label=model)
+        if model == "hybrid" and all(r.get("low") is not None for r in rows):
+            axes.fill_between(days, [r["low"] for r in rows], [r["high"] for r in rows], color=_colour(i), alpha=0.15)
+    axes.set(title=f"{metric}@{k} of each night's lists", ylim=(0, None))
+    _days_below(axes, {d for points in curves.values() for d, _ in points})
+    axes.legend(fontsize=8, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.22))
+    return _png(figure)
+
+
+def _days_below(axes: Any, days: set[date]) -> None:
+    """Some fifteen days as ticks of the x axis."""
+    shown = sorted(days)[:: len(days) // 15 + 1]
+    axes.set_xticks(shown, [d.strftime("%m-%d") for d in shown], rotation=45)
+
+
+def effects(lake: Lake, day: date) -> bytes | None:
+    """Effect of each arm on the metric of its experiment, with its interval, by night."""
+    points: dict[str, list[tuple[date, dict[str, Any]]]] = {}
+    for d in lake.days("eval_experiments", day)[-NIGHTS_SHOWN:]:
+        for r in lake.read("eval_experiments", d).to_pylist():
+            if r["relative"] is not None and r["low"] is not None and r["decided_on"] >= d:
+                points.setdefault(f"{r['experiment']}: {r['arm']}, {r['metric']}", []).append((d, r))
+    if not points:
+        return None
+    figure, axes = _figure(9, 4)
+    for i, (name, found) in enumerate(sorted(points.items())):
+        days = [datetime.combine(d, time(3 * (i % 8))) for d, _ in found]  # beside each other
+        scale = [r["relative"] / r["effect"] if r["effect"] else 0.0 for _, r in found]
+        middle = [r["relative"] for _, r in found]
+        below = [r["relative"] - r["low"] * s for (_, r), s in zip(found, scale, strict=True)]
+        above = [r["high"] * s - r["relative"] for (_, r), s in zip(found, scale, strict=True)]
+        axes.errorbar(days, middle, [below, above], color=_colour(i), marker="o", capsize=3, lw=1.2, label=name)
+    axes.axhline(0, color="tab:grey", lw=0.8)
+    axes.set(title="effect on the metric, as a share of the first arm's mean")
+    _days_below(axes, {d for found in points.values() for d, _ in found})
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22))
     return _png(figure)
 
 

@@ -112,6 +112,7 @@ def _evaluation(config: Config, night: "Night", manifest: Manifest) -> dict[str,
     return (
         plot_metadata(plots.metric_bars(night.lake, night.day))
         | plot_metadata(plots.accuracy_by_time(night.lake, night.day), "accuracy_by_time")
+        | plot_metadata(plots.accuracy_by_night(night.lake, night.day), "accuracy_by_night")
         | {f"{r['metric']}_at_{r['k']}_{r['model']}": r["value"] for r in wanted}
     )
 
@@ -122,6 +123,12 @@ def _feedback(config: Config, night: "Night", manifest: Manifest) -> dict[str, A
         return {}
     ways = {f"shown_by_{r['values']}": r["counts"] for r in pc.value_counts(rows["shown"]).to_pylist()}
     return ways | {f"share_{c}": pc.mean(rows[c]).as_py() for c in ("clicked", "purchased")}
+
+
+def _experiments(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
+    rows = {r["experiment"]: r for r in night.lake.read("eval_experiments", night.day).to_pylist()}
+    said = {f"decision_{name}": f"{r['decision']}: {r['reason']}" for name, r in rows.items()}
+    return plot_metadata(plots.effects(night.lake, night.day)) | said
 
 
 SHOWN: dict[str, Shown] = {
@@ -136,4 +143,5 @@ SHOWN: dict[str, Shown] = {
     "recommendations": _recommendations,
     "feedback": _feedback,
     "eval_offline": _evaluation,
+    "eval_experiments": _experiments,
 }

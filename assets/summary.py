@@ -31,7 +31,7 @@ def summary_of(config: Config, day: date) -> str:
     lines += [f"  events of later days       {ahead:,} wait for their nights"] if ahead else []
     lines += _rows(lake, made, day) + _rejects(lake, made) + _unknown(lake, day)
     lines += [line for m in config.encoders for line in _encoded(lake, day, m)]
-    lines += _accuracy(config, lake, day)
+    lines += _accuracy(config, lake, day) + _decisions(lake, day)
     return "\n".join([*lines, f"  tables                     {lake.root}/<table>/date={day}/"])
 
 
@@ -105,6 +105,14 @@ def _accuracy(config: Config, lake: Lake, day: date) -> list[str]:
     before = "" if found[1] is None else f" (the night before {found[1][0]:.4f})"
     k, users = _cutoff(config), found[0][1]
     return [f"  NDCG@{k:<3d} of last night      {found[0][0]:.4f}{before}, {config.recommend.serve}, {users:,} users"]
+
+
+def _decisions(lake: Lake, day: date) -> list[str]:
+    """What has been decided of each experiment, and why."""
+    if lake.manifest("eval_experiments", day) is None:
+        return []
+    rows = {r["experiment"]: r for r in lake.read("eval_experiments", day).to_pylist()}
+    return [f"  {'experiment ' + name:26s} {r['decision']}: {r['reason']}" for name, r in rows.items()]
 
 
 def _cutoff(config: Config) -> int:

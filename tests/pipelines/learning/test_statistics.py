@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipelines.learning.statistics import difference, holm, interval, mean_and_error, resampled, surely_best
+from pipelines.learning.statistics import (
+    adjusted,
+    difference,
+    holm,
+    interval,
+    mean_and_error,
+    resampled,
+    sample_ratio_p,
+    surely_best,
+)  # fmt: skip
 
 
 def test_mean_and_error_of_a_difference() -> None:
@@ -54,3 +63,18 @@ def test_p_values_are_corrected_step_by_step() -> None:
     assert holm([0.5, 0.01, 0.03, 0.02]) == pytest.approx([0.5, 0.04, 0.06, 0.06])
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_experiments_agree_with_tea_tasting() -> None:
+    """Expected values are those of tea-tasting 1.14.0 (Mean, Mean with a covariate, SampleRatio by the normal).
+
+    It has no intervals that hold at every look, which is what an experiment here is decided by, and is not used.
+    """
+    rng = np.random.default_rng(11)
+    arm, before = np.array([0, 1] * 300), rng.poisson(8, 600).astype(float)
+    outcome = 0.3 * before + rng.normal(0, 1, 600) + 0.2 * arm
+    plain = (0.12574722698751195, -0.08961987031991972, 0.3411143242949436, 0.251964984583562)
+    cleaned = (0.13467277807656508, -0.03330208376578714, 0.3026476399189173, 0.11588332472466288)
+    for values, expected in ((outcome, plain), (adjusted(outcome, before), cleaned)):
+        assert difference(values[arm == 1], values[arm == 0]) == pytest.approx(expected, abs=1e-9)
+    assert sample_ratio_p([5000, 4800], [0.5, 0.5]) == pytest.approx(0.04335175126086261, abs=1e-9)
