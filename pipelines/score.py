@@ -77,7 +77,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     with scratch(config.paths.data / "cache", "score") as staging:
         device = choose_device(config.compute.device).name
         with single_threaded():
-            users, items = save_night(night, staging, device)
+            users, items = save_night(night, staging, device, r.ignored)
             save_plans(config, lake, day, staging)
             save_exploring(config, lake, day, staging)
         size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))

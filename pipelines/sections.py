@@ -172,6 +172,9 @@ class Recommend(Settings):
     search_days: int = Field(0, ge=0, description="nights between searches for settings; 0: only by `nightloom search`")
     half_life_days: float = Field(30.0, gt=0, description="an event's weight halves in this time")
     new_items: int = Field(1, ge=0, description="last places of a hybrid list kept for items that nobody has liked")
+    ignored: float = Field(
+        0.0, ge=0, description="standard deviations that a place shown without any reaction moves the item down"
+    )
     explore: Explore | None = Field(
         None, description="places drawn by chance, with kind, share and pool; none by default"
     )

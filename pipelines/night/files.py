@@ -33,8 +33,14 @@ from pipelines.night.rules import wanted_of
 from pipelines.recommenders.base import Inputs, Recommender
 
 
-def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
+def save_night(night: Night, folder: Path, device: str, ignored: float = 0.0) -> tuple[int, int]:
     """Write what workers need to score any user, as .npy files that they map into memory.
+
+    Args:
+        night: the night.
+        folder: where files go.
+        device: torch device of the inputs.
+        ignored: standard deviations that an item moves down each time that it was shown in vain.
 
     Returns:
         Number of users, with the one who stands for anyone else, and of items.
@@ -44,7 +50,8 @@ def save_night(night: Night, folder: Path, device: str) -> tuple[int, int]:
     save_sparse(data.seen(), folder, "seen")
     hidden, moved = night.wishes(pa.array(data.users, pa.string()))
     save_sparse(hidden, folder, "hidden")
-    save_sparse((moved + night.leanings(data)).tocsr(), folder, "moved")
+    moved = moved + night.leanings(data)
+    save_sparse((moved - ignored * night.ignored(data) if ignored else moved).tocsr(), folder, "moved")
     np.save(folder / "servable.npy", night.servable())
     ids = {n: pa.table({"id": pa.array(x, pa.string())}) for n, x in (("users", data.users), ("items", data.items))}
     write_parquet(ids["users"], folder / "users.parquet")

@@ -8,7 +8,7 @@ read, and when it has to be read again. Does not: what becomes of it (``events``
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -26,7 +26,16 @@ from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.night.contents import Reuse, content_of, features_of, identity_of, needed, uploads_of
 from pipelines.night.events import COLUMNS, IMPRESSION, Dataset, Feedback, end_of_day, numbered
-from pipelines.night.rules import allowed, available, leanings_of, remembered, segments_with_lists, wishes_of
+from pipelines.night.rules import (
+    IGNORED_DAYS,
+    allowed,
+    available,
+    ignored_of,
+    leanings_of,
+    remembered,
+    segments_with_lists,
+    wishes_of,
+)
 from pipelines.sections import Rules
 
 Read = TypeVar("Read")
@@ -193,6 +202,16 @@ class Night:
     def wishes(self, users: pa.Array) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """What users hide, and what they want more or less of; see ``rules.wishes_of``."""
         return wishes_of(self.controls(), self.items(), users)
+
+    def ignored(self, data: Dataset) -> sparse.csr_matrix:
+        """How often each user was shown an item lately and never met it (users, items), see ``ignored_of``."""
+        since = end_of_day(self.day - timedelta(days=IGNORED_DAYS), self.timezone)
+        days = [d for d in self.lake.days("std_interactions", self.day) if d > self.day - timedelta(days=IGNORED_DAYS)]
+        parts = [
+            p.filter(pc.and_(pc.equal(p["event"], IMPRESSION), pc.greater_equal(p["event_at"], since)))
+            for p in self.lake.scan("std_interactions", days, ["user_id", "item_id", "event", "event_at"])
+        ]
+        return ignored_of(remembered(pa.concat_tables(parts), self.controls()), data)
 
     # --- events ---------------------------------------------------------------------------------------------------
 

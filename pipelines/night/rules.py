@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from pipelines.lake.schemas import EVERYONE, EVERYTHING, rows_in
+from pipelines.night.events import Dataset
 from pipelines.sections import Rules
 
 SEGMENT_USERS, MOST_SEGMENTS = 10, 50  # with events, for a list of their own; lists
 PRIOR_USERS = 50.0
+IGNORED_DAYS, MOST_IGNORED = 14, 5  # days of impressions that count, and times that an item was shown
 MOST_MOVED = 2.0  # standard deviations of the scores
 GROUPED = {"category": "categories", "tag": "tags"}  # target of a wish -> column of the catalogue
 GONE = (
@@ -128,6 +130,28 @@ def remembered(events: pa.Table, controls: pa.Table) -> pa.Table:
     row = rows_in(events["user_id"], resets["user_id"].combine_chunks())
     at = resets["created_at"].combine_chunks().take(pa.array(np.maximum(row, 0)))
     return events.filter(pc.or_(pa.array(row < 0), pc.greater(events["event_at"], at)))
+
+
+def ignored_of(shown: pa.Table, data: Dataset) -> sparse.csr_matrix:
+    """How often each user was shown an item, where the user has never met it (users, items); at most ``MOST_IGNORED``.
+
+    Impressions without a click are discounted at ranking, so that every recommender learns from them
+    (https://doi.org/10.1145/2623330.2623356).
+
+    Args:
+        shown: user_id and item_id of impressions.
+        data: events, users and items of the night.
+    """
+    row, column = (
+        rows_in(shown[c], pa.array(ids, pa.string())) for c, ids in (("user_id", data.users), ("item_id", data.items))
+    )
+    known = (row >= 0) & (column >= 0)
+    shape = (len(data.users), len(data.items))
+    counts = sparse.csr_matrix((np.ones(known.sum(), np.float32), (row[known], column[known])), shape=shape)
+    counts = (counts - counts.multiply(data.seen())).tocsr()
+    counts.data = np.minimum(counts.data, MOST_IGNORED)
+    counts.eliminate_zeros()
+    return counts
 
 
 def wanted_of(controls: pa.Table) -> pa.Table:

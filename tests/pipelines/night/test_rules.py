@@ -11,6 +11,8 @@ from scipy import sparse
 
 from pipelines.lake.storage import Lake
 from pipelines.night import rules
+from pipelines.night.files import save_night
+from pipelines.night.inputs import load_sparse
 from pipelines.night.rules import allowed, available, ruled, wishes_of
 from pipelines.sections import ItemsSource, Rules
 from pipelines.standardize import standardize
@@ -216,3 +218,19 @@ def test_a_segment_for_each_user_takes_no_time() -> None:
     moved = rules.leanings_of(segments, np.array(["*", *ids], object), sparse.eye(20_001, 3, -1, format="csr"))
     assert moved.nnz == 0
     assert time.process_time() - started < 2, "it took a minute"
+
+
+def test_what_was_shown_in_vain_is_counted(tmp_path: Path) -> None:
+    """u was shown a twice, of which once too long ago, b seven times and c once, which u has met later on."""
+    events = [event("u", "a", at(9), "impression"), event("v", "c", at(9))]
+    events += [event("u", "b", at(8, hour), "impression") for hour in range(7)]
+    events += [event("u", "c", at(9), "impression"), event("u", "c", at(10))]
+    old = [event("u", "a", datetime(2026, 2, 20, tzinfo=UTC), "impression")]
+    lake = tiny_lake(tmp_path, [*events, *old], [{"item_id": i} for i in "abc"])
+    night = night_of(lake)
+    assert night.ignored(night.dataset()).toarray().tolist() == [[1, 5, 0], [0, 0, 0]]
+    save_night(night_of(lake, modalities=()), tmp_path / "files", "cpu", 0.5)
+    moved = load_sparse(tmp_path / "files", "moved").toarray()
+    assert moved.tolist() == [[0, 0, 0], [-0.5, -2.5, 0], [0, 0, 0]], "anyone else, u, v"
+    save_night(night_of(lake, modalities=()), tmp_path / "off", "cpu")
+    assert not load_sparse(tmp_path / "off", "moved").nnz
