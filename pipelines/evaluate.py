@@ -14,13 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from encoders.device import single_threaded
 from pipelines.config import Config
 from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.learning import metrics
 from pipelines.learning.metrics import PER_USER, hits_of
-from pipelines.learning.statistics import difference, holm, interval, resampled
+from pipelines.learning.statistics import difference, holm, intervals, resampled
 from pipelines.night.events import end_of_day
 from pipelines.night.judgement import (
     FEWEST_USERS,
@@ -57,11 +58,12 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
         samples = resampled(len(judgement.users))
+        cutoff = max([c for c in CUTOFFS if c <= r.k] or [min(CUTOFFS)])
         for name in sorted(pc.unique(table["model"]).to_pylist()):
             mine = table.filter(pc.equal(table["model"], name))
-            rows += evaluate_model(name, mine, judgement, r.k, samples)
-            cutoff = max([c for c in CUTOFFS if c <= r.k] or [min(CUTOFFS)])
-            values = measured(_cut(lists_of(mine, judgement)[1], cutoff), judgement)
+            with single_threaded():  # sums of several threads differ from run to run
+                rows += evaluate_model(name, mine, judgement, r.k, samples)
+                values = measured(_cut(lists_of(mine, judgement)[1], cutoff), judgement)
             users.append(user_rows(name, cutoff, values, judgement))
             gaps += gap_rows(name, cutoff, values, judgement)
     provenance: dict[str, Any] = {"config_digest": config.digest("recommend"), "inputs": inputs}
@@ -194,34 +196,40 @@ def measured(shown: np.ndarray, judgement: Judgement) -> dict[str, np.ndarray]:
     return found
 
 
-def _per_user(shown: np.ndarray, judgement: Judgement, samples: np.ndarray | None) -> Iterator[dict[str, object]]:
+def _per_user(shown: np.ndarray, judgement: Judgement, samples: np.ndarray | None) -> Rows:
     """Mean of each metric over the users of each slice with its interval, in order of metric and slice."""
-    values, number = measured(shown, judgement), np.diff(judgement.relevant.indptr)
-    of_users = {"all": number > 0, "user_cold": ~judgement.warm, "user_warm": judgement.warm}
-    for kind, names in ({"segment": judgement.segment} | judgement.groups).items():
-        of_users |= {f"{kind}={name}": names == name for name in _largest(names)}
-    cold = judgement.met == 0
-    of_items = {"item_cold": cold, "item_warm": ~cold} | judgement.item_groups
-    hits = hits_of(shown, judgement.relevant)
-    for metric in sorted(values):
-        for part, who in sorted(of_users.items()):
-            yield from _mean(metric, part, values[metric], who & ~np.isnan(values[metric]), samples)
-        for part, which in sorted(of_items.items()) if metric in PER_USER else ():
-            relevant = np.asarray(judgement.relevant @ which.astype(np.float32)).round().astype(int)
-            judged = relevant > 0
+    values = measured(shown, judgement)
+    parts = [
+        (metric, part, mine, who & ~np.isnan(mine))
+        for part, who in _slices_of_users(judgement).items()
+        for metric, mine in values.items()
+    ]
+    hits, cold = hits_of(shown, judgement.relevant), judgement.met == 0
+    for part, which in ({"item_cold": cold, "item_warm": ~cold} | judgement.item_groups).items():
+        relevant = np.asarray(judgement.relevant @ which.astype(np.float32)).round().astype(int)
+        judged, mine_hit = relevant > 0, hits & which[np.maximum(shown, 0)]
+        for metric, function in PER_USER.items():
             mine = np.zeros(len(shown))
-            mine[judged] = PER_USER[metric]((hits & which[np.maximum(shown, 0)])[judged], relevant[judged])
-            yield from _mean(metric, part, mine, judged, samples)
+            mine[judged] = function(mine_hit[judged], relevant[judged])
+            parts.append((metric, part, mine, judged))
+    parts = sorted((p for p in parts if p[3].any()), key=lambda p: p[:2])
+    if not parts:
+        return []
+    matrix, chosen = (np.stack([p[n] for p in parts], 1) for n in (2, 3))
+    low, high = intervals(matrix, chosen, samples)
+    return [
+        {"metric": metric, "slice": part, "value": float(mine[who].mean()), "n_users": int(who.sum())}
+        | {"low": float(low[n]), "high": float(high[n])}
+        for n, (metric, part, mine, who) in enumerate(parts)
+    ]
 
 
-def _mean(
-    metric: str, part: str, values: np.ndarray, who: np.ndarray, samples: np.ndarray | None
-) -> Iterator[dict[str, object]]:
-    """A row for some of the users, none where there are none."""
-    if who.any():
-        low, high = interval(values[who], samples[:, who] if samples is not None else None)
-        mean = float(values[who].mean())
-        yield {"metric": metric, "slice": part, "value": mean, "n_users": int(who.sum()), "low": low, "high": high}
+def _slices_of_users(judgement: Judgement) -> dict[str, np.ndarray]:
+    """Slice -> bool (users,)."""
+    found = {"all": np.ones(len(judgement.users), bool), "user_cold": ~judgement.warm, "user_warm": judgement.warm}
+    for kind, names in ({"segment": judgement.segment} | judgement.groups).items():
+        found |= {f"{kind}={name}": names == name for name in _largest(names)}
+    return found
 
 
 def _largest(names: np.ndarray) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import chi2, norm, t
 
 RESAMPLES = 1000
-MOST_RESAMPLED = 10_000  # users; of more the mean is as good as normal
+MOST_RESAMPLED = 2_000  # users; of more the mean is as good as normal
 
 
 def mean_and_error(gain: np.ndarray) -> tuple[float, float]:
@@ -40,21 +40,28 @@ def resampled(users: int) -> np.ndarray | None:
     return np.random.default_rng(0).poisson(1.0, (RESAMPLES, users)).astype(np.float32)
 
 
-def interval(values: np.ndarray, samples: np.ndarray | None) -> tuple[float, float]:
-    """95% interval of a mean over users: the percentiles of the bootstrap, of many users that of the normal.
+def intervals(values: np.ndarray, who: np.ndarray, samples: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """95% intervals of means over users: the percentiles of the bootstrap, of many users those of the normal.
 
     Args:
-        values: of each user (users,), at least one.
-        samples: of ``resampled``, those of these users.
+        values: columns of each user (users, n).
+        who: bool (users, n), which users a mean is over, at least one each.
+        samples: of ``resampled``.
+
+    Returns:
+        Lower and upper ends (n,).
     """
+    counted = np.where(who, values, 0.0)
     if samples is None:
-        mean, error = mean_and_error(values)
-        half = float(norm.ppf(0.975)) * error
+        number = who.sum(0)
+        mean = counted.sum(0) / number
+        spread = (np.where(who, values - mean, 0.0) ** 2).sum(0) / number
+        half = float(norm.ppf(0.975)) * (spread / number) ** 0.5
         return mean - half, mean + half
-    drawn = samples.sum(1)
-    means = (samples @ values)[drawn > 0] / drawn[drawn > 0]
-    low, high = np.quantile(means, [0.025, 0.975]) if len(means) else (np.nan, np.nan)
-    return float(low), float(high)
+    drawn = samples @ who.astype(np.float32)
+    means = np.where(drawn > 0, samples @ counted.astype(np.float32) / np.maximum(drawn, 1), np.nan)
+    low, high = np.nanquantile(means.astype(np.float64), [0.025, 0.975], axis=0)
+    return low, high
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float, float]:

@@ -8,7 +8,7 @@ from pipelines.learning.statistics import (
     adjusted,
     difference,
     holm,
-    interval,
+    intervals,
     mean_and_error,
     resampled,
     sample_ratio_p,
@@ -40,11 +40,14 @@ def test_intervals_of_a_mean_hold_it_as_often_as_they_say() -> None:
     for _ in range(400):
         values = rng.exponential(1.0, 60)
         for i, drawn in enumerate((samples, None)):
-            low, high = interval(values, drawn)
-            held[i] += low <= 1.0 <= high
+            low, high = intervals(values[:, None], np.ones((60, 1), bool), drawn)
+            held[i] += low[0] <= 1.0 <= high[0]
     assert ((held >= 360) & (held <= 392)).all(), held
     assert resampled(20_000) is None
-    assert interval(np.array([0.5, 0.5]), resampled(2)) == (0.5, 0.5)
+    two, first = np.array([[0.5, 1.0], [0.5, 9.0]]), np.array([[True, True], [True, False]])
+    for drawn in (resampled(2), None):
+        low, high = intervals(two, first, drawn)
+        assert (low.tolist(), high.tolist()) == ([0.5, 1.0], [0.5, 1.0]), "of some users each"
 
 
 def test_a_difference_is_that_of_welch() -> None:
