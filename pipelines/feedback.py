@@ -101,6 +101,8 @@ def lists_of(config: Config, lake: Lake, nights: list[date]) -> pa.Table:
     window, parts = timedelta(days=config.feedback.window_days), list[pa.Table]()
     for night in nights:
         rows = lake.read("recommendations", night, LISTS)
+        if "propensity" not in rows.column_names:  # of an earlier version
+            rows = rows.append_column("propensity", pa.nulls(len(rows), pa.float32())).select(LISTS)
         starts = end_of_day(night, config.timezone)
         times = {"night": (night, pa.date32()), "starts_at": (starts, None), "ends_at": (starts + window, None)}
         for name, (value, kind) in times.items():

@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 TOP = 100  # items
 BEFORE = 7  # days that the most frequent items of a day are compared with
-OF_DATA = "monitor"  # what writes this part of night_health
 
 
 def monitor(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -39,7 +38,7 @@ def monitor(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """
     rows = [row for d in [*waiting(lake, day, config), day] for row in _judged(config, lake, day, d)]
     provenance = {"config_digest": config.digest("guards")}
-    yield lake.publish_step("night_health", day, OF_DATA, _table(rows), keep=(), **provenance)
+    yield lake.publish("night_health", day, _table(rows), **provenance)
     out = [r["number"] for r in rows if not r["passed"]]
     log.info("night_health %s: %d numbers, out of range: %s", day, len(rows), ", ".join(out) or "none")
 
@@ -191,7 +190,7 @@ class Facts:
 
     def _told(self, day: date) -> dict[str, float]:
         """Numbers of the catalogue that an earlier night has said; of a night of an older version its size."""
-        if not self.lake.steps("night_health", day):
+        if self.lake.manifest("night_health", day) is None:
             return {"catalogue": float(self.lake.rows("std_items", day))}
         rows = self.lake.read("night_health", day).to_pylist()
         return {r["number"]: r["value"] for r in rows if r["day"] == day and NUMBERS[r["number"]].of_catalogue}

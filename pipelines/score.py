@@ -1,6 +1,6 @@
 """Top K of every recommender for every user, and the served list with its reasons, in blocks of users through Beam.
 
-Writes ``reco_candidates``, ``recommendations``, its part of ``night_health``. Belongs here: blocks, lists, ids. Does
+Writes ``reco_candidates``, ``recommendations``, ``list_health``. Belongs here: blocks, lists, ids. Does
 not: fitting (``train``), why an item is in a list (``learning.reasons``).
 """
 
@@ -25,7 +25,7 @@ from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.folders import scratch
-from pipelines.lake.health import OF_LISTS, list_health, said
+from pipelines.lake.health import list_health, said
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
@@ -45,6 +45,7 @@ from pipelines.recommenders.ranking import MOST_SCORES, is_warm, top_k
 log = logging.getLogger(__name__)
 
 Lists = tuple[np.ndarray, np.ndarray]
+SECTIONS = ("recommend", "rules")  # settings that lists are made under
 
 SPACE = 1.0  # weight of likeness in the unified space among what the models make of a history
 
@@ -71,7 +72,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     night, r = Night.of(config, lake, day), config.recommend
     serving = Serving(r.models, r.k, r.filter_seen, r.new_items)
     provenance: dict[str, Any] = {
-        "config_digest": config.digest("recommend"),
+        "config_digest": config.digest(*SECTIONS),
         "inputs": {f"model_{n}": lake.require(f"model_{n}", day).content_digest for n in r.models},
     }
     with scratch(config.paths.data / "cache", "score") as staging:
@@ -90,8 +91,9 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         engine.run(build, config.compute.runner, config.compute.runner_options, "score")
         candidates = [staging / f"{n}-{a:09d}.parquet" for n in sorted(r.models) for a, _, _ in blocks]
         served = [staging / f"served-{a:09d}.parquet" for a, _, _ in blocks]
-        judged = stop_where_lists_are_unusual(config, lake, day, served)
-        yield from [lake.publish_step("night_health", day, OF_LISTS, judged)] if judged else []
+        judged = lists_judged(config, lake, day, served)
+        yield lake.publish("list_health", day, judged, config_digest=config.digest("guards"))
+        stop_where_lists_are_unusual(judged.to_pylist())
         yield lake.publish("reco_candidates", day, (pq.read_table(p) for p in candidates), **provenance)
         counters = {"pinned": 0, "ruled_out": int((~allowed(night.items(), night.rules)).sum())}
         for path in served:
@@ -103,28 +105,39 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     log.info("recommendations %s: %d rows for %d users", day, manifest.rows, users)
 
 
-def stop_where_lists_are_unusual(config: Config, lake: Lake, day: date, served: list[Path]) -> pa.Table | None:
-    """How much of the lists to be published was in those of the night before; None where nothing can be compared.
+def lists_judged(config: Config, lake: Lake, day: date, served: list[Path]) -> pa.Table:
+    """Rows of ``list_health``: how much of the lists to be published was in those of the night before.
+
+    There are none where nothing can be compared; lists of users whose recommender is another one than the night before
+    say nothing of the data.
+    """
+    nothing, earlier = (
+        TABLES["list_health"].schema({}).empty_table(),
+        lake.days("recommendations", day - timedelta(days=1)),
+    )
+    if not earlier or lake.require("recommendations", earlier[-1]).config_digest != config.digest(*SECTIONS):
+        return nothing
+    tonight = pa.concat_tables(pq.read_table(p, columns=["user_id", "model", "item_id"]) for p in served)
+    before = lake.read("recommendations", earlier[-1], ["user_id", "model", "item_id"])
+    users = before.group_by(["user_id", "model"]).aggregate([])
+    both = tonight.join(users, ["user_id", "model"], join_type="left semi")
+    if not both.num_rows:
+        return nothing
+    same = both.join(before, ["user_id", "model", "item_id"], join_type="left semi").num_rows
+    row = list_health(config, lake, day, same / both.num_rows, len(pc.unique(both["user_id"])))
+    return pa.Table.from_pylist([row], schema=nothing.schema)
+
+
+def stop_where_lists_are_unusual(rows: list[dict[str, Any]]) -> None:
+    """Check what ``lists_judged`` has found.
 
     Raises:
         DataError: less than usual, and nobody has accepted it.
     """
-    earlier = [d for d in lake.days("recommendations", day - timedelta(days=1))]
-    if not earlier or lake.require("recommendations", earlier[-1]).config_digest != config.digest("recommend"):
-        return None
-    tonight = pa.concat_tables(pq.read_table(p, columns=["user_id", "item_id"]) for p in served)
-    before = lake.read("recommendations", earlier[-1], ["user_id", "item_id"])
-    both = tonight.filter(pc.is_in(tonight["user_id"], value_set=pc.unique(before["user_id"])))
-    if not both.num_rows:
-        return None
-    same = both.join(before, ["user_id", "item_id"], join_type="left semi").num_rows
-    row = list_health(config, lake, day, same / both.num_rows, len(pc.unique(both["user_id"])))
-    table = pa.Table.from_pylist([row], schema=TABLES["night_health"].schema({}))
-    if not row["passed"] and not row["accepted"]:
-        lake.publish_step("night_health", day, OF_LISTS, table)
-        advice = f"look at the night's data, or `nightloom accept --date {day}`"
-        raise DataError([f"check usual_same_lists: {said(row)}; {advice}"])
-    return table
+    for row in rows:
+        if not row["passed"] and not row["accepted"]:
+            advice = f"look at the night's data, or `nightloom accept --date {row['day']}`"
+            raise DataError([f"check usual_same_lists: {said(row)}; {advice}"])
 
 
 class ScoreBlock(beam.DoFn):

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 DAYS_NEEDED, NIGHTS_NEEDED = 7, 2  # days with events, and nights, below which nothing is usual
 CATALOGUE_FACTOR = 1.4  # a catalogue does not lose a third of its items in a night
-OF_LISTS = "score"  # what writes the part of night_health that is about lists
 
 
 @dataclass(frozen=True)
@@ -116,12 +115,11 @@ def row_of(
 
 
 def list_health(config: Config, lake: Lake, day: date, overlap: float, users: int) -> dict[str, Any]:
-    """The row of ``night_health`` for how much of the lists was in those of the night before."""
+    """The row of ``list_health`` for how much of the lists was in those of the night before."""
     history = []
-    for d in lake.days("night_health", day - timedelta(days=1)):
-        if OF_LISTS in lake.steps("night_health", d) and d >= day - timedelta(days=config.guards.usual_days):
-            rows = lake.read("night_health", d).to_pylist()
-            history += [r["value"] for r in rows if r["number"] == "same_lists" and (r["passed"] or r["accepted"])]
+    for d in lake.days("list_health", day - timedelta(days=1)):
+        if d >= day - timedelta(days=config.guards.usual_days):
+            history += [r["value"] for r in lake.read("list_health", d).to_pylist() if r["passed"] or r["accepted"]]
     return row_of(config, day, "same_lists", overlap, history, users)
 
 
@@ -130,7 +128,7 @@ def waiting(lake: Lake, day: date, config: Config) -> list[date]:
     found = []
     for d in lake.days("night_health", day - timedelta(days=1)):
         if d >= day - timedelta(days=config.guards.usual_days):
-            own = [r for r in lake.read("night_health", d).to_pylist() if r["day"] == d and r["number"] != "same_lists"]
+            own = [r for r in lake.read("night_health", d).to_pylist() if r["day"] == d]
             if any(not r["passed"] and r["stops"] and r["number"] not in accepted(config, d) for r in own):
                 found.append(d)
     return found
@@ -151,7 +149,9 @@ def accepted(config: Config, day: date) -> frozenset[str]:
 
 def accept(config: Config, lake: Lake, day: date) -> list[dict[str, Any]]:
     """Accept every number of a night that is out of range, its own and those of days that wait; these rows."""
-    rows = [r for r in lake.read("night_health", day).to_pylist() if not r["passed"] and r["stops"]]
+    rows = lake.read("night_health", day).to_pylist()
+    rows += lake.read("list_health", day).to_pylist() if lake.manifest("list_health", day) else []
+    rows = [r for r in rows if not r["passed"] and r["stops"]]
     for d in sorted({r["day"] for r in rows}):
         path, names = _acceptance(config, d), {r["number"] for r in rows if r["day"] == d} | accepted(config, d)
         path.parent.mkdir(exist_ok=True)
@@ -208,15 +208,13 @@ def _in_range(name: str, _: Config, __: "Night", ___: str, rows: pa.Table) -> li
 
 
 def said(row: dict[str, Any]) -> str:
-    """A row of ``night_health`` in words."""
+    """A row of ``night_health`` or ``list_health`` in words."""
     ends = [f"{e:,.3g}" if e is not None else "any" for e in (row["usual_low"], row["usual_high"])]
     usual = f"usual {ends[0]} to {ends[1]}" if row["history"] and ends != ["any"] * 2 else "nothing to compare with"
     return f"{row['day']}: {NUMBERS[row['number']].text} {row['value']:,.4g}, {usual} (of {row['history']} before)"
 
 
 COLUMNS = tuple(c.name for c in TABLES["night_health"].columns)
-PROMISES["night_health"] = [
-    Promise(f"usual_{n}", f"In its usual range: {number.text}.", COLUMNS, partial(_in_range, n))
-    for n, number in NUMBERS.items()
-    if n != "same_lists"
-]
+for _name, _number in NUMBERS.items():
+    _promise = Promise(f"usual_{_name}", f"In its usual range: {_number.text}.", COLUMNS, partial(_in_range, _name))
+    PROMISES.setdefault("list_health" if _name == "same_lists" else "night_health", []).append(_promise)

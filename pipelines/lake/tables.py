@@ -34,6 +34,17 @@ def _per_modality(columns: Iterable[str]) -> tuple[Column, ...]:
     return tuple(_c(f"{c}_{m}", kinds[c][0], kinds[c][1].format(m=m), kinds[c][2]) for c in columns for m in MODALITIES)
 
 
+HEALTH = (
+    _c("day", pa.date32(), "day whose number it is: the night's, or an earlier one that was stopped"),
+    _c("number", pa.string(), "its name; the check is usual_<number>"),
+    _c("value", pa.float64(), "what it is: a count, or a share of 0 to 1"),
+    _c("usual_low", pa.float64(), "least that is usual; null where nothing is too little or known", True),
+    _c("usual_high", pa.float64(), "most that is usual; null where nothing is too much or known", True),
+    _c("history", pa.int64(), "days or nights before that it is compared with"),
+    _c("stops", pa.bool_(), "whether a night stops where it is out of range"),
+    _c("passed", pa.bool_(), "whether it is in range"),
+    _c("accepted", pa.bool_(), "whether it is out of range and somebody has accepted it"),
+)  # fmt: skip
 TABLES: dict[str, Table] = {
     t.name: t
     for t in (
@@ -156,19 +167,11 @@ TABLES: dict[str, Table] = {
         ),
         Table(
             "night_health", "Numbers of the night's data against the range of the last nights.", ("day", "number"),
-            (
-                _c("day", pa.date32(), "day whose number it is: the night's, or an earlier one that was stopped"),
-                _c("number", pa.string(), "its name; the check is usual_<number>"),
-                _c("value", pa.float64(), "what it is: a count, or a share of 0 to 1"),
-                _c("usual_low", pa.float64(), "least that is usual; null where nothing is too little or known", True),
-                _c("usual_high", pa.float64(), "most that is usual; null where nothing is too much or known", True),
-                _c("history", pa.int64(), "days or nights before that it is compared with"),
-                _c("stops", pa.bool_(), "whether a night stops where it is out of range"),
-                _c("passed", pa.bool_(), "whether it is in range"),
-                _c("accepted", pa.bool_(), "whether it is out of range and somebody has accepted it"),
-            ),
-            stage="monitor", group="quality",
-            parents=("std_interactions", "std_items", "ingest_files"), by_step=True,
+            HEALTH, stage="monitor", group="quality", parents=("std_interactions", "std_items", "ingest_files"),
+        ),
+        Table(
+            "list_health", "How much of the lists was in those of the night before, against the last nights.",
+            ("day", "number"), HEALTH, stage="score", group="quality", parents=("group:models",),
         ),
         *(
             Table(
@@ -275,7 +278,8 @@ TABLES: dict[str, Table] = {
                 _c("carried_from", pa.date32(), "earlier night whose list it is, where this one was stopped", True),
                 _c("carried_why", pa.string(), "what stopped it", True),
             ),
-            stage="score", group="recommendations", parents=("reco_candidates", "std_controls", "eval_experiments"),
+            stage="score", group="recommendations",
+            parents=("reco_candidates", "list_health", "std_controls", "eval_experiments"),
         ),
         Table(
             "similar_items", "Items like an item that may be listed.", ("item_id", "basis", "rank"),

@@ -46,10 +46,16 @@ class Places:
             for k in kinds
         ]  # fmt: skip
         row = {item: n for n, item in enumerate(items["item_id"].to_pylist()) if item in rules.pinned.values()}
+        every = sparse.hstack(list(members.values()), "csc") if kinds else sparse.csc_matrix((items.num_rows, 0))
+        at_most, unwanted = (
+            np.concatenate([np.zeros(0), *most]),
+            sparse.hstack(less, "csc") if kinds else nobody.tocsc(),
+        )
+        limited = np.flatnonzero(np.isfinite(at_most) | (np.diff(unwanted.indptr) > 0))
         return cls(
-            members=sparse.hstack(list(members.values()), "csr") if kinds else sparse.csr_matrix((items.num_rows, 0)),
-            at_most=np.concatenate([np.zeros(0), *most]),
-            unwanted=sparse.hstack(less, "csr") if kinds else nobody,
+            members=every[:, limited].tocsr(),
+            at_most=at_most[limited],
+            unwanted=unwanted[:, limited].tocsr(),
             pinned={place - 1: row[item] for place, item in sorted(rules.pinned.items()) if item in row},
         )
 

@@ -327,8 +327,8 @@ def test_how_much_of_lists_stays_is_judged_by_the_nights_before(tmp_path: Path) 
         row = list_health(config, lake, DAY + timedelta(days=n), value, 10_000)
         assert row["history"] == n
         assert row["passed"] is (n < 2), row
-        table = pa.Table.from_pylist([row], schema=rows_of("night_health", []).schema)
-        lake.publish_step("night_health", DAY + timedelta(days=n), "score", table)
+        table = pa.Table.from_pylist([row], schema=rows_of("list_health", []).schema)
+        lake.publish("list_health", DAY + timedelta(days=n), table)
     assert row["usual_low"] == pytest.approx(0.7 - 0.3 - 0.01)
     after = list_health(config, lake, DAY + timedelta(days=3), 0.75, 10_000)
     assert after["history"] == 2, "what was out of range is not what is usual"

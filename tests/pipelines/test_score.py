@@ -2,7 +2,7 @@
 
 import hashlib
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +21,22 @@ from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan
 from pipelines.night.files import Loaded, save_night, save_plans
 from pipelines.night.placing import Places
+from pipelines.raw.places import DataError
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.transfer import Transfer
-from pipelines.score import ScoreBlock, Serving, candidates, recommendation_id, score, scored, served, speakers_of
+from pipelines.score import (
+    ScoreBlock,
+    Serving,
+    candidates,
+    lists_judged,
+    recommendation_id,
+    score,
+    scored,
+    served,
+    speakers_of,
+    stop_where_lists_are_unusual,
+)
 from pipelines.sections import Aligner, Compute, Recommend
 from pipelines.train import train
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
@@ -294,8 +306,8 @@ def test_the_stage_lists_every_recommender_for_every_user(shop: Lake) -> None:
         recommend = Recommend(models=("popularity", "item_cf"), serve="popularity", k=2, event_weights={"skip": -1.0})
         config = config_of(shop.root, recommend=recommend, compute=Compute(shard_rows=rows))
         list(train(config, shop, DAY))
-        first, second = score(config, shop, DAY)
-        assert (first.table, second.table) == ("reco_candidates", "recommendations")
+        health, first, second = score(config, shop, DAY)
+        assert [m.table for m in (health, first, second)] == ["list_health", "reco_candidates", "recommendations"]
         assert first.inputs.keys() == second.inputs.keys() == {"model_popularity", "model_item_cf"}
         made.append([shop.read(t, DAY) for t in ("reco_candidates", "recommendations")])
     assert made[0] == made[1], "however users are cut"
@@ -319,6 +331,39 @@ def test_the_stage_lists_every_recommender_for_every_user(shop: Lake) -> None:
     alike = [r for r in served.values() if r["reason_code"] == "similar_to_history"]
     assert all((r["reason_modality"], r["reason_attention"]) == ("text", 1.0) for r in alike)
     assert all(set(r["reason_item_ids"]) <= set("ab") for r in alike)
+
+
+def test_lists_that_change_more_than_usual_stop_the_night(tmp_path: Path) -> None:
+    """u keeps two of four items; w changed to another recommender, x is new: they say nothing."""
+    lake, config, before = Lake(tmp_path), config_of(tmp_path), DAY - timedelta(days=1)
+
+    def rows(lists: dict[str, tuple[str, str]]) -> pa.Table:
+        return pa.Table.from_pylist(
+            [{"user_id": u, "model": m, "item_id": i} for u, (m, items) in lists.items() for i in items]
+        )
+
+    old = rows({"u": ("hybrid", "abcd"), "w": ("ease", "abcd")}).to_pylist()
+    place = {"score": 0.0, "arm": "default", "reason_code": "new"}
+    old = [r | place | {"rank": n + 1, "recommendation_id": str(n)} for n, r in enumerate(old)]
+    lake.publish(
+        "recommendations", before, rows_of("recommendations", old), config_digest=config.digest("recommend", "rules")
+    )
+    path = tmp_path / "served.parquet"
+    pq.write_table(rows({"u": ("hybrid", "abyz"), "w": ("hybrid", "wxyz"), "x": ("hybrid", "wxyz")}), path)
+    (row,) = lists_judged(config, lake, DAY, [path]).to_pylist()
+    assert (row["number"], row["value"], row["passed"], row["history"]) == ("same_lists", 0.5, True, 0)
+    stop_where_lists_are_unusual([row])
+    for n, value in enumerate((0.99, 0.98)):
+        usual = pa.Table.from_pylist([row | {"value": value}], schema=rows_of("list_health", []).schema)
+        lake.publish("list_health", before - timedelta(days=n), usual)
+    (row,) = lists_judged(config, lake, DAY, [path]).to_pylist()
+    assert (row["passed"], row["history"]) == (True, 2), "one user is one chance: .98 - .3 - 1 is below 0"
+    with pytest.raises(DataError, match="check usual_same_lists: 2026-03-10: share of a user's list"):
+        stop_where_lists_are_unusual([row | {"passed": False}])
+    stop_where_lists_are_unusual([row | {"passed": False, "accepted": True}])
+    other = config_of(tmp_path, recommend=Recommend(k=5))
+    assert not lists_judged(other, lake, DAY, [path]).num_rows, "other settings, other lists"
+    assert not lists_judged(config, Lake(tmp_path / "first"), DAY, [path]).num_rows
 
 
 def test_what_workers_read_is_what_the_night_has(shop: Lake, tmp_path: Path) -> None:
