@@ -130,7 +130,8 @@ def _served(config: Config, day: date) -> str:
     good = [d for d in made if not is_carried(lake, d)]
     if not good:
         return "  no earlier night has lists to serve"
-    return f"  the lists of {good[-1]} are served{' again' if good[-1] < day else ''}"
+    again = day in made and good[-1] < day
+    return f"  the lists of {good[-1]} are {'served again' if again else 'the latest'}"
 
 
 def _why(result: Any) -> list[str]:

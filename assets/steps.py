@@ -165,12 +165,12 @@ def _assets(step: Step, specs: list[dg.AssetSpec]) -> dg.AssetsDefinition:
         with failures_explained():
             config = nightloom.verified() if step.verifies else nightloom.config()
             lake, day = lake_of(config), day_of(context)
-            with _lists_kept(context, lake, day):
+            with _lists_kept(context, config, day):
                 for manifest in step.run(config, lake, day, _observed(context, step.makes[0])):
                     if manifest.table in step.makes and manifest.partition == context.partition_key:
                         result = _result(config, lake, day, manifest)
                         if "recommendations" not in step.makes:
-                            _keep_lists(context, lake, day, broken(result.check_results or []))
+                            _keep_lists(context, config, day, broken(result.check_results or []))
                         yield result
                     else:
                         context.log_event(_beside(manifest, day, step.name))
@@ -179,17 +179,17 @@ def _assets(step: Step, specs: list[dg.AssetSpec]) -> dg.AssetsDefinition:
 
 
 @contextmanager
-def _lists_kept(context: dg.AssetExecutionContext, lake: Lake, day: date) -> Iterator[None]:
+def _lists_kept(context: dg.AssetExecutionContext, config: Config, day: date) -> Iterator[None]:
     """Serve the lists of the last good night again where the data stops the night."""
     try:
         yield
     except DataError as e:
-        _keep_lists(context, lake, day, e.problems[0])
+        _keep_lists(context, config, day, e.problems[0])
         raise
 
 
-def _keep_lists(context: dg.AssetExecutionContext, lake: Lake, day: date, why: str) -> None:
-    manifest = serve_again(lake, day, why) if why else None
+def _keep_lists(context: dg.AssetExecutionContext, config: Config, day: date, why: str) -> None:
+    manifest = serve_again(config, lake_of(config), day, why) if why else None
     if manifest:
         context.log_event(_beside(manifest, day, context.op.name))
 

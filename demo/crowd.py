@@ -22,6 +22,10 @@ HEADER = "uid,item_id,event,amount,ts,recommendation_id"
 BAD_EVENTS = 3_800  # of one item, on a planted bad day
 
 
+def _epoch(moment: datetime) -> int:
+    return int(moment.timestamp())
+
+
 def react(raw: Path, lake: Lake, night: date) -> int:
     """Write what users do on the day after a night with its lists; the number of views.
 
@@ -40,14 +44,14 @@ def react(raw: Path, lake: Lake, night: date) -> int:
         moment = datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(seconds=int(rng.integers(8, 22) * 3600))
         for item, recommendation in lists.get(user, lists.get(EVERYONE, [])):
             moment += timedelta(seconds=int(rng.integers(2, 20)))
-            lines.append(f"{user},{item},impression,,{moment:%s},{recommendation}")
+            lines.append(f"{user},{item},impression,,{_epoch(moment)},{recommendation}")
             known = item.startswith("I")  # a few items of the demo are of no theme
             chance = ANYTHING + (LIKES * taste[n, theme[int(item[1:])]] if known else 0.0)
             if rng.random() < chance:
                 views += 1
-                lines.append(f"{user},{item},view,,{moment + timedelta(seconds=1):%s},{recommendation}")
+                lines.append(f"{user},{item},view,,{_epoch(moment) + 1},{recommendation}")
                 if rng.random() < BUYS:
-                    lines.append(f"{user},{item},purchase,9.99,{moment + timedelta(seconds=2):%s},{recommendation}")
+                    lines.append(f"{user},{item},purchase,9.99,{_epoch(moment) + 2},{recommendation}")
             if rng.random() > PATIENCE:
                 break
     (raw / "interactions" / f"{day}-reactions.csv").write_text("\n".join(lines) + "\n")
@@ -63,7 +67,7 @@ def hide(raw: Path, user: str, item: str, day: date) -> None:
 def bad_day(raw: Path, day: date) -> Path:
     """Write a log of a day in which one item is bought over and over; the file, to be taken away again."""
     start = datetime(day.year, day.month, day.day, 3, tzinfo=UTC)
-    lines = [f"U{n % 7:04d},I0000,purchase,1.00,{start + timedelta(seconds=n):%s}," for n in range(BAD_EVENTS)]
+    lines = [f"U{n % 7:04d},I0000,purchase,1.00,{_epoch(start) + n}," for n in range(BAD_EVENTS)]
     path = raw / "interactions" / f"{day}-bots.csv"
     path.write_text("\n".join([HEADER, *lines]) + "\n")
     return path

@@ -6,6 +6,7 @@ Stages receive the values that they need as arguments, not this object's interna
 
 import hashlib
 import os
+import re
 import tomllib
 from dataclasses import replace
 from datetime import date
@@ -89,6 +90,11 @@ class Config(Settings):
             raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}")
         for name, experiment in self.experiments.items():
             served = {a: arm.serve for a, arm in experiment.arms.items() if arm.serve}
+            long = [a for a, arm in experiment.arms.items() if (arm.new_items or 0) >= self.recommend.k]
+            if long:
+                raise ValueError(f"experiments.{name}: new_items of {long} must be smaller than recommend.k")
+            if not re.fullmatch(r"[\w.-]+", name):
+                raise ValueError(f"experiments: '{name}' is no name; use letters, digits, '.', '_' and '-'")
             wrong = {a: m for a, m in served.items() if m not in self.recommend.models}
             if wrong:
                 raise ValueError(f"experiments.{name}: {wrong} serve what is not in recommend.models")

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from encoders.device import single_threaded
 from pipelines.config import Config
-from pipelines.lake.schemas import vectors_to_numpy
+from pipelines.lake.schemas import rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.learning import metrics
@@ -34,6 +35,7 @@ from pipelines.night.judgement import (
     lists_of,
 )
 from pipelines.night.night import Night
+from pipelines.night.rules import remembered
 
 log = logging.getLogger(__name__)
 
@@ -80,13 +82,14 @@ def judgement_of(config: Config, lake: Lake, day: date) -> Judgement:
     """What the lists of the night before are judged by, with all that is known of its users and items."""
     yesterday, night = day - timedelta(days=1), Night.of(config, lake, day)
     end = end_of_day(yesterday, config.timezone)
-    events, catalogue = night.events(), lake.read("std_items", yesterday)
+    events, catalogue = night.every_event(), lake.read("std_items", yesterday)
     late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
     before, later = events.filter(pc.invert(late)), events.filter(late)
+    before = remembered(before, Night.of(config, lake, yesterday).controls())  # as the lists knew it
     segments = Night.of(config, lake, yesterday).segments()
     found = judge(catalogue["item_id"], before, later, night.feedback, config.recommend.filter_seen, segments)
     content = config.encoders and lake.manifest("feat_items", yesterday)
-    features = lake.read("feat_items", yesterday) if content else None
+    features = _of_items(lake.read("feat_items", yesterday), catalogue["item_id"]) if content else None
     about = lake.read("std_users", yesterday) if lake.manifest("std_users", yesterday) else None
     first = before.group_by("item_id").aggregate([("event_at", "min")])
     row = pc.index_in(catalogue["item_id"], value_set=first["item_id"].combine_chunks())
@@ -98,6 +101,12 @@ def judgement_of(config: Config, lake: Lake, day: date) -> Judgement:
         groups=found.groups | (attributes_of(about, found.users) if about is not None else {}),
         item_groups=item_groups_of(catalogue, features, (end.timestamp() - first_met / 1e6) / 86_400),
     )
+
+
+def _of_items(features: pa.Table, items: pa.ChunkedArray) -> pa.Table | None:
+    """Rows of ``feat_items`` in the order of a catalogue; None where it has items that these do not have."""
+    row = rows_in(items, features["item_id"].combine_chunks())
+    return features.take(pa.array(row)) if (row >= 0).all() else None
 
 
 def evaluate_model(
@@ -188,12 +197,23 @@ def measured(shown: np.ndarray, judgement: Judgement) -> dict[str, np.ndarray]:
     if len(judgement.vectors) and blocks:
         found["diversity"] = np.concatenate([metrics.diversity(b, judgement.vectors) for b in blocks])
     if judgement.categories is not None and judgement.history is not None and judgement.categories.shape[1] > 1:
-        own = np.asarray((judgement.history @ judgement.categories).todense())
-        row, _ = np.nonzero(shown >= 0)
-        listed = np.zeros_like(own)
-        np.add.at(listed, row, np.asarray(judgement.categories[shown[shown >= 0]].todense()))
-        found["calibration"] = metrics.miscalibration(listed, own)
+        parts = [
+            _calibration(shown[a : a + BLOCK], judgement, slice(a, a + BLOCK)) for a in range(0, len(shown), BLOCK)
+        ]
+        found["calibration"] = np.concatenate([*parts, np.zeros(0)])
     return found
+
+
+def _calibration(shown: np.ndarray, judgement: Judgement, users: slice) -> np.ndarray:
+    """Miscalibration of the lists of some of the judged users (n,)."""
+    history, categories = judgement.history, judgement.categories
+    if history is None or categories is None:
+        return np.full(len(shown), np.nan)
+    row, _ = np.nonzero(shown >= 0)
+    of = (np.ones(len(row)), (row, shown[shown >= 0]))
+    lists = sparse.csr_matrix(of, shape=(len(shown), len(judgement.items)))
+    listed, own = (np.asarray((m @ categories).todense()) for m in (lists, history[users]))
+    return metrics.miscalibration(listed, own)
 
 
 def _per_user(shown: np.ndarray, judgement: Judgement, samples: np.ndarray | None) -> Rows:

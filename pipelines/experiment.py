@@ -41,7 +41,7 @@ class Outcomes:
         days: nights whose lists are judged.
         means: column of ``feedback`` -> sum of each user through ``days`` (users,).
         before: events of each user before the start.
-        shown: bool (users,), whether an impression of each user is known; None where the log has none.
+        shown: bool (users,), who had an impression on the first day; None where the log has none.
     """
 
     users: pa.Array
@@ -61,7 +61,7 @@ def experiment(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         if settings.start > day:
             continue
         known = ended.get(name)
-        if known and known.decision in FINAL:
+        if known and known.decision in FINAL and known.on >= settings.start:  # else it is one of the same name
             last = lake.read("eval_experiments", earlier[-1])
             rows += last.filter(pc.equal(last["experiment"], name)).to_pylist()
             continue
@@ -92,13 +92,16 @@ def outcomes(config: Config, lake: Lake, day: date, name: str) -> Outcomes:
     parts = [lake.read("feedback", d, columns) for d in judged]
     rows = pa.concat_tables(parts) if parts else TABLES["feedback"].schema({}).empty_table().select(columns)
     of_users = rows_in(rows["user_id"], users)
-    mine = np.array([_arm_in(label, name) for label in rows["arm"].to_pylist()], object)
+    labels_of_rows = rows["arm"].combine_chunks().dictionary_encode()
+    distinct = np.array([_arm_in(label, name) for label in labels_of_rows.dictionary.to_pylist()] + [None], object)
+    mine = distinct[labels_of_rows.indices.to_numpy()] if len(rows) else np.zeros(0, object)
     counted = (of_users >= 0) & (mine == arm[of_users] if len(arm) else np.zeros(len(mine), bool))
     means = {}
     for column in columns[3:]:
         value = np.nan_to_num(rows[column].cast(pa.float64()).to_numpy())[counted]
         means[column] = np.bincount(of_users[counted], value, len(users)) / max(len(judged), 1)
-    impressions = (rows["shown"].to_numpy() == "impression") & counted
+    first = np.arange(len(rows)) < (parts[0].num_rows if parts else 0)  # before any arm could bring users back
+    impressions = (rows["shown"].to_numpy() == "impression") & counted & first
     shown = np.bincount(of_users[impressions], minlength=len(users)) > 0 if impressions.any() else None
     return Outcomes(users, arm, len(judged), means, _before(config, lake, day, e.start, users), shown)
 
@@ -114,7 +117,7 @@ def _arm_in(label: str, name: str) -> str | None:
 
 def _before(config: Config, lake: Lake, day: date, start: date, users: pa.Array) -> np.ndarray:
     """Number of events of each user in the days before an experiment."""
-    events = Night.of(config, lake, day).events()
+    events = Night.of(config, lake, day).every_event()
     ends = end_of_day(start, config.timezone)
     moment = [pa.scalar(t, events["event_at"].type) for t in (ends - timedelta(days=BEFORE_DAYS), ends)]
     at = events["event_at"]
@@ -125,9 +128,9 @@ def _before(config: Config, lake: Lake, day: date, start: date, users: pa.Array)
 def read_out(name: str, e: Experiment, found: Outcomes, day: date) -> list[dict[str, Any]]:
     """Rows of ``eval_experiments`` of an experiment that runs: each arm and metric, with the decision in every row."""
     control, *others = e.arms
-    counted = found.shown if found.shown is not None else np.ones(len(found.users), bool)
-    counts = [int(((found.arm == a) & counted).sum()) for a in e.arms]
-    ratio = sample_ratio_p(counts, list(e.share_of.values()))
+    ways = [np.ones(len(found.users), bool), *([found.shown] if found.shown is not None else [])]
+    counts = [[int(((found.arm == a) & counted).sum()) for a in e.arms] for counted in ways]
+    ratio = min(sample_ratio_p(c, list(e.share_of.values())) for c in counts)
     rows = []
     for metric in dict.fromkeys([e.metric, *e.guardrails]):
         outcome = found.means[metric]
@@ -141,18 +144,19 @@ def read_out(name: str, e: Experiment, found: Outcomes, day: date) -> list[dict[
             row |= {"effect": None, "relative": None, "low": None, "high": None}
             enough = min(mine.sum(), base.sum()) >= LEAST_USERS and found.days
             if arm != control and enough:
-                row |= _effect(cleaned[mine], cleaned[base], float(outcome[base].mean()), e, len(others))
+                shared_by = len(others) * (1 if metric == e.metric else len(e.guardrails))
+                row |= _effect(cleaned[mine], cleaned[base], float(outcome[base].mean()), e, shared_by)
             rows.append(row)
     decision = decide(e, rows, found.days, ratio, day)
     final = {"decision": decision.decision, "served_arm": decision.arm, "reason": decision.reason}
     return [row | final | {"decided_on": decision.on} for row in rows]
 
 
-def _effect(one: np.ndarray, base: np.ndarray, usual: float, e: Experiment, arms: int) -> dict[str, float | None]:
-    """Effect of an arm on a daily mean, and its interval; the level is shared by the arms (Bonferroni)."""
+def _effect(one: np.ndarray, base: np.ndarray, usual: float, e: Experiment, shared_by: int) -> dict[str, float | None]:
+    """Effect of an arm on a daily mean, and its interval; arms, and guardrails, share the level (Bonferroni)."""
     effect = float(one.mean() - base.mean())
     variance = float(one.var(ddof=1) / len(one) + base.var(ddof=1) / len(base))
-    half = sequential_half(variance, e.minimum_effect * abs(usual), e.level / arms)
+    half = sequential_half(variance, e.minimum_effect * abs(usual), e.level / shared_by)
     bounds = {"low": effect - half, "high": effect + half} if np.isfinite(half) else {}
     return {"effect": effect, "relative": effect / usual if usual else None, **bounds}
 
@@ -196,7 +200,7 @@ def decide(e: Experiment, rows: list[dict[str, Any]], days: int, ratio: float, d
 def _said(row: dict[str, Any]) -> str:
     if row["low"] is None:
         return f"{row['metric']}: too few users or days"
-    usual = row["mean"] - row["effect"]
+    usual = row["effect"] / row["relative"] if row["relative"] else 0.0
     share = [f"{100 * row[c] / usual:+.1f}%" if usual else f"{row[c]:+.3g}" for c in ("effect", "low", "high")]
     return f"{row['metric']} {share[0]} ({share[1]} to {share[2]})"
 

@@ -40,6 +40,7 @@ ATTRIBUTED = f"""
     quoted AS (
         SELECT h.n, l.night, l.recommendation_id FROM happened AS h
         JOIN lists AS l ON l.recommendation_id = h.recommendation_id AND l.item_id = h.item_id
+            AND h.event_at >= l.starts_at
     ),
     met AS (
         SELECT h.n, l.night, l.recommendation_id FROM happened AS h
@@ -59,7 +60,7 @@ ATTRIBUTED = f"""
         arg_max(h.value, h.event_at) FILTER (h.event = 'rating' AND h.value IS NOT NULL) AS rating,
         bool_or(h.event = 'purchase') AS purchased,
         bool_or(h.event IN ('skip', 'dislike')) AS disliked,
-        sum(h.value) FILTER (h.event = 'play') AS seconds,
+        sum(h.value ORDER BY h.event_at, h.value) FILTER (h.event = 'play') AS seconds,
         min(h.event_at) FILTER (h.event <> '{IMPRESSION}') AS reacted_at,
         count(*) FILTER (h.event <> '{IMPRESSION}') AS reactions
     FROM touched AS t JOIN happened AS h USING (n)
@@ -69,7 +70,11 @@ ATTRIBUTED = f"""
 """  # noqa: S608, all names are ours
 
 ASSUMED = f"""
-    SELECT * FROM attributed UNION ALL
+    SELECT a.* REPLACE (
+        CASE WHEN a.shown = 'reaction' AND own.user_id IS NOT NULL THEN 'assumed' ELSE a.shown END AS shown)
+    FROM attributed AS a LEFT JOIN lists AS own
+        ON own.recommendation_id = a.recommendation_id AND own.user_id = a.user_id AND own.night = a.night
+    UNION ALL
     SELECT l.recommendation_id, l.user_id, l.item_id, l.night, l.model, l.arm, l.rank, l.propensity, 'assumed',
         false, false, NULL, false, false, NULL, NULL, 0
     FROM lists AS l ANTI JOIN attributed AS a ON a.recommendation_id = l.recommendation_id AND a.user_id = l.user_id

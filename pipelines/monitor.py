@@ -87,10 +87,29 @@ DAILY = """
     FROM by_day JOIN by_user USING (day) JOIN by_item USING (day) LEFT JOIN by_value USING (day) ORDER BY day
 """  # noqa: S608
 MIX = """
-    WITH dated AS (SELECT *, timezone($zone, event_at) AS local FROM events)
-    SELECT CAST(local AS DATE) AS day, hour(local) AS hour, event, item_id, count(*) AS n
-    FROM dated WHERE CAST(local AS DATE) > $since AND CAST(local AS DATE) <= $day GROUP BY ALL
+    WITH dated AS (SELECT timezone($zone, event_at) AS local, event, item_id FROM events),
+    recent AS (
+        SELECT CAST(local AS DATE) AS day, hour(local)::VARCHAR AS hours, event AS kinds, item_id AS items
+        FROM dated WHERE CAST(local AS DATE) > $since AND CAST(local AS DATE) <= $day
+    )
 """
+SHARES = MIX + "SELECT day, {what} AS what, count(*) AS n FROM recent GROUP BY ALL ORDER BY day, what"  # noqa: S608
+TOP_ITEMS = f"""
+    {MIX}, counted AS (SELECT day, items, count(*) AS n FROM recent GROUP BY ALL),
+    days AS (SELECT DISTINCT day FROM counted),
+    before AS (
+        SELECT days.day, c.items, sum(c.n) AS n FROM days JOIN counted AS c
+            ON c.day < days.day AND c.day >= days.day - $before::INT GROUP BY ALL
+    ),
+    top_before AS (
+        SELECT day, items FROM before QUALIFY row_number() OVER (PARTITION BY day ORDER BY n DESC, items) <= $top
+    ),
+    top_now AS (
+        SELECT day, items FROM counted QUALIFY row_number() OVER (PARTITION BY day ORDER BY n DESC, items) <= $top
+    )
+    SELECT day, count(*) FILTER (b.items IS NOT NULL AND t.items IS NOT NULL) / count(*) AS same
+    FROM top_now AS t FULL JOIN top_before AS b USING (day, items) GROUP BY day ORDER BY day
+"""  # noqa: S608, all names are ours
 
 
 class Facts:
@@ -117,44 +136,38 @@ class Facts:
     @cached_property
     def of_events(self) -> dict[str, list[float]]:
         """Number -> values of the days before that have events, then that of the day."""
-        zone, window = self.config.timezone, {"day": self.day, "since": self._since}
+        window = {"day": self.day, "since": self._since, "zone": self.config.timezone}
         connection = database()
         connection.register("events", self.night.events())
         connection.register("catalogue", self.night.items().select(["item_id"]))
-        daily = connection.sql(DAILY, params=window | {"zone": zone}).to_arrow_table().to_pylist()
-        mix = connection.sql(MIX, params=window | {"zone": zone}).to_arrow_table()
-        rows = {r.pop("day"): r for r in daily}
-        nothing = dict.fromkeys(next(iter(rows.values()), {"events": 0}), 0.0)
-        days = sorted({*rows, self.day} - (set(waiting(self.lake, self.night.day, self.config)) - {self.day}))
-        numbers = {name: [float((rows.get(d) or nothing)[name]) for d in days] for name in nothing}
-        numbers |= self._mixes(mix, days) if rows else {}
+        daily = connection.sql(DAILY, params=window).to_arrow_table().to_pylist()
+        rows = {d: r for r in daily if (d := r.pop("day")) == self.day or d not in self.waiting}
+        if not rows:
+            return {"events": [0.0], "rejected": self._rejected([self.day])}
+        every = [min(rows) + timedelta(days=n) for n in range((self.day - min(rows)).days + 1)]
+        every = [d for d in every if d == self.day or d not in self.waiting]  # a shop may be closed on Sundays
+        numbers = {"events": [float(rows[d]["events"]) if d in rows else 0.0 for d in every]}
+        days = sorted({*rows, self.day})
+        numbers["rejected"] = self._rejected(days)
         if self.day not in rows:  # of no events nothing but their number can be said
-            numbers = {"events": numbers["events"]}
-        return numbers | {"rejected": self._rejected(days)}
+            return numbers
+        names = [n for n in next(iter(rows.values())) if n != "events"]
+        numbers |= {n: [float(rows[d][n]) for d in days] for n in names}
+        for what in ("hours", "kinds"):
+            numbers[what] = _distances(connection.sql(SHARES.format(what=what), params=window).to_arrow_table(), days)
+        more = {"before": BEFORE, "top": TOP}
+        same = connection.sql(TOP_ITEMS, params=window | more).to_arrow_table().to_pylist()
+        of_day = {r["day"]: float(r["same"]) for r in same}
+        return numbers | {"same_top_items": [of_day.get(d, 1.0) for d in days[1:]] or [1.0]}
+
+    @cached_property
+    def waiting(self) -> list[date]:
+        """Days of which nothing is usual."""
+        return waiting(self.lake, self.night.day, self.config)
 
     @property
     def _since(self) -> date:
         return self.day - timedelta(days=self.config.guards.usual_days + 1)
-
-    def _mixes(self, mix: pa.Table, days: list[date]) -> dict[str, list[float]]:
-        """How far kinds and hours of each day are from those of the days before, and how many top items stay."""
-        mix = mix.filter(pc.is_in(mix["day"], value_set=pa.array(days)))
-        place = np.searchsorted(np.array(days, "datetime64[D]"), mix["day"].to_numpy().astype("datetime64[D]"))
-        n = mix["n"].to_numpy()
-        found = {}
-        for name, column in (("hours", "hour"), ("kinds", "event")):
-            values, at = np.unique(mix[column].to_numpy().astype(str), return_inverse=True)
-            counts = np.zeros((len(days), len(values)))
-            np.add.at(counts, (place, at), n)
-            found[name] = distance(counts, counts[:-1].sum(0) if len(days) > 1 else counts[0]).tolist()
-        items, at = np.unique(mix["item_id"].to_numpy().astype(str), return_inverse=True)
-        of_items = np.zeros((len(days), len(items)), np.int64)
-        np.add.at(of_items, (place, at), n)
-        same = [1.0]
-        for i in range(1, len(days)):
-            before, today = (_top(c) for c in (of_items[max(i - BEFORE, 0) : i].sum(0), of_items[i]))
-            same.append(len(before & today) / max(len(before | today), 1))
-        return found | {"same_top_items": same[1:] if len(same) > 1 else same}
 
     def _rejected(self, days: list[date]) -> list[float]:
         """Share of the rows of events that are refused, of the days that have rows."""
@@ -175,7 +188,7 @@ class Facts:
         if self.day != self.night.day:
             return {}
         earlier = [d for d in self.lake.days("std_items", self.day) if self._since < d < self.day]
-        earlier = [d for d in earlier if d not in waiting(self.lake, self.day, self.config)]
+        earlier = [d for d in earlier if d not in self.waiting]
         told = [self._told(d) for d in earlier]
         items = self.night.items()
         now = {"catalogue": float(items.num_rows)} | {
@@ -196,10 +209,14 @@ class Facts:
         return {r["number"]: r["value"] for r in rows if r["day"] == day and NUMBERS[r["number"]].of_catalogue}
 
 
-def _top(counts: np.ndarray) -> set[int]:
-    """The items met most often, at most ``TOP``."""
-    best = np.argsort(-counts, kind="stable")[:TOP]
-    return set(best[counts[best] > 0].tolist())
+def _distances(counts: pa.Table, days: list[date]) -> list[float]:
+    """How far the shares of each day are from those of the days before the last together."""
+    counts = counts.filter(pc.is_in(counts["day"], value_set=pa.array(days)))
+    place = np.searchsorted(np.array(days, "datetime64[D]"), counts["day"].to_numpy().astype("datetime64[D]"))
+    values, at = np.unique(counts["what"].to_numpy().astype(str), return_inverse=True)
+    table = np.zeros((len(days), len(values)))
+    np.add.at(table, (place, at), counts["n"].to_numpy())
+    return [float(d) for d in distance(table, table[:-1].sum(0) if len(days) > 1 else table[0])]
 
 
 def _missing(items: pa.Table, what: str) -> pa.ChunkedArray:

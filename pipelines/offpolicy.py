@@ -44,20 +44,21 @@ def offpolicy(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     rows: list[dict[str, Any]] = []
     if places.num_rows:
         targets = [_targets(lake, d - window, places) for d in judged if lake.manifest("reco_candidates", d - window)]
-        rows = estimates(places, pa.concat_tables([t for t in targets if t is not None]))
+        rows = estimates(places, pa.concat_tables(targets)) if targets else []
     table = pa.Table.from_pylist(rows, schema=TABLES["eval_offpolicy"].schema({}))
     inputs = {"feedback": lake.require("feedback", day).content_digest}
     yield lake.publish("eval_offpolicy", day, table, config_digest=config.digest("recommend"), inputs=inputs)
 
 
-def _targets(lake: Lake, night: date, places: pa.Table) -> pa.Table | None:
+def _targets(lake: Lake, night: date, places: pa.Table) -> pa.Table:
     """Model, item of its list, number of the drawn place and what was drawn there, for the places of a night."""
     mine = places.filter(pc.equal(places["night"], pa.scalar(night, pa.date32())))
     connection = database()
     connection.register("drawn", mine.select(["user_id", "item_id", "n"]))
     connection.register("candidates", lake.read("reco_candidates", night, ["model", "user_id", "item_id"]))
     connection.register("lists", lake.read("recommendations", night, ["user_id", "item_id"]))
-    return connection.sql(OWN).to_arrow_table()
+    found: pa.Table = connection.sql(OWN).to_arrow_table()
+    return found
 
 
 def estimates(places: pa.Table, targets: pa.Table) -> list[dict[str, Any]]:
@@ -81,9 +82,11 @@ def estimates(places: pa.Table, targets: pa.Table) -> list[dict[str, Any]]:
         target = np.bincount(n, own, len(reward)) / np.maximum(number, 1)
         expected = [worth.get(i, float(mean)) for i in mine["item_id"].to_pylist()]
         of_target = np.bincount(n, expected, len(reward)) / np.maximum(number, 1)
+        known = number > 0  # a place of a night without candidates says nothing of a model
         ways = {"ips": (ips, ()), "snips": (snips, ()), "doubly_robust": (doubly_robust, (others, of_target))}
         for name, (estimate, more) in ways.items():
-            rows.append({"model": model, "estimator": name} | _row(estimate, reward, logged, target, *more))
+            arrays = (a[known] for a in (reward, logged, target, *more))
+            rows.append({"model": model, "estimator": name} | _row(estimate, *arrays))
     return rows
 
 

@@ -25,7 +25,7 @@ from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.folders import scratch
-from pipelines.lake.health import list_health, said
+from pipelines.lake.health import is_carried, list_health, said
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
@@ -115,6 +115,7 @@ def lists_judged(config: Config, lake: Lake, day: date, served: list[Path]) -> p
         TABLES["list_health"].schema({}).empty_table(),
         lake.days("recommendations", day - timedelta(days=1)),
     )
+    earlier = [d for d in earlier if not is_carried(lake, d)]
     if not earlier or lake.require("recommendations", earlier[-1]).config_digest != config.digest(*SECTIONS):
         return nothing
     tonight = pa.concat_tables(pq.read_table(p, columns=["user_id", "model", "item_id"]) for p in served)
@@ -170,8 +171,9 @@ class ScoreBlock(beam.DoFn):
             yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *new_of(serving.new_items)))
             for plan, at in groups_of(night.plans[start:stop]):
                 if plan.serve == name:
-                    placed = self._placed(new_of(plan.new_items), scores, users, forbidden)
-                    items, values, fixed, propensity = (p[at] for p in placed)
+                    mine = tuple(part[at] for part in new_of(plan.new_items))
+                    placed = self._placed((mine[0], mine[1]), scores[at], users[at], forbidden[at])
+                    items, values, fixed, propensity = placed
                     rows = candidates(night, users[at], name, items, values)
                     parts.append(served(night, users[at], self.day, rows, items, plan.arm, fixed, propensity))
         order = [("user_id", "ascending"), ("rank", "ascending")]
@@ -182,18 +184,20 @@ class ScoreBlock(beam.DoFn):
         self, lists: Lists, scores: np.ndarray, users: np.ndarray, forbidden: sparse.csr_matrix
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Lists after the rules for places: items, scores, where an item is pinned, probability of what was drawn."""
-        places, how, k = self.night.places, self.night.exploring, lists[0].shape[1]
-        deep = lists
+        night, k = self.night, lists[0].shape[1]
+        places, how, deep = night.places, night.exploring, lists
+        pool = how.pool if how else 0
         if places.limits or how:
-            most = max(k * DEEP, k + how.pool if how else 0)
-            deep = behind(lists, top_k(scores, most, forbidden, self.night.inputs.device))
+            deep = behind(lists, top_k(scores, max(k * DEEP, k + pool), forbidden, night.inputs.device))
         if places.limits:
             lists = capped(*deep, places, users, k)
-        items, values, fixed = pinned(*lists, places, forbidden, self.night.servable)
+            deep = capped(*deep, places, users, k + pool, k) if how else deep  # so that any draw keeps the limits
+        items, values, fixed = pinned(*lists, places, forbidden, night.servable)
         if how is None:
             return items, values, fixed, np.full(items.shape, np.nan, np.float32)
-        names = self.night.users.take(pa.array(users)).to_pylist()
-        items, values, propensity = explored(items, values, *deep, fixed, how, names)
+        kept = fixed | ((items >= 0) & ~night.liked[items])  # places for new items are no places to draw for
+        names = night.users.take(pa.array(users)).to_pylist()
+        items, values, propensity = explored(items, values, *deep, kept, how, names)
         return items, values, fixed, propensity
 
     def _with_new(

@@ -242,7 +242,7 @@ class Rules(Settings):
         return self
 
 
-Outcome = Literal["clicked", "favourite", "purchased", "disliked", "reactions", "seconds"]
+Outcome = Literal["clicked", "favourite", "purchased", "reactions", "seconds"]
 
 
 class Arm(Settings):

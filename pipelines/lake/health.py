@@ -159,12 +159,13 @@ def accept(config: Config, lake: Lake, day: date) -> list[dict[str, Any]]:
     return rows
 
 
-def serve_again(lake: Lake, day: date, why: str) -> Manifest | None:
+def serve_again(config: Config, lake: Lake, day: date, why: str) -> Manifest | None:
     """Publish the lists of the last good night for a night that was stopped; None where there are none.
 
-    Lists that an earlier run of the night made stay.
+    Lists that an earlier run of the night made stay. What has left the catalogue or is hidden since is left out.
 
     Args:
+        config: rules of the shop.
         lake: where tables are.
         day: the night.
         why: what stopped it.
@@ -173,7 +174,7 @@ def serve_again(lake: Lake, day: date, why: str) -> Manifest | None:
     good = [d for d in lake.days("recommendations", day - timedelta(days=1)) if not is_carried(lake, d)]
     if not good or (own is not None and not is_carried(lake, day)):
         return None
-    rows = lake.read("recommendations", good[-1])
+    rows = _still_allowed(config, lake, day, lake.read("recommendations", good[-1]))
     n = rows.num_rows
     columns = {"carried_from": pa.repeat(pa.scalar(good[-1], pa.date32()), n), "carried_why": pa.repeat(why, n)}
     for name, column in columns.items():
@@ -185,6 +186,21 @@ def serve_again(lake: Lake, day: date, why: str) -> Manifest | None:
     made_from = {"recommendations": lake.require("recommendations", good[-1]).content_digest}
     log.warning("recommendations %s: the lists of %s are served again: %s", day, good[-1], why)
     return lake.publish("recommendations", day, rows, inputs=made_from, counters={"carried": 1})
+
+
+def _still_allowed(config: Config, lake: Lake, day: date, rows: pa.Table) -> pa.Table:
+    """Rows of lists whose item may be listed as of a night and is not hidden; all where that is unknown."""
+    from pipelines.night.night import Night
+
+    if lake.manifest("std_items", day) is None:
+        return rows
+    night = Night.of(config, lake, day)
+    items, users = night.items()["item_id"].combine_chunks(), pc.unique(rows["user_id"])
+    rows = rows.filter(pc.is_in(rows["item_id"], value_set=items.filter(pa.array(night.servable()))))
+    owner, item = night.wishes(users)[0].nonzero()
+    hidden = {(users[int(u)].as_py(), items[int(i)].as_py()) for u, i in zip(owner, item, strict=True)}
+    pairs = zip(rows["user_id"].to_pylist(), rows["item_id"].to_pylist(), strict=True) if hidden else []
+    return rows.filter(pa.array([p not in hidden for p in pairs])) if hidden else rows
 
 
 def is_carried(lake: Lake, day: date) -> bool:

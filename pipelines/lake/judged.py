@@ -32,7 +32,7 @@ JUDGED = (
             _c("reacted_at", TIMESTAMP, "first reaction, UTC", True),
             _c("reactions", pa.int64(), "events that are attributed to it, without impressions"),
         ),
-        stage="feedback", group="evaluation", parents=("std_interactions", "std_users"),
+        stage="feedback", group="evaluation", parents=("std_interactions", "std_users", "night_health"),
     ),
     Table(
         "eval_offline", "Yesterday's lists judged by what users did today.", ("model", "metric", "k", "slice"),

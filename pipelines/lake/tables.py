@@ -279,7 +279,7 @@ TABLES: dict[str, Table] = {
                 _c("carried_why", pa.string(), "what stopped it", True),
             ),
             stage="score", group="recommendations",
-            parents=("reco_candidates", "list_health", "std_controls", "eval_experiments"),
+            parents=("reco_candidates", "list_health", "std_controls", "feedback", "eval_experiments"),
         ),
         Table(
             "similar_items", "Items like an item that may be listed.", ("item_id", "basis", "rank"),

@@ -67,7 +67,8 @@ def intervals(values: np.ndarray, who: np.ndarray, samples: np.ndarray | None) -
 def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float, float]:
     """Difference of the means of two groups, its 95% interval and p-value, by Welch's test.
 
-    https://doi.org/10.1093/biomet/34.1-2.28; the interval is without bounds where a group has one user.
+    https://doi.org/10.1093/biomet/34.1-2.28. A group whose users are all alike, as where a small one lacks a rare hit,
+    is taken to vary as both together do. The interval is without bounds where a group has one user.
 
     Returns:
         Difference, low, high, p.
@@ -75,7 +76,8 @@ def difference(one: np.ndarray, other: np.ndarray) -> tuple[float, float, float,
     gap = float(one.mean() - other.mean())
     if min(len(one), len(other)) < 2:
         return gap, -np.inf, np.inf, 1.0
-    parts = [x.var(ddof=1) / len(x) for x in (one, other)]
+    together = np.concatenate([one, other]).var(ddof=1)
+    parts = [(x.var(ddof=1) or together) / len(x) for x in (one, other)]
     error = sum(parts) ** 0.5
     if error == 0:
         return gap, gap, gap, float(gap == 0)

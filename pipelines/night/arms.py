@@ -93,16 +93,20 @@ def plans_of(config: Config, lake: Lake, day: date, users: list[str]) -> list[Pl
 
 def runs(config: Config, name: str, day: date, decided: dict[str, Decision]) -> bool:
     """Whether an experiment splits the lists of a night."""
-    over = name in decided and decided[name].decision in FINAL
-    return config.experiments[name].start <= day and not over
+    return config.experiments[name].start <= day and not is_over(config, name, decided)
+
+
+def is_over(config: Config, name: str, decided: dict[str, Decision]) -> bool:
+    """Whether an experiment has ended; a decision of before its start is of an earlier one of the same name."""
+    known = decided.get(name)
+    return known is not None and known.decision in FINAL and known.on >= config.experiments[name].start
 
 
 def _plan(config: Config, decided: dict[str, Decision], arms: tuple[str | None, ...]) -> Plan:
     served: dict[str, str | int] = {"serve": config.recommend.serve, "new_items": config.recommend.new_items}
     labels = []
     for (name, experiment), arm in zip(config.experiments.items(), arms, strict=True):
-        over = decided.get(name)
-        chosen = over.arm if over and over.decision in FINAL else arm
+        chosen = decided[name].arm if is_over(config, name, decided) else arm
         if arm is not None:
             labels.append(f"{name}={arm}")
         if chosen in experiment.arms:

@@ -123,6 +123,7 @@ def explored(
         chosen.sort(key=lambda c: (-c[0], c[1]))
         for place, (value, item, chance) in zip(places, chosen, strict=False):
             lists[row, place], scores[row, place], propensity[row, place] = item, value, chance
+        scores[row] = np.minimum.accumulate(scores[row])  # what stands behind a drawn item is worth no more than it
     return lists, scores, propensity
 
 

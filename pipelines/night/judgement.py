@@ -119,7 +119,7 @@ def activity_of(before: pa.Table, users: pa.Array) -> np.ndarray:
 
 
 def attributes_of(rows: pa.Table, users: pa.Array) -> dict[str, np.ndarray]:
-    """Attribute of ``std_users`` -> value of each user (users,), None where a value has fewer than ``FEWEST_USERS``.
+    """``user.`` and attribute -> value of each user (users,), None where fewer than ``FEWEST_USERS`` have it.
 
     Attributes with more than ``MOST_GROUPS`` values say nothing of groups and are left out.
     """
@@ -129,13 +129,15 @@ def attributes_of(rows: pa.Table, users: pa.Array) -> dict[str, np.ndarray]:
     for at, text in zip(owner.tolist(), lists.flatten().to_pylist(), strict=True):
         name, _, value = text.partition("=")
         if at >= 0 and value:
-            found.setdefault(name, np.full(len(users), None, object))[at] = value
+            if name not in found:
+                found[name] = np.full(len(users), None, object)
+            found[name][at] = value
     groups = {}
     for name, values in sorted(found.items()):
         counted = Counter(v for v in values if v is not None)
         kept = {v for v, n in counted.items() if n >= FEWEST_USERS}
         if len(kept) > 1 and len(counted) <= MOST_GROUPS:
-            groups[name] = np.array([v if v in kept else None for v in values], object)
+            groups[f"user.{name}"] = np.array([v if v in kept else None for v in values], object)
     return groups
 
 

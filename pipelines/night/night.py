@@ -220,6 +220,10 @@ class Night:
 
         What was shown alone is no event of a user; ``feedback`` has it. What a user has asked to forget is not there.
         """
+        return self._once("remembered", self._events_are_of(), lambda: remembered(self.every_event(), self.controls()))
+
+    def every_event(self) -> pa.Table:
+        """The same with what users have asked to forget."""
 
         def read() -> pa.Table:
             days = self.lake.days("std_interactions", self.day)
@@ -227,8 +231,7 @@ class Night:
             shown = pc.equal(events["event"], IMPRESSION)
             return events.filter(pc.invert(shown)) if pc.any(shown).as_py() else events
 
-        every = self._once("std_interactions", self._partitions("std_interactions"), read)
-        return self._once("remembered", self._events_are_of(), lambda: remembered(every, self.controls()))
+        return self._once("std_interactions", self._partitions("std_interactions"), read)
 
     def _events_are_of(self) -> list[Any]:
         controls = self.lake.manifest("std_controls", self.day)

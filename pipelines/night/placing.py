@@ -68,13 +68,14 @@ class Places:
 def behind(lists: tuple[np.ndarray, np.ndarray], deep: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Lists (users, k) and, behind them, what else is ranked (users, deep); nothing twice."""
     (items, scores), (others, values) = lists, deep
-    again = (others[:, :, None] == items[:, None, :]).any(2)
+    offset = np.arange(len(items))[:, None] * (int(max(items.max(initial=0), others.max(initial=0))) + 2) + 1
+    again = np.isin(others + offset, items + offset)  # of a row alone, as rows are far apart
     ranked = np.concatenate([items, np.where(again, -1, others)], 1)
     return ranked, np.concatenate([scores, np.where(again, -np.inf, values)], 1)
 
 
 def capped(
-    ranked: np.ndarray, scores: np.ndarray, places: Places, users: np.ndarray, k: int
+    ranked: np.ndarray, scores: np.ndarray, places: Places, users: np.ndarray, k: int, usual_k: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first k of ranked items of which no group has more places than it may.
 
@@ -84,6 +85,7 @@ def capped(
         places: what limits them.
         users: rows of ``places.unwanted``.
         k: length of the lists, which are shorter where too few are left.
+        usual_k: length of the plain lists that half of the places is of; k by default.
 
     Returns:
         Items (users, k), -1 behind the end, and their scores.
@@ -93,7 +95,7 @@ def capped(
     less = places.unwanted[users].tocoo()
     if less.nnz:
         usual = np.zeros((n, groups))
-        for items in ranked[:, :k].T:
+        for items in ranked[:, : usual_k or k].T:
             usual += _of(places, items)
         half = np.floor(usual[less.row, less.col] / 2)
         limit[less.row, less.col] = np.minimum(limit[less.row, less.col], half)

@@ -29,7 +29,7 @@ from pipelines.sections import Source
 
 log = logging.getLogger(__name__)
 
-VERSION = 5  # raise it when the same file should give other pieces
+VERSION = 6  # raise it when the same file should give other pieces
 STEP_BYTES = 1 << 23
 RANGE_BYTES = 256 << 20  # a bigger plain text file is read in ranges, side by side
 PICTURES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".svg", ".ico")

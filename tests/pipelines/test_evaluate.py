@@ -334,8 +334,8 @@ def test_attributes_and_ages_become_groups() -> None:
         for n in range(24)
     ]
     groups = attributes_of(rows_of("std_users", about), users)
-    assert groups.keys() == {"plan"}, "names are nobody's group"
-    assert groups["plan"].tolist() == ["free"] * 12 + ["paid"] * 12
+    assert groups.keys() == {"user.plan"}, "names are nobody's group"
+    assert groups["user.plan"].tolist() == ["free"] * 12 + ["paid"] * 12
     assert attributes_of(rows_of("std_users", about[:15]), users) == {}, "three who pay are too few"
     before = rows_of("std_interactions", [event("u00", "a", at(9))] * 6 + [event("u01", "a", at(9))])
     assert activity_of(before, users)[:3].tolist() == ["6-20", "1-5", None]

@@ -222,6 +222,23 @@ def test_the_better_arm_is_promoted_and_stays_so(tmp_path: Path, better: bool) -
     assert again == [lake.require("eval_experiments", first + timedelta(days=4)).content_digest]
 
 
+def test_what_was_decided_of_an_earlier_one_of_the_same_name_does_not_count(tmp_path: Path) -> None:
+    config, lake = shop_of(tmp_path, True, 6)
+    for n in (3, 4, 5):
+        day = date(2026, 3, n)
+        lake.publish("std_interactions", day, rows_of("std_interactions", []))
+        list(experiment(config, lake, day))
+    again = config.experiments["x"].model_copy(update={"start": date(2026, 3, 6)})
+    config = config.model_copy(update={"experiments": {"x": again}})
+    list(experiment(config, lake, date(2026, 3, 6)))
+    rows = lake.read("eval_experiments", date(2026, 3, 6)).to_pylist()
+    assert {(r["decision"], r["days"]) for r in rows} == {("continue", 0)}
+    assert {p.serve for p in plans_of(config, lake, date(2026, 3, 6), [f"u{n:03d}" for n in range(9)])} == {
+        "ease",
+        "hybrid",
+    }
+
+
 def test_before_its_start_an_experiment_has_no_rows(tmp_path: Path) -> None:
     config, lake = shop_of(tmp_path, True, 1)
     lake.publish("feedback", date(2026, 3, 1), rows_of("feedback", []))

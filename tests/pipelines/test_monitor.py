@@ -29,7 +29,7 @@ from pipelines.monitor import monitor
 from pipelines.night.night import Night
 from pipelines.raw.places import DataError
 from pipelines.score import recommendation_id
-from pipelines.sections import Guards, ItemsSource, Paths, Source
+from pipelines.sections import Guards, ItemsSource, Paths, Rules, Source
 from pipelines.standardize import standardize
 from tests.lakes import DAY, config_of, rows_of
 
@@ -238,6 +238,20 @@ def test_a_stopped_day_holds_the_next_night_until_it_is_mended_or_accepted(norma
     assert [r["number"] for r in lake.read("night_health", LAST).to_pylist() if r["accepted"]] == ["kinds", "top_item"]
 
 
+def test_a_shop_that_is_closed_on_sundays_is_not_stopped(tmp_path: Path) -> None:
+    write_items(tmp_path / "raw", catalogue())
+    days = 22  # from a Thursday on; the 25th of January is the last, a Sunday
+    for n in range(days + 3):
+        if (FIRST + timedelta(days=n)).weekday() != 6:
+            write_day(tmp_path / "raw", n, a_day(n))
+    config, lake = config_at(tmp_path), Lake(tmp_path / "data" / "lake")
+    for n in (days + 1, days + 2):
+        assert stopped(config, lake, FIRST + timedelta(days=n)) == ""
+    assert (FIRST + timedelta(days=days + 2)).weekday() == 6
+    rows = {r["number"]: r for r in lake.read("night_health", FIRST + timedelta(days=days + 2)).to_pylist()}
+    assert (rows["events"]["value"], rows["events"]["usual_low"], rows["events"]["history"]) == (0.0, 0.0, days + 2)
+
+
 def test_a_file_that_spoiled_a_day_may_be_taken_away(normal: Path, tmp_path: Path) -> None:
     root = tmp_path / "shop"
     shutil.copytree(normal, root)
@@ -294,10 +308,10 @@ def lists(lake: Lake, day: date, item: str, **counters: int) -> None:
 
 def test_the_lists_of_the_last_good_night_are_served_again(tmp_path: Path) -> None:
     lake, days = Lake(tmp_path), [DAY + timedelta(days=n) for n in range(4)]
-    assert serve_again(lake, DAY, "no lists yet") is None
+    assert serve_again(config_of(tmp_path), lake, DAY, "no lists yet") is None
     lists(lake, days[0], "a")
     for day, why in ((days[1], "check usual_events: too many"), (days[2], "still")):
-        manifest = serve_again(lake, day, why)
+        manifest = serve_again(config_of(tmp_path), lake, day, why)
         assert manifest is not None
         assert manifest.rows == 1
         (row,) = lake.read("recommendations", day).to_pylist()
@@ -305,8 +319,26 @@ def test_the_lists_of_the_last_good_night_are_served_again(tmp_path: Path) -> No
         assert row["recommendation_id"].startswith("20260310-"), "what comes back counts for the night that made it"
     assert [is_carried(lake, d) for d in days[:3]] == [False, True, True]
     lists(lake, days[3], "own")
-    assert serve_again(lake, days[3], "a rerun fails") is None, "the night's own lists stay"
+    assert serve_again(config_of(tmp_path), lake, days[3], "a rerun fails") is None, "the night's own lists stay"
     assert lake.read("recommendations", days[3])["item_id"].to_pylist() == ["own"]
+
+
+def test_what_was_hidden_or_has_left_since_is_not_served_again(tmp_path: Path) -> None:
+    lake, night = Lake(tmp_path), DAY + timedelta(days=1)
+    place = {"rank": 1, "score": 1.0, "model": "m", "arm": "default", "reason_code": "new"}
+    rows = [
+        place | {"user_id": u, "item_id": i, "recommendation_id": u + i, "rank": n}
+        for u in "uv"
+        for n, i in enumerate("abcd")
+    ]
+    lake.publish("recommendations", DAY, rows_of("recommendations", rows))
+    lake.publish("std_items", night, rows_of("std_items", [{"item_id": i, "categories": ["x"]} for i in "abd"]))
+    hide: dict[str, Any] = {"user_id": "u", "target": "item", "value": "a", "wish": "hide", "source": "s"}
+    hide |= {"created_at": datetime(2026, 3, 11, tzinfo=UTC)}
+    lake.publish("std_controls", night, rows_of("std_controls", [hide]))
+    assert serve_again(config_of(tmp_path, rules=Rules(deny=("item:d",))), lake, night, "why") is not None
+    found = lake.read("recommendations", night).to_pylist()
+    assert [(r["user_id"], r["item_id"]) for r in found] == [("u", "b"), ("v", "a"), ("v", "b")]
 
 
 def test_lists_of_an_earlier_version_are_served_again(tmp_path: Path) -> None:
@@ -316,7 +348,7 @@ def test_lists_of_an_earlier_version_are_served_again(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
     pq.write_table(pq.read_table(part).drop_columns(["reason_value", "carried_from", "carried_why"]), part)
-    assert serve_again(lake, DAY + timedelta(days=1), "why") is not None
+    assert serve_again(config_of(tmp_path), lake, DAY + timedelta(days=1), "why") is not None
     (row,) = lake.read("recommendations", DAY + timedelta(days=1)).to_pylist()
     assert (row["reason_value"], row["carried_from"]) == (None, DAY)
 

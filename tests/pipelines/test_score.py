@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan
+from pipelines.night.exploring import Exploring
 from pipelines.night.files import Loaded, save_night, save_plans
 from pipelines.night.placing import Places
 from pipelines.raw.places import DataError
@@ -212,11 +214,11 @@ def test_without_transfer_new_items_are_ranked_by_the_hybrids_own_scores(night: 
     assert chances is scores
 
 
-def listed(night: Loaded, folder: Path, serving: Serving) -> dict[str, list[tuple[str, str]]]:
+def listed(night: Loaded, folder: Path, serving: Serving, users: int = 3) -> dict[str, list[tuple[str, str]]]:
     """User and item of each row of each shard that a block of all users makes, by its name."""
     block = ScoreBlock(str(folder), DAY, serving, str(folder), "cpu")
     block.night = night
-    paths = [Path(p) for p in block.process((0, 3, 3))]
+    paths = [Path(p) for p in block.process((0, users, users))]
     tables = {p.stem.split("-")[0]: pq.read_table(p) for p in paths}
     return {n: list(zip(t["user_id"].to_pylist(), t["item_id"].to_pylist(), strict=True)) for n, t in tables.items()}
 
@@ -257,6 +259,54 @@ def test_rules_for_places_come_after_ranking(night: Loaded, tmp_path: Path) -> N
     table = pq.read_table(tmp_path / "served-000000000.parquet")
     assert table["reason_code"].to_pylist()[:2] == ["new", "pinned"]
     assert table["score"].to_pylist()[:2] == [3.0, 2.0], "the score of the place"
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "thompson"])
+def test_what_is_drawn_keeps_the_rules_and_scores_fall(tmp_path: Path, kind: Any) -> None:
+    """Twelve items; each group of four may have two places of five; 11 is new, 0 is pinned to the third place."""
+    n, k, users = 12, 5, 60
+    rng = np.random.default_rng(0)
+    model = Fixed("one", rng.random((users, n)).astype(np.float32))
+    members = sparse.csr_matrix((np.ones(n, np.float32), (np.arange(n), np.arange(n) // 4)), shape=(n, 3))
+    empty = sparse.csr_matrix((users, n), dtype=np.float32)
+    places = Places(members, np.full(3, 2.0), sparse.csr_matrix((users, 3)), {2: 0})
+    names, items = pa.array([f"u{u:02d}" for u in range(users)]), pa.array([f"i{i:02d}" for i in range(n)])
+    inputs = Inputs(empty, histories=Ragged.of([[]] * users), has_signal=np.zeros(users, bool))
+    liked, space = np.arange(n) < 11, Space(np.zeros((n, 2), np.float32), {}, {})
+    categories = pa.array([[]] * n, pa.list_(pa.string()))
+    how = Exploring(kind, 2, 6, np.zeros(n), np.zeros(n), DAY)
+    plans = [Plan("default", "one", 0)] * users
+    loaded = Loaded(
+        inputs,
+        names,
+        items,
+        empty,
+        empty,
+        empty,
+        categories,
+        {},
+        np.ones(n, bool),
+        liked,
+        space,
+        places,
+        [model],
+        plans,
+        how,
+    )
+    found = listed(loaded, tmp_path, Serving(("one",), k, True, 0), users)["served"]
+    table = pq.read_table(tmp_path / "served-000000000.parquet").to_pylist()
+    assert len(found) == users * k
+    for user in names.to_pylist():
+        rows = [r for r in table if r["user_id"] == user]
+        groups = [int(r["item_id"][1:]) // 4 for r in rows if r["reason_code"] != "pinned"]
+        assert max(groups.count(g) for g in range(3)) <= 2
+        assert [r["score"] for r in rows] == sorted((r["score"] for r in rows), reverse=True)
+        assert len({r["item_id"] for r in rows}) == k
+        assert rows[2]["item_id"] == "i00"
+        assert all(r["reason_code"] == "explored" for r in rows if r["propensity"] is not None)
+        kept_new = [r for r in rows if r["item_id"] == "i11" and r["propensity"] is None]
+        assert len(kept_new) <= 1
+    assert sum(r["propensity"] is not None for r in table) > users
 
 
 def test_the_last_places_of_a_hybrid_list_are_for_new_items(night: Loaded, tmp_path: Path) -> None:

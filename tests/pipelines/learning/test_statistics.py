@@ -57,8 +57,19 @@ def test_a_difference_is_that_of_welch() -> None:
     bounds = theirs.confidence_interval(0.95)
     assert difference(one, other) == pytest.approx((one.mean() - other.mean(), bounds.low, bounds.high, theirs.pvalue))
     assert difference(one[:1], other)[1:] == (-np.inf, np.inf, 1.0)
-    assert difference(np.ones(3), np.zeros(3)) == (1.0, 1.0, 1.0, 0.0)
+    pooled = np.var([1, 1, 1, 0, 0, 0], ddof=1)
+    theirs = stats.ttest_ind_from_stats(1, pooled**0.5, 3, 0, pooled**0.5, 3, equal_var=False)
+    assert difference(np.ones(3), np.zeros(3))[3] == pytest.approx(theirs.pvalue)
     assert difference(np.ones(3), np.ones(3)) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_small_group_without_a_rare_hit_is_no_finding() -> None:
+    """Ten of a thousand users, none of whom hits what one in twenty hits: some six in ten such groups are like that."""
+    rng, found = np.random.default_rng(3), 0
+    for _ in range(300):
+        hits = (rng.random(1_000) < 0.05).astype(float)
+        found += difference(hits[:10], hits[10:])[3] < 0.05
+    assert found <= 300 * 0.12
 
 
 def test_p_values_are_corrected_step_by_step() -> None:

@@ -1,7 +1,7 @@
 """Who is in which arm, and what is served: by hand."""
 
 import re
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def test_what_is_decided_is_served_to_all(tmp_path: Path, decision: str, arm: st
         "decision": decision,
         "served_arm": arm,
         "reason": "r",
-        "decided_on": date(2026, 3, 9),
+        "decided_on": DAY,
     }
     lake.publish("eval_experiments", DAY, rows_of("eval_experiments", [row]))
     assert set(plans_of(config, lake, DAY, ["u1", "u2", "u3", "u4"])) == plans
@@ -108,6 +108,8 @@ def test_what_is_decided_is_served_to_all(tmp_path: Path, decision: str, arm: st
             {n: {"arms": {"a": {"new_items": 1}, "b": {"new_items": 2}}, "start": DAY} for n in ("x", "y")},
             "experiments x and y both set new_items",
         ),
+        ({"x": {"arms": {"a": {}, "b": {"new_items": 20}}, "start": DAY}}, "must be smaller than recommend.k"),
+        ({"x;y": {"arms": {"a": {}, "b": {}}, "start": DAY}}, "'x;y' is no name"),
     ],
 )  # fmt: skip
 def test_experiments_that_cannot_work_are_refused(tmp_path: Path, experiments: dict[str, Any], text: str) -> None:
