@@ -152,13 +152,18 @@ def _backfill(args: argparse.Namespace, config: Config, path: Path) -> int:
 def _accept(args: argparse.Namespace, config: Config, path: Path) -> int:
     """Accept what is out of range on a night, and run it."""
     from assets.resources import lake_of
-    from pipelines.lake.health import accept, said
+    from pipelines.lake.health import accept, is_carried, said
     from pipelines.lake.storage import StorageError
 
+    lake = lake_of(config)
     try:
-        rows = accept(config, lake_of(config), args.date)
+        rows = accept(config, lake, args.date)
     except StorageError as e:
-        print(f"{e}\nthere is nothing to accept before a night was run", file=sys.stderr)
+        if lake.manifest("recommendations", args.date) and is_carried(lake, args.date):
+            why = lake.read("recommendations", args.date, ["carried_why"])["carried_why"][0].as_py()
+            print(f"what stopped the night is no number to accept, and says what to do:\n{why}", file=sys.stderr)
+        else:
+            print(f"{e}\nthere is nothing to accept before a night was run", file=sys.stderr)
         return 1
     for row in rows:
         print(f"accepted {said(row)}")

@@ -154,7 +154,10 @@ def _why(result: Any) -> list[str]:
 
 def _is_failed_check(event: Any) -> bool:
     is_check = event.event_type_value == "ASSET_CHECK_EVALUATION"
-    return is_check and not event.asset_check_evaluation_data.passed
+    if not is_check:
+        return False
+    check = event.asset_check_evaluation_data
+    return not check.passed and check.severity.value == "ERROR"
 
 
 def _process_tags(pid: int) -> dict[str, str]:

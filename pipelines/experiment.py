@@ -19,7 +19,7 @@ from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake, Manifest, StorageError
 from pipelines.lake.tables import TABLES
 from pipelines.learning.statistics import adjusted, days_needed, sample_ratio_p, sequential_half
-from pipelines.night.arms import FINAL, Decision, arm_of, decisions_of
+from pipelines.night.arms import Decision, arm_of, decisions_of, is_over
 from pipelines.night.events import end_of_day
 from pipelines.night.night import Night
 from pipelines.sections import Experiment
@@ -61,7 +61,7 @@ def experiment(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         if settings.start > day:
             continue
         known = ended.get(name)
-        if known and known.decision in FINAL and known.on >= settings.start:  # else it is one of the same name
+        if known and is_over(config, name, ended):
             last = lake.read("eval_experiments", earlier[-1])
             rows += last.filter(pc.equal(last["experiment"], name)).to_pylist()
             continue
@@ -130,7 +130,8 @@ def read_out(name: str, e: Experiment, found: Outcomes, day: date) -> list[dict[
     control, *others = e.arms
     ways = [np.ones(len(found.users), bool), *([found.shown] if found.shown is not None else [])]
     counts = [[int(((found.arm == a) & counted).sum()) for a in e.arms] for counted in ways]
-    ratio = min(sample_ratio_p(c, list(e.share_of.values())) for c in counts)
+    served = [c for c in counts if min(c) > 0]  # an arm that is new or renamed has no lists that are judged yet
+    ratio = min((sample_ratio_p(c, list(e.share_of.values())) for c in served), default=1.0)
     rows = []
     for metric in dict.fromkeys([e.metric, *e.guardrails]):
         outcome = found.means[metric]
@@ -229,9 +230,10 @@ def planned(config: Config, lake: Lake, day: date, name: str, most: int = 365) -
     """Days that the minimum effect of an experiment needs, by the feedback of the last nights up to ``day``.
 
     Raises:
-        StorageError: fewer than two nights have feedback.
+        StorageError: the night was not run, or fewer than two nights have feedback.
     """
     e = config.experiments[name]
+    lake.require("feedback", day)
     days = [d for d in lake.days("feedback", day) if lake.rows("feedback", d)][-BEFORE_DAYS:]
     if len(days) < 2:
         raise StorageError(f"{len(days)} nights up to {day} have feedback, two are needed; run some nights first")

@@ -47,7 +47,9 @@ ATTRIBUTED = f"""
         JOIN readers AS r ON r.user_id = h.user_id
         JOIN lists AS l ON l.night = r.night AND l.user_id = r.reads AND l.item_id = h.item_id
             AND h.event_at >= l.starts_at AND h.event_at < l.ends_at
-        WHERE NOT regexp_matches(coalesce(h.recommendation_id, ''), '{OUR_ID}')
+        WHERE h.n NOT IN (SELECT n FROM quoted) AND NOT (
+            regexp_matches(coalesce(h.recommendation_id, ''), '{OUR_ID}')
+            AND left(h.recommendation_id, 8) NOT IN (SELECT strftime(night, '%Y%m%d') FROM named))
     ),
     touched AS (
         SELECT * FROM (SELECT * FROM quoted UNION ALL SELECT * FROM met)

@@ -23,6 +23,7 @@ from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.learning.usual import distance
 from pipelines.night.night import Night
+from pipelines.night.rules import available
 
 log = logging.getLogger(__name__)
 
@@ -76,15 +77,18 @@ DAILY = """
     ),
     worth AS (SELECT day, value, count(*) AS n FROM recent WHERE value IS NOT NULL GROUP BY ALL),
     by_value AS (SELECT day, max(n) / sum(n) AS top_value FROM worth GROUP BY day),
+    ratings AS (SELECT day, value, count(*) AS n FROM recent WHERE event = 'rating' AND value IS NOT NULL GROUP BY ALL),
+    by_rating AS (SELECT day, max(n) / sum(n) AS top_rating FROM ratings GROUP BY day),
     by_day AS (
         SELECT day, count(*) AS events, avg((value IS NULL)::INT) AS no_value, max(event_at) AS last
         FROM recent GROUP BY day
     )
     SELECT day, events, users, items_met, events / users AS events_per_user, by_user.most / events AS top_user,
         by_item.most / events AS top_item, new_users, coalesce(unknown, 0) / events AS unknown_items, no_value,
-        coalesce(top_value, 0) AS top_value,
+        coalesce(top_value, 0) AS top_value, coalesce(top_rating, 0) AS top_rating,
         date_diff('minute', timezone($zone, last), day + INTERVAL 1 DAY) / 60.0 AS hours_silent
-    FROM by_day JOIN by_user USING (day) JOIN by_item USING (day) LEFT JOIN by_value USING (day) ORDER BY day
+    FROM by_day JOIN by_user USING (day) JOIN by_item USING (day) LEFT JOIN by_value USING (day)
+        LEFT JOIN by_rating USING (day) ORDER BY day
 """  # noqa: S608
 MIX = """
     WITH dated AS (SELECT timezone($zone, event_at) AS local, event, item_id FROM events),
@@ -191,13 +195,16 @@ class Facts:
         earlier = [d for d in earlier if d not in self.waiting]
         told = [self._told(d) for d in earlier]
         items = self.night.items()
-        now = {"catalogue": float(items.num_rows)} | {
+        servable = self.night.servable()
+        now = {"catalogue": float(servable.sum())} | {
             f"without_{c}": float(np.mean(np.asarray(_missing(items, c)))) if items.num_rows else 0.0
             for c in (n.removeprefix("without_") for n in NUMBERS if n.startswith("without_"))
         }
         if earlier:
-            last = self.lake.read("std_items", earlier[-1], ["item_id"])["item_id"]
-            kept = pc.is_in(last, value_set=items["item_id"].combine_chunks())
+            before = Night.of(self.config, self.lake, earlier[-1])
+            table = self.lake.read("std_items", earlier[-1])
+            last = table["item_id"].filter(pa.array(available(table, before.end)))
+            kept = pc.is_in(last, value_set=items["item_id"].combine_chunks().filter(pa.array(servable)))
             now["ids_kept"] = float(np.asarray(kept).mean()) if len(last) else 1.0
         return {n: [t[n] for t in told if n in t] + [v] for n, v in now.items()}
 

@@ -96,4 +96,6 @@ def _row(estimate: Any, *arrays: np.ndarray) -> dict[str, Any]:
     except TooLittleError as e:
         nothing = dict.fromkeys(("value", "low", "high", "effective"))
         return nothing | {"places": len(arrays[0]), "note": str(e)}
+    if found.low == found.high:
+        return vars(found) | {"low": None, "high": None, "note": "all places that count had the same reward"}
     return vars(found) | {"note": None}

@@ -35,8 +35,8 @@ from pipelines.night.exploring import explored
 from pipelines.night.files import Loaded, save_exploring, save_night, save_plans
 from pipelines.night.night import Night
 from pipelines.night.placing import DEEP, behind, capped, pinned
-from pipelines.night.rules import allowed, ruled, stands_for_segment
-from pipelines.raw.places import DataError
+from pipelines.night.rules import allowed, meaningless, ruled, stands_for_segment
+from pipelines.raw.places import UnusualError
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.blend.transfer import Transfer
@@ -75,6 +75,8 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         "config_digest": config.digest(*SECTIONS),
         "inputs": {f"model_{n}": lake.require(f"model_{n}", day).content_digest for n in r.models},
     }
+    for target in meaningless(night.items(), night.rules):
+        log.warning("rules: '%s' is nothing that the catalogue of %s has", target, day)
     with scratch(config.paths.data / "cache", "score") as staging:
         device = choose_device(config.compute.device).name
         with single_threaded():
@@ -133,12 +135,12 @@ def stop_where_lists_are_unusual(rows: list[dict[str, Any]]) -> None:
     """Check what ``lists_judged`` has found.
 
     Raises:
-        DataError: less than usual, and nobody has accepted it.
+        UnusualError: less than usual, and nobody has accepted it.
     """
     for row in rows:
         if not row["passed"] and not row["accepted"]:
             advice = f"look at the night's data, or `nightloom accept --date {row['day']}`"
-            raise DataError([f"check usual_same_lists: {said(row)}; {advice}"])
+            raise UnusualError(f"check usual_same_lists: {said(row)}; {advice}")
 
 
 class ScoreBlock(beam.DoFn):
@@ -164,7 +166,10 @@ class ScoreBlock(beam.DoFn):
         night, serving, users = self.night, self.serving, np.arange(start, stop)
         forbidden = night.hidden[users] + night.seen[users] if serving.filter_seen else night.hidden[users]
         new, moved, parts = ~night.liked & night.servable, night.moved[users], list[pa.Table]()
+        popular = np.asarray(night.inputs.positives.sum(0), np.float32).ravel()
         for name, plain, chances in scored(night.models, night.inputs, users):
+            told = plain.max(1) > plain.min(1) if plain.shape[1] else np.ones(len(plain), bool)
+            plain = plain if told.all() else np.where(told[:, None], plain, popular)  # nothing known: what is popular
             scores = ruled(plain, night.servable, moved)
             lists = top_k(scores, serving.k, forbidden, night.inputs.device)
             new_of = partial(self._with_new, lists, scores, chances, new, forbidden)

@@ -64,12 +64,13 @@ NUMBERS: dict[str, Number] = {
     "rejected": Number("share of the rows that are refused, duplicates included", "share"),
     "no_value": Number("share of the events without a value", "share"),
     "top_value": Number("share of one value among those that have any", "share", 0.3),
+    "top_rating": Number("share of one rating among all", "share", 0.3),
     "kinds": Number("how far the mix of events is from the usual one", "share", 0.3),
     "hours": Number("how far the hours of events are from the usual ones", "share"),
     "hours_silent": Number("hours from the last event to the end of the day", "amount", stops=False),
-    "same_top_items": Number("share of the 100 most frequent items that were so in the last days", "share", 0.3, False),
-    "catalogue": Number("items of the catalogue", "amount", of_catalogue=True),
-    "ids_kept": Number("share of the last catalogue's ids that are still there", "share", 0.3, of_catalogue=True),
+    "same_top_items": Number("share of the 100 most frequent items that were so in the last days", "share", 0.3),
+    "catalogue": Number("items of the catalogue that may be listed", "amount", of_catalogue=True),
+    "ids_kept": Number("share of the items that could be listed and still may be", "share", 0.3, of_catalogue=True),
     **{
         f"without_{c}": Number(f"share of the items without {c}", "share", of_catalogue=True)
         for c in ("title", "description", "price", "categories", *(k.name for k in FILES))
@@ -125,13 +126,18 @@ def list_health(config: Config, lake: Lake, day: date, overlap: float, users: in
 
 def waiting(lake: Lake, day: date, config: Config) -> list[date]:
     """Earlier days of events whose numbers stopped a night that is neither accepted nor run again."""
-    found = []
+    since = day - timedelta(days=config.guards.usual_days)
+    found = [
+        d  # stopped by something else before its numbers were taken
+        for d in lake.days("recommendations", day - timedelta(days=1))
+        if d >= since and is_carried(lake, d) and lake.manifest("night_health", d) is None
+    ]
     for d in lake.days("night_health", day - timedelta(days=1)):
-        if d >= day - timedelta(days=config.guards.usual_days):
+        if d >= since:
             own = [r for r in lake.read("night_health", d).to_pylist() if r["day"] == d]
             if any(not r["passed"] and r["stops"] and r["number"] not in accepted(config, d) for r in own):
                 found.append(d)
-    return found
+    return sorted(found)
 
 
 # --- what somebody has looked at ----------------------------------------------------------------------------------

@@ -97,9 +97,10 @@ def runs(config: Config, name: str, day: date, decided: dict[str, Decision]) -> 
 
 
 def is_over(config: Config, name: str, decided: dict[str, Decision]) -> bool:
-    """Whether an experiment has ended; a decision of before its start is of an earlier one of the same name."""
+    """Whether an experiment has ended; one of before its start, or for an arm that it lacks, is of another one."""
     known = decided.get(name)
-    return known is not None and known.decision in FINAL and known.on >= config.experiments[name].start
+    e = config.experiments[name]
+    return known is not None and known.decision in FINAL and known.on >= e.start and known.arm in e.arms
 
 
 def _plan(config: Config, decided: dict[str, Decision], arms: tuple[str | None, ...]) -> Plan:

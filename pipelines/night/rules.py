@@ -47,6 +47,12 @@ def allowed(items: pa.Table, rules: Rules) -> np.ndarray:
     return ~denied & np.any([_is(items, target) for target in rules.allow], axis=0)
 
 
+def meaningless(items: pa.Table, rules: Rules) -> list[str]:
+    """Targets and pinned items of rules that no item of a catalogue is meant by."""
+    targets = [*rules.deny, *rules.allow, *(f"item:{i}" for i in rules.pinned.values())]
+    return [t for t in dict.fromkeys(targets) if not _is(items, t).any()]
+
+
 def _is(items: pa.Table, target: str) -> np.ndarray:
     """Bool (items,), which items a target of a rule means."""
     kind, _, value = target.partition(":")

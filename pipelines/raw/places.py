@@ -42,6 +42,18 @@ class DataError(ValueError):
         super().__init__(f"{len(problems)} problem(s) of the raw data, nothing was published\n{lines}")
 
 
+class UnusualError(DataError):
+    """What a night has made is not what it usually is; nobody has looked at it yet.
+
+    Args:
+        problem: which check says so, what it found, and what to do.
+    """
+
+    def __init__(self, problem: str):
+        self.problems = [problem]
+        ValueError.__init__(self, problem)
+
+
 class RawPlace(NamedTuple):
     """Where raw data is; travels to workers, which make a ``RawStore`` of it."""
 

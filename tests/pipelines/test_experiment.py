@@ -100,6 +100,14 @@ def test_users_that_are_missing_from_an_arm_make_it_invalid() -> None:
     )
 
 
+def test_an_arm_that_is_new_or_renamed_waits_for_its_lists() -> None:
+    """The last lists still name the arm that was: nobody is in the new one, which is no mismatch."""
+    users = pa.array([f"u{i}" for i in range(100)])
+    found = Outcomes(users, np.array(["base"] * 100, object), 4, {"clicked": np.ones(100)}, np.zeros(100), None)
+    rows = read_out("x", PLAN, found, DAY)
+    assert {(r["decision"], r["sample_ratio_p"]) for r in rows} == {("continue", 1.0)}
+
+
 def outcomes_of(clicked: tuple[float, float], bought: tuple[float, float], days: int = 7) -> Outcomes:
     """Two arms of 200 users with means of two metrics, and a spread of .1."""
     rng, arm = np.random.default_rng(1), np.array(["base", "new"] * 200, object)

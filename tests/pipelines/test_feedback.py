@@ -125,7 +125,7 @@ def test_an_event_that_quotes_a_recommendation_counts_for_it_alone(tmp_path: Pat
         event("v", "d", at(10)) | wrong,  # an id of another item: by user and item then
     ]
     found = came_back(tmp_path, events, {NIGHT: {"u": "abc", "v": "d"}})
-    assert found.keys() == {("guest", "a"), ("u", "c")}
+    assert found.keys() == {("guest", "a"), ("u", "c"), ("v", "d")}
     assert found["guest", "a"]["rank"] == 1
 
 

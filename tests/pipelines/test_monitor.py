@@ -155,6 +155,17 @@ def half_the_catalogue(raw: Path, rows: Rows) -> Rows:
     return [r for r in rows if int(r["item_id"][1:]) < ITEMS // 2]
 
 
+def removed_half(raw: Path, rows: Rows) -> Rows:
+    gone = [r | {"status": "removed"} if n % 2 else r for n, r in enumerate(catalogue())]
+    write_items(raw, gone)
+    return rows
+
+
+def new_item_ids(raw: Path, rows: Rows) -> Rows:
+    write_items(raw, [*catalogue(), *(r | {"item_id": f"sku-{r['item_id']}"} for r in catalogue())])
+    return [r | {"item_id": f"sku-{r['item_id']}"} for r in rows]
+
+
 def no_titles(raw: Path, rows: Rows) -> Rows:
     write_items(raw, [r | {"title": None} if n % 2 else r for n, r in enumerate(catalogue())])
     return rows
@@ -183,8 +194,9 @@ def prices_as_ids(raw: Path, rows: Rows) -> Rows:
 BAD: dict[Change, str] = {
     ten_times: "usual_events", no_rows: "usual_events", half_nulls: "usual_rejected", one_user: "usual_top_user",
     one_item: "usual_top_item", other_user_ids: "usual_new_users", other_item_ids: "", half_the_catalogue: "",
-    no_titles: "usual_without_title", the_day_before: "", twice: "usual_rejected", all_fives: "usual_top_value",
-    other_clock: "usual_hours", prices_as_ids: "items_are_known",
+    removed_half: "usual_catalogue", new_item_ids: "usual_same_top_items", no_titles: "usual_without_title",
+    the_day_before: "", twice: "usual_rejected", all_fives: "usual_top_value", other_clock: "usual_hours",
+    prices_as_ids: "items_are_known",
 }  # fmt: skip
 
 
@@ -196,9 +208,12 @@ def test_bad_days_are_stopped(normal: Path, tmp_path: Path, change: Change) -> N
     why = stopped(config_at(root), Lake(root / "data" / "lake"), LAST)
     if change is nothing:
         assert why == ""
-    else:
-        assert why
-        assert BAD[change] in why, why
+        return
+    assert why
+    assert BAD[change] in why, why
+    if change is all_fives:
+        rows = {r["number"]: r["passed"] for r in Lake(root / "data" / "lake").read("night_health", LAST).to_pylist()}
+        assert rows["top_rating"] is False, "whatever other values there are"
 
 
 def test_sixty_normal_nights_with_weekends_and_a_sale_are_not(normal: Path) -> None:
@@ -339,6 +354,16 @@ def test_what_was_hidden_or_has_left_since_is_not_served_again(tmp_path: Path) -
     assert serve_again(config_of(tmp_path, rules=Rules(deny=("item:d",))), lake, night, "why") is not None
     found = lake.read("recommendations", night).to_pylist()
     assert [(r["user_id"], r["item_id"]) for r in found] == [("u", "b"), ("v", "a"), ("v", "b")]
+
+
+def test_a_day_that_something_else_has_stopped_waits_too(tmp_path: Path) -> None:
+    lake, config = Lake(tmp_path), config_of(tmp_path)
+    lists(lake, DAY, "a")
+    assert serve_again(config, lake, DAY + timedelta(days=1), "check enough_is_read: half is lost") is not None
+    after = DAY + timedelta(days=2)
+    assert waiting(lake, after, config) == [DAY + timedelta(days=1)], "its numbers were never taken"
+    lake.publish("night_health", DAY + timedelta(days=1), rows_of("night_health", []))
+    assert waiting(lake, after, config) == []
 
 
 def test_lists_of_an_earlier_version_are_served_again(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from pipelines.night.arms import Plan
 from pipelines.night.exploring import Exploring
 from pipelines.night.files import Loaded, save_night, save_plans
 from pipelines.night.placing import Places
-from pipelines.raw.places import DataError
+from pipelines.raw.places import UnusualError
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.transfer import Transfer
@@ -242,6 +242,15 @@ def test_a_block_lists_every_recommender_and_serves_one(night: Loaded, tmp_path:
     assert everything["served"] == everything["one"]
 
 
+def test_of_whom_nothing_is_known_the_popular_items_are_listed(night: Loaded, tmp_path: Path) -> None:
+    """A model that says nothing of * and z; c is liked most, then a."""
+    model = Fixed("one", [[0, 0, 0], [1, 2, 3], [0, 0, 0]])
+    positives = sparse.csr_matrix(np.array([[0, 0, 0], [1, 0, 0], [0, 0, 5]], np.float32))
+    known = replace(with_models(night, model), inputs=replace(night.inputs, positives=positives))
+    found = listed(known, tmp_path, Serving(("one",), 2, False, 0))
+    assert found["served"] == [("*", "c"), ("*", "a"), ("u", "c"), ("u", "b"), ("z", "c"), ("z", "a")]
+
+
 def test_rules_for_places_come_after_ranking(night: Loaded, tmp_path: Path) -> None:
     """b and c are of one group, which may have one place; a is pinned to the second place of whoever has not met it."""
     model = Fixed("one", [[1, 3, 2]] * 3)
@@ -408,7 +417,7 @@ def test_lists_that_change_more_than_usual_stop_the_night(tmp_path: Path) -> Non
         lake.publish("list_health", before - timedelta(days=n), usual)
     (row,) = lists_judged(config, lake, DAY, [path]).to_pylist()
     assert (row["passed"], row["history"]) == (True, 2), "one user is one chance: .98 - .3 - 1 is below 0"
-    with pytest.raises(DataError, match="check usual_same_lists: 2026-03-10: share of a user's list"):
+    with pytest.raises(UnusualError, match="^check usual_same_lists: 2026-03-10: share of a user's list"):
         stop_where_lists_are_unusual([row | {"passed": False}])
     stop_where_lists_are_unusual([row | {"passed": False, "accepted": True}])
     other = config_of(tmp_path, recommend=Recommend(k=5))

@@ -13,7 +13,7 @@ from pipelines.lake.storage import Lake
 from pipelines.night import rules
 from pipelines.night.files import save_night
 from pipelines.night.inputs import load_sparse
-from pipelines.night.rules import allowed, available, ruled, wishes_of
+from pipelines.night.rules import allowed, available, meaningless, ruled, wishes_of
 from pipelines.sections import ItemsSource, Rules
 from pipelines.standardize import standardize
 from tests.lakes import DAY, at, event, night_of, rows_of, tiny_lake
@@ -141,6 +141,11 @@ def test_a_reset_forgets_the_history_before_it(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_a_shop_denies_and_allows(rules: Rules, left: str) -> None:
     assert "".join(np.array(list("abc"))[allowed(ITEMS, rules)]) == left
+
+
+def test_targets_that_nothing_is_meant_by_are_named() -> None:
+    rules = Rules(deny=("item:a", "category:zzz"), allow=("domain:prints",), pinned={1: "nope", 2: "b"})
+    assert meaningless(ITEMS, rules) == ["category:zzz", "item:nope"]
 
 
 @pytest.mark.parametrize(
