@@ -22,7 +22,7 @@ from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
 from pipelines.verify import verify
 
-NIGHTS = 6  # of the demo's ten; the first of them makes the std tables of the earlier days
+NIGHTS = 4  # of the demo's ten; the first of them makes the std tables of the earlier days
 
 
 def main() -> int:

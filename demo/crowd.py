@@ -51,7 +51,9 @@ def react(raw: Path, lake: Lake, night: date) -> int:
                 views += 1
                 lines.append(f"{user},{item},view,,{_epoch(moment) + 1},{recommendation}")
                 if rng.random() < BUYS:
-                    lines.append(f"{user},{item},purchase,9.99,{_epoch(moment) + 2},{recommendation}")
+                    lines.append(
+                        f"{user},{item},purchase,{rng.uniform(5, 80):.2f},{_epoch(moment) + 2},{recommendation}"
+                    )
             if rng.random() > PATIENCE:
                 break
     (raw / "interactions" / f"{day}-reactions.csv").write_text("\n".join(lines) + "\n")
