@@ -19,7 +19,7 @@ from tqdm import tqdm
 from assets.resources import lake_of
 from assets.summary import summary_of
 from pipelines.config import Config
-from pipelines.lake.health import is_carried
+from pipelines.lake.health import good_nights
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -126,11 +126,10 @@ def _step_hook(bar: Any) -> "dg.HookDefinition":
 def _served(config: Config, day: date) -> str:
     """Whose lists are served after a night that failed."""
     lake = lake_of(config)
-    made = lake.days("recommendations", day)
-    good = [d for d in made if not is_carried(lake, d)]
+    good = good_nights(lake, day)
     if not good:
         return "  no earlier night has lists to serve"
-    again = day in made and good[-1] < day
+    again = good[-1] < day and lake.manifest("recommendations", day) is not None
     return f"  the lists of {good[-1]} are {'served again' if again else 'the latest'}"
 
 

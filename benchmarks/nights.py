@@ -57,7 +57,7 @@ def main() -> None:
         raise SystemExit("a night failed; see above")
     values: Values = defaultdict(lambda: {m: [] for m in METRICS})
     for day in days[:-1]:
-        judgement = _next_day(config, lake, day)
+        judgement = liked_later(config, lake, day, day + timedelta(days=1))
         if len(judgement.users):
             for name, lists in _lists(config, lake, day, judgement):
                 hits, number = hits_of(lists, judgement.relevant), np.diff(judgement.relevant.indptr)
@@ -66,9 +66,9 @@ def main() -> None:
     _show(values, args.json)
 
 
-def _next_day(config: Config, lake: Lake, day: date) -> Judgement:
-    """What users came to like on the day after a night."""
-    night = Night.of(config, lake, day + timedelta(days=1))
+def liked_later(config: Config, lake: Lake, day: date, until: date) -> Judgement:
+    """What users came to like after a night, up to the end of a later one."""
+    night = Night.of(config, lake, until)
     events = night.events()
     end = pa.scalar(end_of_day(day, config.timezone), events.schema.field("event_at").type)
     late = pc.greater_equal(events["event_at"], end)

@@ -5,28 +5,22 @@ more, drawn at random, is wanted less; the share of places that it keeps, and wh
 against the plain lists. It costs more where users want less of what they like most, which is what they have asked for.
 """
 
-import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from scipy import sparse
 
 from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
-from encoders.device import single_threaded
+from benchmarks.nights import liked_later
+from benchmarks.reasons import loaded
 from pipelines.config import Config, load_config
 from pipelines.lake.schemas import rows_in
-from pipelines.lake.storage import Lake
 from pipelines.learning.metrics import hits_of, ndcg
-from pipelines.night.events import end_of_day
-from pipelines.night.files import Loaded, save_night, save_plans
-from pipelines.night.judgement import Judgement, judge
-from pipelines.night.night import Night
+from pipelines.night.files import Loaded
+from pipelines.night.judgement import Judgement
 from pipelines.night.placing import DEEP, Places, capped
 from pipelines.night.rules import groups_of_items
 from pipelines.recommenders.ranking import is_warm, top_k
@@ -42,22 +36,10 @@ def main() -> None:
     args = command.parse_args()
     config = load_config(args.config)
     lake = lake_of(config)
-    with tempfile.TemporaryDirectory() as folder, single_threaded():
-        save_night(Night.of(config, lake, args.date), Path(folder), "cpu")
-        save_plans(config, lake, args.date, Path(folder))
-        night = Loaded.of(lake, args.date, config.recommend.models, Path(folder), "cpu")
-        later = _later(config, lake, args.date, args.until)
+    with loaded(config, lake, args.date) as night:
+        later = liked_later(config, lake, args.date, args.until)
         members = groups_of_items(lake.read("std_items", args.date), ["category"])["category"]
         show(bench(night, later, members, config), args.json)
-
-
-def _later(config: Config, lake: Lake, day: date, until: date) -> Judgement:
-    """What users came to like between two nights."""
-    events = Night.of(config, lake, until).events()
-    late = pc.greater_equal(events["event_at"], pa.scalar(end_of_day(day, config.timezone), events["event_at"].type))
-    catalogue, seen = lake.read("std_items", day, ["item_id"])["item_id"], config.recommend.filter_seen
-    feedback = Night.of(config, lake, day).feedback
-    return judge(catalogue, events.filter(pc.invert(late)), events.filter(late), feedback, seen)
 
 
 def bench(night: Loaded, later: Judgement, members: sparse.csr_matrix, config: Config) -> Iterator[Figure]:
@@ -73,7 +55,7 @@ def bench(night: Loaded, later: Judgement, members: sparse.csr_matrix, config: C
     most = np.where(usual > 1, draw, usual / 1e6).argmax(1)
     unwanted = sparse.csr_matrix((np.ones(len(users)), (np.arange(len(users)), most)), shape=usual.shape)
     free = Places(members, np.full(usual.shape[1], np.inf), unwanted)
-    lists = capped(*ranked, replace(free), np.arange(len(users)), k)[0]
+    lists = capped(*ranked, free, np.arange(len(users)), k)[0]
     kept = np.array([members[items[items >= 0]][:, [c]].sum() for items, c in zip(lists, most, strict=True)])
     had, number = usual[np.arange(len(users)), most], np.diff(relevant.indptr)
     yield Figure("places that less of a category leaves", kept.sum() / len(users), "places", f"plain lists, {len(users)} users", kept.sum() / had.sum(), 0.5, "lower")  # noqa: E501 # fmt: skip

@@ -86,7 +86,7 @@ def first_place(lake: Lake, night: date) -> tuple[str, str]:
 
 
 def print_feedback(lake: Lake, last: date) -> None:
-    """Views a user by night and arm, what was decided of the experiments, and the numbers that were out of range."""
+    """Views a user by night and arm, and what was decided of the experiments."""
     print("\nviews a user and day, by the arm of experiment lists")
     for night, means in views_by_arm(lake, last).items():
         print(f"  lists of {night}: " + ", ".join(f"{arm} {mean:.2f}" for arm, mean in sorted(means.items())))

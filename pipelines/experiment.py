@@ -60,8 +60,7 @@ def experiment(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     for name, settings in config.experiments.items():
         if settings.start > day:
             continue
-        known = ended.get(name)
-        if known and is_over(config, name, ended):
+        if is_over(config, name, ended):
             last = lake.read("eval_experiments", earlier[-1])
             rows += last.filter(pc.equal(last["experiment"], name)).to_pylist()
             continue

@@ -25,7 +25,7 @@ from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.folders import scratch
-from pipelines.lake.health import is_carried, list_health, said
+from pipelines.lake.health import good_nights, list_health, said
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
@@ -113,11 +113,8 @@ def lists_judged(config: Config, lake: Lake, day: date, served: list[Path]) -> p
     There are none where nothing can be compared; lists of users whose recommender is another one than the night before
     say nothing of the data.
     """
-    nothing, earlier = (
-        TABLES["list_health"].schema({}).empty_table(),
-        lake.days("recommendations", day - timedelta(days=1)),
-    )
-    earlier = [d for d in earlier if not is_carried(lake, d)]
+    nothing = TABLES["list_health"].schema({}).empty_table()
+    earlier = good_nights(lake, day - timedelta(days=1))
     if not earlier or lake.require("recommendations", earlier[-1]).config_digest != config.digest(*SECTIONS):
         return nothing
     tonight = pa.concat_tables(pq.read_table(p, columns=["user_id", "model", "item_id"]) for p in served)
@@ -342,7 +339,7 @@ def _modality(
         inputs, listed = night.inputs, np.maximum(items[by_upload], 0)
         uploads = {m: vectors[users[by_upload]] for m, vectors in inputs.uploads.items()}
         name = np.full(items.shape, "", object)
-        name[by_upload], _ = modality_of_uploads(uploads, inputs.content, listed)
+        name[by_upload] = modality_of_uploads(uploads, inputs.content, listed)
         for m in uploads.keys() & night.space.attention.keys():
             mine = name[at, rank] == m
             modality[mine], attention[mine] = m, night.space.attention[m][items[at, rank][mine]]

@@ -177,7 +177,7 @@ def serve_again(config: Config, lake: Lake, day: date, why: str) -> Manifest | N
         why: what stopped it.
     """
     own = lake.manifest("recommendations", day)
-    good = [d for d in lake.days("recommendations", day - timedelta(days=1)) if not is_carried(lake, d)]
+    good = good_nights(lake, day - timedelta(days=1))
     if not good or (own is not None and not is_carried(lake, day)):
         return None
     rows = _still_allowed(config, lake, day, lake.read("recommendations", good[-1]))
@@ -204,9 +204,14 @@ def _still_allowed(config: Config, lake: Lake, day: date, rows: pa.Table) -> pa.
     items, users = night.items()["item_id"].combine_chunks(), pc.unique(rows["user_id"])
     rows = rows.filter(pc.is_in(rows["item_id"], value_set=items.filter(pa.array(night.servable()))))
     owner, item = night.wishes(users)[0].nonzero()
-    hidden = {(users[int(u)].as_py(), items[int(i)].as_py()) for u, i in zip(owner, item, strict=True)}
-    pairs = zip(rows["user_id"].to_pylist(), rows["item_id"].to_pylist(), strict=True) if hidden else []
-    return rows.filter(pa.array([p not in hidden for p in pairs])) if hidden else rows
+    hidden = set(zip(users.take(pa.array(owner)).to_pylist(), items.take(pa.array(item)).to_pylist(), strict=True))
+    pairs = zip(rows["user_id"].to_pylist(), rows["item_id"].to_pylist(), strict=True)
+    return rows.filter(pa.array([p not in hidden for p in pairs], pa.bool_()))
+
+
+def good_nights(lake: Lake, upto: date) -> list[date]:
+    """Nights with lists of their own, none after ``upto``."""
+    return [d for d in lake.days("recommendations", upto) if not is_carried(lake, d)]
 
 
 def is_carried(lake: Lake, day: date) -> bool:

@@ -179,16 +179,13 @@ def _named(
 
 def modality_of_uploads(
     uploads: dict[str, np.ndarray], content: dict[str, np.ndarray], items: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The modality in which what users uploaded is most like listed items, by cosine.
+) -> np.ndarray:
+    """The modality in which what users uploaded is most like listed items, by cosine (users, k); empty where in none.
 
     Args:
         uploads: modality -> mean vectors of the users' uploads (users, d_m), zero rows where there are none.
         content: modality -> unit vectors (items, d_m), zero rows where an item lacks it.
         items: (users, k).
-
-    Returns:
-        Name (users, k), empty where nothing is alike, and the cosine.
     """
     name, best = np.full(items.shape, "", object), np.zeros(items.shape, np.float32)
     for m in sorted(uploads.keys() & content.keys()):
@@ -196,7 +193,7 @@ def modality_of_uploads(
         cosine = np.einsum("ud,ukd->uk", uploads[m] / np.where(length > 0, length, 1), content[m][items])
         name[cosine > best] = m
         best = np.maximum(best, cosine)
-    return name, best
+    return name
 
 
 def modality_of(space: Space, a: np.ndarray, b: np.ndarray, there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -49,13 +49,18 @@ class Decision:
     on: date
 
 
+def uniform(text: str) -> float:
+    """A number in [0, 1) that is the same for the same text, and as good as drawn."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
+
+
 def arm_of(user_id: str, salt: str, shares: dict[str, float]) -> str | None:
     """Arm of a user, the same for the same salt and shares; None for who is in none.
 
     >>> [arm_of(user, "s", {"a": 0.5, "b": 0.5}) for user in ("ann", "bob", "cy", "di")]
     ['b', 'a', 'a', 'b']
     """
-    at = int.from_bytes(hashlib.sha256(f"{salt}|{user_id}".encode()).digest()[:8], "big") / 2**64
+    at = uniform(f"{salt}|{user_id}")
     for arm, share in shares.items():
         if at < share:
             return arm

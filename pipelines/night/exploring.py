@@ -4,7 +4,6 @@ Belongs here: the draw and its propensity, what came back of items so far. Does 
 (``learning.offpolicy``), rules for places (``placing``).
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 from pipelines.config import Config
 from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake
+from pipelines.night.arms import uniform
 
 DRAWS = 128  # samples of the posterior, of which each user gets one
 PRIOR = 10.0  # shown places that the mean click rate counts as
@@ -116,7 +116,7 @@ def explored(
         free = np.flatnonzero((ranked[row] >= 0) & ~np.isin(ranked[row], stays))[: how.pool]
         chosen = []
         for n in range(min(len(places), len(free))):
-            at = _uniform(how.night, user, n)
+            at = uniform(f"explore|{how.night}|{user}|{n}")
             pick, chance = _drawn(draws[:, np.searchsorted(known, ranked[row, free])], at, how.kind)
             chosen.append((values[row, free[pick]], ranked[row, free[pick]], chance))
             free = np.delete(free, pick)
@@ -135,12 +135,6 @@ def _drawn(draws: np.ndarray, at: float, kind: str) -> tuple[int, float]:
     best = draws.argmax(1)
     pick = int(best[int(at * len(best))])
     return pick, float((best == pick).mean())
-
-
-def _uniform(night: date, user: str, place: int) -> float:
-    """A number in [0, 1) that is the same for the same night, user and place."""
-    digest = hashlib.sha256(f"explore|{night}|{user}|{place}".encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def is_drawn(rows: pa.Table) -> pa.Table:

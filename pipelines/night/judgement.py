@@ -15,7 +15,7 @@ from scipy import sparse
 from encoders.modalities import MODALITIES
 from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.night.events import Feedback, event_weights
-from pipelines.night.rules import segment_of
+from pipelines.night.rules import groups_of_items, names_of, segment_of
 
 MOST_GROUPS = 20  # of one kind that are judged apart
 FEWEST_USERS = 10  # of a group of users by an attribute
@@ -143,12 +143,10 @@ def attributes_of(rows: pa.Table, users: pa.Array) -> dict[str, np.ndarray]:
 
 def categories_of(items: pa.Table) -> tuple[list[str], sparse.csr_matrix]:
     """Names of categories, and the share of each in each item (items, categories); rows without any are zeros."""
-    lists = items["categories"].combine_chunks()
-    names = pc.unique(lists.flatten()).sort()
-    owner, column = np.asarray(pc.list_parent_indices(lists), np.int64), rows_in(lists.flatten(), names)
-    number = np.asarray(pc.list_value_length(lists), np.float64)
-    shape = (len(lists), len(names))
-    return names.to_pylist(), sparse.csr_matrix((1 / number[owner], (owner, column)), shape=shape)
+    members = groups_of_items(items, ["category"])["category"]
+    number = np.asarray(members.sum(1)).ravel()
+    shares = sparse.diags_array(1 / np.where(number > 0, number, 1)) @ members
+    return names_of(items, "category").to_pylist(), sparse.csr_matrix(shares)
 
 
 def item_groups_of(items: pa.Table, features: pa.Table | None, first_met: np.ndarray) -> dict[str, np.ndarray]:
