@@ -217,7 +217,8 @@ def _plain_image() -> Callable[[Sequence[Any], int], None]:
     def loop(prepared: Sequence[np.ndarray], batch: int) -> None:
         with torch.inference_mode():
             for start in range(0, len(prepared), batch):
-                net(torch.from_numpy(np.stack(prepared[start : start + batch]))).numpy()
+                pixels = torch.from_numpy(np.stack(prepared[start : start + batch])).permute(0, 3, 1, 2)
+                net((pixels.float() - 127.0) / 128.0).numpy()
 
     return loop
 

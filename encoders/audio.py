@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoders.base import EncoderSpec, unit_rows
-from encoders.batching import Batches, FlatEncoder, row_stable, to_device
+from encoders.batching import Batches, FlatEncoder, row_stable, stacked_on, to_device
 from encoders.carried.checkpoint import read_tensor_bundle
 from encoders.carried.networks import build_musicnn
 from encoders.decode.sound import MAX_SECONDS, decode_audio, resample, windows
@@ -59,7 +59,7 @@ class _WindowEncoder(_SoundEncoder):
     def encode(self, prepared: Sequence[np.ndarray]) -> np.ndarray:
         """Vectors (n, dim)."""
         ends = np.cumsum([len(p) for p in prepared])
-        rows = self.batches.run(self._forward, list(np.concatenate(prepared)))
+        rows = self.batches.run(self._forward, [window for windows_of_one in prepared for window in windows_of_one])
         return unit_rows(np.stack([self._over_windows(part) for part in np.split(rows, ends[:-1])]))
 
     def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
@@ -106,7 +106,7 @@ class Musicnn(_WindowEncoder):
     def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
         import torch
 
-        return torch.cat(self.net(to_device(np.stack(chunk), self.device, self.device.torch_dtype())), 1)
+        return torch.cat(self.net(stacked_on(self.device, chunk, self.device.torch_dtype())), 1)
 
     def _over_windows(self, rows: np.ndarray) -> np.ndarray:
         half = rows.shape[1] // 2

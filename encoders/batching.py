@@ -179,6 +179,18 @@ def to_device(array: np.ndarray, device: Device, dtype: "torch.dtype | None" = N
     return tensor.to(device.name, dtype, non_blocking=True)
 
 
+def stacked_on(device: Device, rows: Sequence[np.ndarray], dtype: "torch.dtype | None" = None) -> "torch.Tensor":
+    """Tensor (n, ...) of rows of one shape on the device; stacked in pinned memory, so that they are copied once."""
+    import torch
+
+    if not device.name.startswith("cuda"):
+        return torch.from_numpy(np.stack(rows)).to(device.name, dtype)
+    kind = torch.from_numpy(np.zeros(0, rows[0].dtype)).dtype
+    pinned = torch.empty((len(rows), *rows[0].shape), dtype=kind, pin_memory=True)
+    np.stack(rows, out=pinned.numpy())
+    return pinned.to(device.name, non_blocking=True).to(dtype=dtype)
+
+
 def encode_all(encoder: Encoder, sample: Sequence[Any]) -> np.ndarray:
     """Vectors (n, dim) of prepared payloads of any buckets, in their order."""
     out = np.zeros((len(sample), encoder.spec.dim), np.float32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from encoders.base import Encoder, EncoderSpec, unit_rows
-from encoders.batching import Batches, RowEncoder, encode_all, row_stable, to_device
+from encoders.batching import Batches, RowEncoder, encode_all, row_stable, stacked_on
 from encoders.decode.sound import decode_audio
 from encoders.decode.video import decode_video
 from encoders.device import Device
@@ -157,5 +157,5 @@ class HubVideoEncoder(RowEncoder):
         return 0
 
     def _forward(self, chunk: Sequence[np.ndarray]) -> "torch.Tensor":
-        pixels = to_device(np.stack(chunk), self.device, self.device.torch_dtype())
+        pixels = stacked_on(self.device, chunk, self.device.torch_dtype())
         return self.model(pixel_values=pixels).last_hidden_state.mean(1)

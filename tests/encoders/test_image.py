@@ -21,8 +21,8 @@ def test_lite0_class_scores_are_those_of_the_published_network() -> None:
     net = encoder.net  # type: ignore[attr-defined]
     for path in sorted((real_data("tuxpaint_stamps") / "images").glob("animals__birds__*flamingo*"))[:1]:
         with torch.inference_mode():
-            pixels = torch.from_numpy(encoder.prepare(path.read_bytes())[None])
-            features = net(pixels)
+            pixels = torch.tensor(encoder.prepare(path.read_bytes())[None]).permute(0, 3, 1, 2)
+            features = net((pixels.float() - 127) / 128)
             top = (features @ state["_fc.weight"].T + state["_fc.bias"]).softmax(1)[0]
         assert int(top.argmax()) == 130  # ImageNet class 130 is flamingo
         return

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pytest
 
 from encoders.batching import encode_all
 from encoders.catalogue import load
@@ -52,3 +53,16 @@ def test_minilm_knows_what_is_alike() -> None:
         [b"a dog barks", b"a puppy is barking loudly", b"stock markets fell today"],
     )
     assert v[0] @ v[1] > 0.6 > 0.3 > v[0] @ v[2]
+
+
+@pytest.mark.parametrize(
+    ("build", "device", "plain"), [(tiny.llama, "cuda", True), (tiny.llama, "cpu", False), (tiny.gpt2, "cuda", False)]
+)
+def test_grouped_queries_take_plain_products_on_a_gpu(made: Any, build: Any, device: str, plain: bool) -> None:
+    import torch
+
+    encoder: Any = load("text", ModelChoice(str(made(build))), Device())
+    encoder.device = Device(device)
+    with encoder._attention():
+        assert torch.backends.cuda.flash_sdp_enabled() != plain
+        assert torch.backends.cuda.math_sdp_enabled()
