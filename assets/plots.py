@@ -255,6 +255,37 @@ def effects(lake: Lake, day: date) -> bytes | None:
     return _png(figure)
 
 
+_METRICS = ("ndcg", "diversity", "calibration", "gini", "popularity_lift", "coverage")
+BUYS = {"diversity": "diversity", "calibration": "calibration", "exposure": "gini", "popularity": "popularity_lift"}
+
+
+def tradeoff(lake: Lake, day: date) -> bytes | None:
+    """What each dial costs in NDCG, with the interval of the difference, beside what it buys."""
+    rows = lake.read("eval_dials", day).to_pylist()
+    dials = [d for d in BUYS if any(r["dial"] == d for r in rows)]
+    if not dials:
+        return None
+    figure, panels = _figure(3.1 * len(dials), 3.4, ncols=len(dials), squeeze=False)
+    for n, (axes, dial) in enumerate(zip(panels[0], dials, strict=True)):
+        mine = {m: sorted((r["setting"], r) for r in rows if (r["dial"], r["metric"]) == (dial, m)) for m in _METRICS}
+        of = mine["ndcg"]
+        plain = of[0][1]["value"]
+        axes.plot([s for s, _ in of], [r["value"] for _, r in of], "k-o", ms=4, label=f"NDCG@{of[0][1]['k']}")
+        axes.fill_between(
+            [s for s, _ in of], [plain + r["low"] for _, r in of], [plain + r["high"] for _, r in of], color="0.85"
+        )
+        axes.set(title=dial, xlabel="setting", ylim=(0, None))
+        other = axes.twinx()
+        for i, metric in enumerate(dict.fromkeys((BUYS[dial], "coverage"))):
+            points = [(s, r["value"]) for s, r in mine[metric]]
+            other.plot(*zip(*points, strict=True), "--s", ms=3, color=_colour(i), label=metric) if points else None
+        lines = [*axes.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]]
+        axes.legend(handles=lines, fontsize=7, loc="center left")
+        if n == 0:
+            axes.set_ylabel("NDCG; grey: 95% of the difference to 0")
+    return _png(figure)
+
+
 def tried_settings(card: dict[str, Any]) -> bytes | None:
     """NDCG of all settings that the last search tried; the chosen ones stand out."""
     tried = card.get("tried")

@@ -131,6 +131,17 @@ def _experiments(config: Config, night: "Night", manifest: Manifest) -> dict[str
     return plot_metadata(plots.effects(night.lake, night.day)) | said
 
 
+def _dials(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
+    from pipelines.tradeoff import free_settings
+
+    free = free_settings(night.lake.read("eval_dials", night.day).to_pylist())
+    said = {
+        f"free_{dial}": f"up to {setting:g}: " + ", ".join(f"{m} {a:.4g} -> {b:.4g}" for m, (a, b) in gains.items())
+        for dial, (setting, gains) in free.items()
+    }
+    return plot_metadata(plots.tradeoff(night.lake, night.day)) | said
+
+
 SHOWN: dict[str, Shown] = {
     "std_interactions": _events,
     "quarantine": _quarantine,
@@ -144,4 +155,5 @@ SHOWN: dict[str, Shown] = {
     "feedback": _feedback,
     "eval_offline": _evaluation,
     "eval_experiments": _experiments,
+    "eval_dials": _dials,
 }

@@ -77,7 +77,8 @@ def steps(config: Config) -> list[Step]:
     if config.recommend.search_days:
         found.append(_step("search"))
     found.append(Step("train", _stage("train"), tuple(f"model_{n}" for n in config.recommend.models)))
-    return [*found, _step("score"), _step("similar"), _step("evaluate")]
+    found += [_step("score"), _step("similar"), _step("evaluate")]
+    return [*found, _step("tradeoff")] if config.recommend.dials else found
 
 
 def _step(stage: str, **kind: bool) -> Step:

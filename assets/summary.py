@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 
 from assets.resources import lake_of
 from pipelines.config import Config
-from pipelines.evaluate import CUTOFFS
 from pipelines.lake.guards import most_frequent
 from pipelines.lake.storage import Lake
+from pipelines.night.measures import longest_cutoff
 from pipelines.sections import SOURCES
 
 SHOWN = 5  # reasons
@@ -103,7 +103,7 @@ def _accuracy(config: Config, lake: Lake, day: date) -> list[str]:
     if found[0] is None:
         return []
     before = "" if found[1] is None else f" (the night before {found[1][0]:.4f})"
-    k, users = _cutoff(config), found[0][1]
+    k, users = longest_cutoff(config.recommend.k), found[0][1]
     return [f"  NDCG@{k:<3d} of last night      {found[0][0]:.4f}{before}, {config.recommend.serve}, {users:,} users"]
 
 
@@ -115,16 +115,11 @@ def _decisions(lake: Lake, day: date) -> list[str]:
     return [f"  {'experiment ' + name:26s} {r['decision']}: {r['reason']}" for name, r in rows.items()]
 
 
-def _cutoff(config: Config) -> int:
-    """The longest that lists are judged at."""
-    return max([c for c in CUTOFFS if c <= config.recommend.k] or [min(CUTOFFS)])
-
-
 def _ndcg(config: Config, lake: Lake, day: date) -> tuple[float, int] | None:
     if lake.manifest("eval_offline", day) is None:
         return None
     for r in lake.read("eval_offline", day).to_pylist():
         found = (r["model"], r["metric"], r["slice"]) == (config.recommend.serve, "ndcg", "all")
-        if found and r["k"] == _cutoff(config):
+        if found and r["k"] == longest_cutoff(config.recommend.k):
             return r["value"], r["n_users"]
     return None

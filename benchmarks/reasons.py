@@ -6,10 +6,8 @@ without the named ones. What models have learned of a user by number (ALS, Light
 it: the same for the items that are nearest in the unified space, and what reasons cost beside the scores.
 """
 
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -18,13 +16,10 @@ import numpy as np
 
 from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
-from encoders.device import single_threaded
 from encoders.space.ragged import Ragged
-from pipelines.config import Config, load_config
-from pipelines.lake.storage import Lake
+from pipelines.config import load_config
 from pipelines.learning.reasons import Reasons, explain
-from pipelines.night.files import Loaded, save_night, save_plans
-from pipelines.night.night import Night
+from pipelines.night.files import Loaded, opened
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.ranking import is_warm, top_k
@@ -99,15 +94,6 @@ def bench(night: Loaded, name: str, k: int) -> Iterator[Figure]:
     yield Figure("cost of reasons", 1000 * cost / len(block.users), "ms a user", "scores", cost / max(block.score_s, 1e-9), 0.25, "lower")  # noqa: E501 # fmt: skip
 
 
-@contextmanager
-def loaded(config: Config, lake: Lake, day: date) -> Iterator[Loaded]:
-    """A night that was run, as workers of ``score`` have it."""
-    with tempfile.TemporaryDirectory() as folder, single_threaded():
-        save_night(Night.of(config, lake, day), Path(folder), "cpu")
-        save_plans(config, lake, day, Path(folder))
-        yield Loaded.of(lake, day, config.recommend.models, Path(folder), "cpu")
-
-
 def main() -> None:
     """Print both figures of a night."""
     command = parser(__doc__)
@@ -116,7 +102,7 @@ def main() -> None:
     args = command.parse_args()
     config = load_config(args.config)
     lake = lake_of(config)
-    with loaded(config, lake, args.date) as night:
+    with opened(config, lake, args.date) as night:
         show(bench(night, config.recommend.serve, config.recommend.k), args.json)
 
 

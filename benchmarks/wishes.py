@@ -15,16 +15,15 @@ from scipy import sparse
 from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from benchmarks.nights import liked_later
-from benchmarks.reasons import loaded
 from pipelines.config import Config, load_config
 from pipelines.lake.schemas import rows_in
 from pipelines.learning.metrics import hits_of, ndcg
-from pipelines.night.files import Loaded
+from pipelines.night.files import Loaded, opened
 from pipelines.night.judgement import Judgement
 from pipelines.night.placing import DEEP, Places, capped
 from pipelines.night.rules import groups_of_items
+from pipelines.recommenders.blend.scored import scored
 from pipelines.recommenders.ranking import is_warm, top_k
-from pipelines.score import scored
 
 
 def main() -> None:
@@ -36,7 +35,7 @@ def main() -> None:
     args = command.parse_args()
     config = load_config(args.config)
     lake = lake_of(config)
-    with loaded(config, lake, args.date) as night:
+    with opened(config, lake, args.date) as night:
         later = liked_later(config, lake, args.date, args.until)
         members = groups_of_items(lake.read("std_items", args.date), ["category"])["category"]
         show(bench(night, later, members, config), args.json)

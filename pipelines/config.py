@@ -26,6 +26,7 @@ from pipelines.sections import (
     Attribution,
     Augment,
     Compute,
+    Dials,
     Experiment,
     Finetune,
     Guards,
@@ -103,6 +104,7 @@ class Config(Settings):
         if late:
             raise ValueError(f"rules.pinned has places {late}, lists have {self.recommend.k} (recommend.k)")
         lost = [m for m in self.recommend.models if RECOMMENDERS[m].on_content]
+        lost += ["dials.diversity"] if any(d.diversity for d in self.every_dials) else []
         if not self.encoders and (lost or self.augment.views or self.finetune.enabled):
             what = ", ".join([*lost, *(["augment"] if self.augment.views else []), *(["finetune"] if self.finetune.enabled else [])])  # noqa: E501 # fmt: skip
             raise ValueError(f"encoders is empty, so there is no content for {what}; leave them out or name an encoder")
@@ -126,6 +128,12 @@ class Config(Settings):
                 models = [n for n, e in RECOMMENDERS.items() if not e.on_content]
                 return values | {"recommend": recommend | {"models": models}}
         return values
+
+    @property
+    def every_dials(self) -> list[Dials]:
+        """Dials of the lists, and of arms of experiments."""
+        arms = [arm.dials for e in self.experiments.values() for arm in e.arms.values()]
+        return [d for d in (self.recommend.dials, *arms) if d is not None]
 
     @property
     def raw_place(self) -> RawPlace:

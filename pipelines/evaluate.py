@@ -6,42 +6,31 @@ judged by what (``night.judgement``), the formulas (``learning.metrics``), wheth
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import sparse
 
 from encoders.device import single_threaded
 from pipelines.config import Config
-from pipelines.lake.schemas import rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
-from pipelines.learning import metrics
 from pipelines.learning.metrics import PER_USER, hits_of
 from pipelines.learning.statistics import difference, holm, intervals, resampled
-from pipelines.night.events import end_of_day
 from pipelines.night.judgement import (
     FEWEST_USERS,
     MOST_GROUPS,
     Judgement,
-    attributes_of,
-    categories_of,
-    item_groups_of,
-    judge,
+    judgement_of,
     lists_of,
 )
-from pipelines.night.night import Night
-from pipelines.night.rules import remembered
+from pipelines.night.measures import CUTOFFS, cut, longest_cutoff, measured, of_all
 
 log = logging.getLogger(__name__)
 
-CUTOFFS = (10, 20)
 GAPS_OF = ("ndcg", "recall")
-BLOCK = 4096  # users whose lists are gathered as vectors at once
 Rows = list[dict[str, Any]]
 
 
@@ -60,12 +49,12 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
         samples = resampled(len(judgement.users))
-        cutoff = max([c for c in CUTOFFS if c <= r.k] or [min(CUTOFFS)])
+        cutoff = longest_cutoff(r.k)
         for name in sorted(pc.unique(table["model"]).to_pylist()):
             mine = table.filter(pc.equal(table["model"], name))
             with single_threaded():  # sums of several threads differ from run to run
                 rows += evaluate_model(name, mine, judgement, r.k, samples)
-                values = measured(_cut(lists_of(mine, judgement)[1], cutoff), judgement)
+                values = measured(cut(lists_of(mine, judgement)[1], cutoff), judgement)
             users.append(user_rows(name, cutoff, values, judgement))
             gaps += gap_rows(name, cutoff, values, judgement)
     provenance: dict[str, Any] = {"config_digest": config.digest("recommend"), "inputs": inputs}
@@ -76,37 +65,6 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
 
 def _table(name: str, rows: Rows) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TABLES[name].schema({}))
-
-
-def judgement_of(config: Config, lake: Lake, day: date) -> Judgement:
-    """What the lists of the night before are judged by, with all that is known of its users and items."""
-    yesterday, night = day - timedelta(days=1), Night.of(config, lake, day)
-    end = end_of_day(yesterday, config.timezone)
-    events, catalogue = night.every_event(), lake.read("std_items", yesterday)
-    late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
-    before, later = events.filter(pc.invert(late)), events.filter(late)
-    before = remembered(before, Night.of(config, lake, yesterday).controls())  # as the lists knew it
-    segments = Night.of(config, lake, yesterday).segments()
-    found = judge(catalogue["item_id"], before, later, night.feedback, config.recommend.filter_seen, segments)
-    content = config.encoders and lake.manifest("feat_items", yesterday)
-    features = _of_items(lake.read("feat_items", yesterday), catalogue["item_id"]) if content else None
-    about = lake.read("std_users", yesterday) if lake.manifest("std_users", yesterday) else None
-    first = before.group_by("item_id").aggregate([("event_at", "min")])
-    row = pc.index_in(catalogue["item_id"], value_set=first["item_id"].combine_chunks())
-    first_met = first["event_at_min"].combine_chunks().cast(pa.int64()).take(row.combine_chunks()).to_numpy(False)
-    return replace(
-        found,
-        vectors=found.vectors if features is None else vectors_to_numpy(features["vector"]),
-        categories=categories_of(catalogue)[1],
-        groups=found.groups | (attributes_of(about, found.users) if about is not None else {}),
-        item_groups=item_groups_of(catalogue, features, (end.timestamp() - first_met / 1e6) / 86_400),
-    )
-
-
-def _of_items(features: pa.Table, items: pa.ChunkedArray) -> pa.Table | None:
-    """Rows of ``feat_items`` in the order of a catalogue; None where it has items that these do not have."""
-    row = rows_in(items, features["item_id"].combine_chunks())
-    return features.take(pa.array(row)) if (row >= 0).all() else None
 
 
 def evaluate_model(
@@ -129,7 +87,7 @@ def evaluate_model(
     for cutoff in CUTOFFS:
         if cutoff > k and cutoff != min(CUTOFFS):
             continue
-        entry, shown = {"model": name, "k": cutoff}, _cut(lists, cutoff)
+        entry, shown = {"model": name, "k": cutoff}, cut(lists, cutoff)
         rows += [entry | row for row in _per_user(shown, judgement, samples)]
         if (shown >= 0).any():
             overall = of_all(every[:, :cutoff], shown, judgement)
@@ -139,81 +97,6 @@ def evaluate_model(
                 for m, v in overall.items()
             ]
     return rows
-
-
-def _cut(lists: np.ndarray, cutoff: int) -> np.ndarray:
-    """Lists of a length (users, cutoff)."""
-    shown = lists[:, :cutoff]
-    return np.pad(shown, ((0, 0), (0, cutoff - shown.shape[1])), constant_values=-1)
-
-
-def of_all(every: np.ndarray, shown: np.ndarray, judgement: Judgement) -> dict[str, float]:
-    """Metrics of all lists together.
-
-    Args:
-        every: lists of all users (lists, k).
-        shown: lists of the judged users (users, k).
-        judgement: what they are judged by.
-    """
-    exposure = np.bincount(every[every >= 0], minlength=len(judgement.items))
-    found = {
-        "coverage": metrics.coverage(every, len(judgement.items)),
-        "novelty": metrics.novelty(shown, judgement.met, judgement.users_before),
-        "gini": metrics.gini(exposure),
-    }
-    listed, own = _popularity(shown, judgement)
-    both = ~np.isnan(listed) & ~np.isnan(own)
-    if both.any() and own[both].mean() > 0:
-        found["popularity_lift"] = float(listed[both].mean() / own[both].mean() - 1)
-    return found
-
-
-def _popularity(shown: np.ndarray, judgement: Judgement) -> tuple[np.ndarray, np.ndarray]:
-    """Mean number of users who had met the items of each list, and of each user's history; NaN of none."""
-    there = shown >= 0
-    counted = (judgement.met[np.maximum(shown, 0)] * there).sum(1)
-    listed = np.where(there.any(1), counted / np.maximum(there.sum(1), 1), np.nan)
-    if judgement.history is None:
-        return listed, np.full(len(shown), np.nan)
-    number = np.diff(judgement.history.indptr)
-    own = np.asarray(judgement.history @ judgement.met.astype(float)) / np.maximum(number, 1)
-    return listed, np.where(number > 0, own, np.nan)
-
-
-def measured(shown: np.ndarray, judgement: Judgement) -> dict[str, np.ndarray]:
-    """Metric -> value of each judged user (users,), NaN where it has none.
-
-    Args:
-        shown: their lists (users, k), -1 behind the end.
-        judgement: what they are judged by.
-    """
-    hits, number = hits_of(shown, judgement.relevant), np.diff(judgement.relevant.indptr)
-    found = {name: np.asarray(f(hits, number), float) for name, f in sorted(PER_USER.items())}
-    candidates = np.full(len(shown), len(judgement.items)) if judgement.candidates is None else judgement.candidates
-    found["auc"] = np.asarray(metrics.auc(hits, number, (shown >= 0).sum(1), candidates))
-    popular = np.argsort(-judgement.met, kind="stable")[: shown.shape[1]]
-    found["serendipity"] = np.asarray(metrics.serendipity(hits, np.isin(shown, popular)))
-    blocks = [shown[a : a + BLOCK] for a in range(0, len(shown), BLOCK)]
-    if len(judgement.vectors) and blocks:
-        found["diversity"] = np.concatenate([metrics.diversity(b, judgement.vectors) for b in blocks])
-    if judgement.categories is not None and judgement.history is not None and judgement.categories.shape[1] > 1:
-        parts = [
-            _calibration(shown[a : a + BLOCK], judgement, slice(a, a + BLOCK)) for a in range(0, len(shown), BLOCK)
-        ]
-        found["calibration"] = np.concatenate([*parts, np.zeros(0)])
-    return found
-
-
-def _calibration(shown: np.ndarray, judgement: Judgement, users: slice) -> np.ndarray:
-    """Miscalibration of the lists of some of the judged users (n,)."""
-    history, categories = judgement.history, judgement.categories
-    if history is None or categories is None:
-        return np.full(len(shown), np.nan)
-    row, _ = np.nonzero(shown >= 0)
-    of = (np.ones(len(row)), (row, shown[shown >= 0]))
-    lists = sparse.csr_matrix(of, shape=(len(shown), len(judgement.items)))
-    listed, own = (np.asarray((m @ categories).todense()) for m in (lists, history[users]))
-    return metrics.miscalibration(listed, own)
 
 
 def _per_user(shown: np.ndarray, judgement: Judgement, samples: np.ndarray | None) -> Rows:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +30,17 @@ from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
 from pipelines.learning.reasons import HISTORY, Reasons, Speakers, explain, modality_of_uploads
 from pipelines.night.arms import DEFAULT, groups_of
+from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.exploring import explored
-from pipelines.night.files import Loaded, save_exploring, save_night, save_plans
+from pipelines.night.files import Loaded, save_exploring, save_exposed, save_night, save_plans
 from pipelines.night.night import Night
 from pipelines.night.placing import DEEP, behind, capped, pinned
 from pipelines.night.rules import allowed, meaningless, ruled, stands_for_segment
 from pipelines.raw.places import UnusualError
-from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
-from pipelines.recommenders.blend.transfer import Transfer
-from pipelines.recommenders.ranking import MOST_SCORES, is_warm, top_k
+from pipelines.recommenders.blend.scored import scored
+from pipelines.recommenders.ranking import MOST_SCORES, top_k
+from pipelines.sections import Dials
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,8 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         with single_threaded():
             users, items = save_night(night, staging, device, r.ignored)
             save_plans(config, lake, day, staging)
+            if any(d.exposure for d in config.every_dials):
+                save_exposed(lake, day, staging)
             save_exploring(config, lake, day, staging)
         size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))
         blocks = [(a, min(a + size, users), users) for a in range(0, users, size)]
@@ -153,6 +155,8 @@ class ScoreBlock(beam.DoFn):
         self.night: Loaded = self.shared.acquire(
             lambda: Loaded.of(Lake(Path(self.lake)), self.day, names, folder, self.device)
         )
+        some_turned = any(plan.dials.turned for plan in self.night.plans)
+        self.traits = Traits.of(self.night.inputs, self.night.categories, self.night.exposed) if some_turned else None
 
     def process(self, element: tuple[int, int, int]) -> Iterator[str]:
         """Score one block of users."""
@@ -169,18 +173,30 @@ class ScoreBlock(beam.DoFn):
             plain = plain if told.all() else np.where(told[:, None], plain, popular)  # nothing known: what is popular
             scores = ruled(plain, night.servable, moved)
             lists = top_k(scores, serving.k, forbidden, night.inputs.device)
-            new_of = partial(self._with_new, lists, scores, chances, new, forbidden)
-            yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *new_of(serving.new_items)))
+            every = self._with_new(lists, scores, chances, new, forbidden, serving.new_items)
+            yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *every))
             for plan, at in groups_of(night.plans[start:stop]):
                 if plan.serve == name:
-                    mine = tuple(part[at] for part in new_of(plan.new_items))
-                    placed = self._placed((mine[0], mine[1]), scores[at], users[at], forbidden[at])
+                    mine = self._turned((lists[0][at], lists[1][at]), scores[at], users[at], forbidden[at], plan.dials)
+                    chance = None if chances is None else chances[at]
+                    mine = self._with_new(mine, scores[at], chance, new, forbidden[at], plan.new_items)
+                    placed = self._placed(mine, scores[at], users[at], forbidden[at])
                     items, values, fixed, propensity = placed
                     rows = candidates(night, users[at], name, items, values)
                     parts.append(served(night, users[at], self.day, rows, items, plan.arm, fixed, propensity))
         order = [("user_id", "ascending"), ("rank", "ascending")]
         yield self._write(f"served-{start:09d}", pa.concat_tables(parts).sort_by(order))
         log.info("score: %d of %d users", stop, total)
+
+    def _turned(
+        self, lists: Lists, scores: np.ndarray, users: np.ndarray, forbidden: sparse.csr_matrix, dials: Dials
+    ) -> Lists:
+        """Lists by what counts beside relevance."""
+        if self.traits is None or not dials.turned:
+            return lists
+        k = lists[0].shape[1]
+        ranked = top_k(scores, k * POOL, forbidden, self.night.inputs.device)
+        return turned(ranked, k, dials, self.traits, users)
 
     def _placed(
         self, lists: Lists, scores: np.ndarray, users: np.ndarray, forbidden: sparse.csr_matrix
@@ -220,26 +236,6 @@ class ScoreBlock(beam.DoFn):
         path = Path(self.folder) / f"{name}.parquet"
         write_parquet(table, path)
         return str(path)
-
-
-def scored(
-    models: list[Recommender], inputs: Inputs, users: np.ndarray
-) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
-    """Name and scores (users, items) of each recommender; what new items are ranked by where its lists keep places.
-
-    A hybrid comes after the others and reads their signals, so that none is computed twice.
-    """
-    evidence: dict[str, list[np.ndarray]] = {}
-    new: np.ndarray | None = None
-    for model in models:
-        if isinstance(model, Hybrid):
-            scores = model.blend(evidence, is_warm(inputs, users))
-            yield model.name, scores, scores if new is None else new
-            continue
-        evidence[model.name] = model.evidence(inputs, users)
-        scores = model.combine(evidence[model.name])
-        new = scores if isinstance(model, Transfer) else new
-        yield model.name, scores, None
 
 
 def candidates(night: Loaded, users: np.ndarray, name: str, items: np.ndarray, scores: np.ndarray) -> pa.Table:

@@ -157,6 +157,20 @@ class Explore(Settings):
     pool: int = Field(100, ge=2, description="ranked items that are drawn from")
 
 
+class Dials(Settings):
+    """What counts for a place beside relevance, from 0 (nothing) to 1 (as much); see ``pipelines.night.dials``."""
+
+    diversity: float = Field(0.0, ge=0, le=1, description="unlike the items above it")
+    calibration: float = Field(0.0, ge=0, le=1, description="categories in the shares of the user's history")
+    exposure: float = Field(0.0, ge=0, le=1, description="in few lists of the night before")
+    popularity: float = Field(0.0, ge=0, le=1, description="liked by few")
+
+    @property
+    def turned(self) -> bool:
+        """Whether anything counts."""
+        return any(self.model_dump().values())
+
+
 class Recommend(Settings):
     """What is served."""
 
@@ -177,6 +191,9 @@ class Recommend(Settings):
     )
     explore: Explore | None = Field(
         None, description="places drawn by chance, with kind, share and pool; none by default"
+    )
+    dials: Dials | None = Field(
+        None, description="what counts beside relevance, with what each setting would cost in eval_dials"
     )
     similar: int = Field(20, ge=1, le=1000, description="items like an item, by each basis of similar_items")
     rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
@@ -250,6 +267,7 @@ class Arm(Settings):
 
     serve: ModelName | None = None
     new_items: int | None = Field(None, ge=0)
+    dials: Dials | None = None
 
 
 class Experiment(Settings):

@@ -31,6 +31,7 @@ columns = { title = "name", description = "about", images = "image", audios = "s
 [recommend]
 models = ["popularity", "item_cf", "ease"]
 serve = "popularity"
+[recommend.dials]
 [experiments.lists]
 arms = { popular = {}, personal = { serve = "ease" } }
 start = 2026-03-02
@@ -85,6 +86,21 @@ def test_the_better_arm_is_promoted_and_the_curve_goes_up(played: Path) -> None:
     after = [views[d]["all"] for d in sorted(views) if d >= night]
     assert after[0] > before, "all users are served what half of them were before"
     assert np.mean([v["personal"] for v in split]) > 1.2 * np.mean([v["popular"] for v in split])
+
+
+def test_dials_that_are_not_turned_are_judged_like_the_lists_themselves(played: Path) -> None:
+    """No list is another one than without the section; at 0 each dial has the accuracy of eval_users."""
+    lake, day = lake_at(played), FIRST + timedelta(days=4)
+    rows = [r for r in lake.read("eval_dials", day).to_pylist() if r["metric"] == "ndcg"]
+    own = set(lake.read("reco_candidates", day - timedelta(days=1))["user_id"].to_pylist())
+    users = [r for r in lake.read("eval_users", day).to_pylist() if r["model"] == "popularity" and r["user_id"] in own]
+    assert {r["n_users"] for r in rows} == {len(users)}
+    plain = {r["dial"]: r["value"] for r in rows if r["setting"] == 0}
+    assert plain == {
+        d: pytest.approx(np.mean([r["ndcg"] for r in users])) for d in ("calibration", "exposure", "popularity")
+    }
+    turned = next(r for r in rows if (r["dial"], r["setting"]) == ("popularity", 1.0))
+    assert turned["value"] < plain["popularity"], "the popular items are what is liked"
 
 
 def test_the_same_lists_twice_are_never_decided(played: Path) -> None:

@@ -64,6 +64,23 @@ JUDGED = (
         stage="evaluate", group="evaluation", parents=("eval_offline",),
     ),
     Table(
+        "eval_dials", "What each setting of a dial would have done to yesterday's lists, the others as they are set.",
+        ("dial", "setting", "metric", "k"),
+        (
+            _c("dial", pa.string(), "diversity, calibration, exposure or popularity"),
+            _c("setting", pa.float64(), "0 to 1"),
+            _c("metric", pa.string(), "ndcg, recall, diversity, calibration, coverage, gini, novelty, popularity_lift"),
+            _c("k", pa.int32(), "list length"),
+            _c("value", pa.float64(), "mean over users"),
+            _c("difference", pa.float64(), "mean of the users' differences to a setting of 0", True),
+            _c("low", pa.float64(), "lower end of its 95% interval over users", True),
+            _c("high", pa.float64(), "upper end", True),
+            _c("n_users", pa.int64(), "users who came to like something, 2,000 of them at most"),
+        ),
+        stage="tradeoff", group="evaluation",
+        parents=("reco_candidates@yesterday", "recommendations@yesterday", "std_interactions", "std_users"),
+    ),
+    Table(
         "eval_gaps", "Groups of users against all others.", ("model", "metric", "k", "kind", "group"),
         (
             _c("model", pa.string(), "recommender"),

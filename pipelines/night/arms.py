@@ -4,14 +4,16 @@ Belongs here: assignment by hash, what has been decided so far. Does not: decidi
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 import numpy as np
 
 from pipelines.config import Config
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake
+from pipelines.sections import Dials
 
 DEFAULT = "default"  # arm of who is in no experiment
 FINAL = ("promote", "roll_back", "keep", "invalid")  # decisions after which an experiment is over
@@ -25,11 +27,13 @@ class Plan:
         arm: ``experiment=arm`` of each experiment that they are in, joined by ``;``, else ``default``.
         serve: recommender whose lists are theirs.
         new_items: last places of the lists that are kept for items that nobody has liked.
+        dials: what counts beside relevance.
     """
 
     arm: str
     serve: str
     new_items: int
+    dials: Dials = field(default_factory=Dials)
 
 
 @dataclass(frozen=True)
@@ -109,15 +113,16 @@ def is_over(config: Config, name: str, decided: dict[str, Decision]) -> bool:
 
 
 def _plan(config: Config, decided: dict[str, Decision], arms: tuple[str | None, ...]) -> Plan:
-    served: dict[str, str | int] = {"serve": config.recommend.serve, "new_items": config.recommend.new_items}
+    r = config.recommend
+    served: dict[str, Any] = {"serve": r.serve, "new_items": r.new_items, "dials": r.dials or Dials()}
     labels = []
     for (name, experiment), arm in zip(config.experiments.items(), arms, strict=True):
         chosen = decided[name].arm if is_over(config, name, decided) else arm
         if arm is not None:
             labels.append(f"{name}={arm}")
         if chosen in experiment.arms:
-            served |= experiment.arms[chosen].model_dump(exclude_none=True)
-    return Plan(";".join(labels) or DEFAULT, str(served["serve"]), int(served["new_items"]))
+            served |= {k: v for k, v in experiment.arms[chosen] if v is not None}
+    return Plan(arm=";".join(labels) or DEFAULT, **served)
 
 
 def groups_of(plans: list[Plan]) -> list[tuple[Plan, np.ndarray]]:

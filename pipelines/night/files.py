@@ -3,8 +3,10 @@
 Belongs here: writing and loading them. Does not: lists (``score``), what a night knows (``night``).
 """
 
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
+from encoders.device import single_threaded
 from pipelines.config import Config
 from pipelines.lake.cards import load_recommenders
+from pipelines.lake.folders import scratch
+from pipelines.lake.health import good_nights
+from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake, write_parquet
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan, plans_of
@@ -31,6 +37,7 @@ from pipelines.night.night import Night
 from pipelines.night.placing import Places
 from pipelines.night.rules import wanted_of
 from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.sections import Dials
 
 
 def save_night(night: Night, folder: Path, device: str, ignored: float = 0.0) -> tuple[int, int]:
@@ -82,7 +89,28 @@ def save_plans(config: Config, lake: Lake, day: date, folder: Path) -> None:
     """Write what each user is served, for workers: an experiment's arm decides."""
     users = pq.read_table(folder / "users.parquet")["id"].to_pylist()
     plans = plans_of(config, lake, day, users)
-    write_parquet(pa.Table.from_pylist([vars(p) for p in plans]), folder / "plans.parquet")
+    rows = [vars(p) | {"dials": p.dials.model_dump()} for p in plans]
+    write_parquet(pa.Table.from_pylist(rows), folder / "plans.parquet")
+
+
+def save_exposed(lake: Lake, day: date, folder: Path) -> None:
+    """Write in how many lists of the last good night before each item was; zeros where there is none."""
+    items = pq.read_table(folder / "items.parquet")["id"].combine_chunks()
+    found = np.zeros(len(items), np.int64)
+    if before := good_nights(lake, day - timedelta(days=1)):
+        row = rows_in(lake.read("recommendations", before[-1], ["item_id"])["item_id"], items)
+        found = np.bincount(row[row >= 0], minlength=len(items))
+    np.save(folder / "exposed.npy", found)
+
+
+@contextmanager
+def opened(config: Config, lake: Lake, day: date, device: str = "cpu") -> Iterator["Loaded"]:
+    """A night that was run, as workers of ``score`` have it."""
+    with scratch(config.paths.data / "cache", "opened") as folder, single_threaded():
+        save_night(Night.of(config, lake, day), folder, device)
+        save_plans(config, lake, day, folder)
+        save_exposed(lake, day, folder)
+        yield Loaded.of(lake, day, config.recommend.models, folder, device)
 
 
 def save_exploring(config: Config, lake: Lake, day: date, folder: Path) -> None:
@@ -119,6 +147,7 @@ class Loaded:
     places: Places
     models: list[Recommender]
     plans: list[Plan]
+    exposed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     exploring: Exploring | None = None
 
     @classmethod
@@ -144,5 +173,8 @@ class Loaded:
             space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
             models=load_recommenders(lake, day, names, inputs),
             exploring=load_exploring(folder),
-            plans=[Plan(**r) for r in pq.read_table(folder / "plans.parquet").to_pylist()],
+            plans=[
+                Plan(**r | {"dials": Dials(**r["dials"])}) for r in pq.read_table(folder / "plans.parquet").to_pylist()
+            ],
+            exposed=np.load(shown) if (shown := folder / "exposed.npy").exists() else np.zeros(len(items), np.int64),
         )

@@ -5,7 +5,8 @@ Belongs here: who came to like what, who is of which group. Does not: the formul
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 
 import numpy as np
 import pyarrow as pa
@@ -13,9 +14,12 @@ import pyarrow.compute as pc
 from scipy import sparse
 
 from encoders.modalities import MODALITIES
-from pipelines.lake.schemas import EVERYONE, rows_in
-from pipelines.night.events import Feedback, event_weights
-from pipelines.night.rules import groups_of_items, names_of, segment_of
+from pipelines.config import Config
+from pipelines.lake.schemas import EVERYONE, rows_in, vectors_to_numpy
+from pipelines.lake.storage import Lake
+from pipelines.night.events import Feedback, end_of_day, event_weights
+from pipelines.night.night import Night
+from pipelines.night.rules import groups_of_items, names_of, remembered, segment_of
 
 MOST_GROUPS = 20  # of one kind that are judged apart
 FEWEST_USERS = 10  # of a group of users by an attribute
@@ -56,6 +60,50 @@ class Judgement:
     categories: sparse.csr_matrix | None = None
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     item_groups: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def of(self, rows: np.ndarray) -> "Judgement":
+        """What is known to judge the lists of some of the users."""
+        return replace(
+            self,
+            users=self.users.take(pa.array(rows)),
+            relevant=self.relevant[rows],
+            warm=self.warm[rows],
+            segment=self.segment[rows],
+            candidates=None if self.candidates is None else self.candidates[rows],
+            history=None if self.history is None else self.history[rows],
+            groups={kind: names[rows] for kind, names in self.groups.items()},
+        )
+
+
+def judgement_of(config: Config, lake: Lake, day: date) -> Judgement:
+    """What the lists of the night before are judged by, with all that is known of its users and items."""
+    yesterday, night = day - timedelta(days=1), Night.of(config, lake, day)
+    end = end_of_day(yesterday, config.timezone)
+    events, catalogue = night.every_event(), lake.read("std_items", yesterday)
+    late = pc.greater_equal(events["event_at"], pa.scalar(end, events.schema.field("event_at").type))
+    before, later = events.filter(pc.invert(late)), events.filter(late)
+    before = remembered(before, Night.of(config, lake, yesterday).controls())  # as the lists knew it
+    segments = Night.of(config, lake, yesterday).segments()
+    found = judge(catalogue["item_id"], before, later, night.feedback, config.recommend.filter_seen, segments)
+    content = config.encoders and lake.manifest("feat_items", yesterday)
+    features = _of_items(lake.read("feat_items", yesterday), catalogue["item_id"]) if content else None
+    about = lake.read("std_users", yesterday) if lake.manifest("std_users", yesterday) else None
+    first = before.group_by("item_id").aggregate([("event_at", "min")])
+    row = pc.index_in(catalogue["item_id"], value_set=first["item_id"].combine_chunks())
+    first_met = first["event_at_min"].combine_chunks().cast(pa.int64()).take(row.combine_chunks()).to_numpy(False)
+    return replace(
+        found,
+        vectors=found.vectors if features is None else vectors_to_numpy(features["vector"]),
+        categories=categories_of(catalogue)[1],
+        groups=found.groups | (attributes_of(about, found.users) if about is not None else {}),
+        item_groups=item_groups_of(catalogue, features, (end.timestamp() - first_met / 1e6) / 86_400),
+    )
+
+
+def _of_items(features: pa.Table, items: pa.ChunkedArray) -> pa.Table | None:
+    """Rows of ``feat_items`` in the order of a catalogue; None where it has items that these do not have."""
+    row = rows_in(items, features["item_id"].combine_chunks())
+    return features.take(pa.array(row)) if (row >= 0).all() else None
 
 
 def judge(

@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from pipelines.evaluate import evaluate, evaluate_model, gap_rows, measured, of_all
+from pipelines.evaluate import evaluate, evaluate_model, gap_rows
 from pipelines.lake.storage import Lake
 from pipelines.learning.metrics import PER_USER
 from pipelines.learning.statistics import resampled
 from pipelines.night.events import COLUMNS, Feedback
 from pipelines.night.judgement import Judgement, activity_of, attributes_of, item_groups_of, judge, lists_of
+from pipelines.night.measures import measured, of_all
 from pipelines.sections import Recommend
 from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 

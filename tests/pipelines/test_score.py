@@ -20,12 +20,14 @@ from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan
+from pipelines.night.dials import Traits
 from pipelines.night.exploring import Exploring
 from pipelines.night.files import Loaded, save_night, save_plans
 from pipelines.night.placing import Places
 from pipelines.raw.places import UnusualError
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
+from pipelines.recommenders.blend.scored import scored
 from pipelines.recommenders.blend.transfer import Transfer
 from pipelines.score import (
     ScoreBlock,
@@ -34,12 +36,11 @@ from pipelines.score import (
     lists_judged,
     recommendation_id,
     score,
-    scored,
     served,
     speakers_of,
     stop_where_lists_are_unusual,
 )
-from pipelines.sections import Aligner, Compute, Recommend
+from pipelines.sections import Aligner, Compute, Dials, Recommend
 from pipelines.train import train
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
 from tests.toy import Fixed
@@ -217,7 +218,9 @@ def test_without_transfer_new_items_are_ranked_by_the_hybrids_own_scores(night: 
 def listed(night: Loaded, folder: Path, serving: Serving, users: int = 3) -> dict[str, list[tuple[str, str]]]:
     """User and item of each row of each shard that a block of all users makes, by its name."""
     block = ScoreBlock(str(folder), DAY, serving, str(folder), "cpu")
-    block.night = night
+    block.night, block.traits = night, None
+    if any(plan.dials.turned for plan in night.plans):
+        block.traits = Traits.of(night.inputs, night.categories, night.exposed)
     paths = [Path(p) for p in block.process((0, users, users))]
     tables = {p.stem.split("-")[0]: pq.read_table(p) for p in paths}
     return {n: list(zip(t["user_id"].to_pylist(), t["item_id"].to_pylist(), strict=True)) for n, t in tables.items()}
@@ -270,6 +273,19 @@ def test_rules_for_places_come_after_ranking(night: Loaded, tmp_path: Path) -> N
     assert table["score"].to_pylist()[:2] == [3.0, 2.0], "the score of the place"
 
 
+def test_dials_turn_the_served_lists_of_their_arm_and_no_candidates(night: Loaded, tmp_path: Path) -> None:
+    """Item a is all that anybody likes: where popularity counts, it stands last. u is of the arm, z and * are not."""
+    model = Fixed("one", [[3, 2.9, 1]] * 3)
+    plain, arm = Plan("default", "one", 0), Plan("e=turned", "one", 0, Dials(popularity=0.5))
+    ranked = replace(night, models=[model], plans=[plain, arm, plain], seen=night.hidden, exposed=np.zeros(3))
+    found = listed(ranked, tmp_path, Serving(("one",), 2, True, 0))
+    assert found["one"] == [(u, i) for u in "*uz" for i in "ab"]
+    assert found["served"] == [("*", "a"), ("*", "b"), ("u", "b"), ("u", "a"), ("z", "a"), ("z", "b")]
+    table = pq.read_table(tmp_path / "served-000000000.parquet")
+    assert table["score"].to_pylist()[2:4] == [3.0, pytest.approx(2.9)], "scores of the ranks"
+    assert table["arm"].to_pylist()[2:4] == ["e=turned"] * 2
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "thompson"])
 def test_what_is_drawn_keeps_the_rules_and_scores_fall(tmp_path: Path, kind: Any) -> None:
     """Twelve items; each group of four may have two places of five; 11 is new, 0 is pinned to the third place."""
@@ -300,7 +316,7 @@ def test_what_is_drawn_keeps_the_rules_and_scores_fall(tmp_path: Path, kind: Any
         places,
         [model],
         plans,
-        how,
+        exploring=how,
     )
     found = listed(loaded, tmp_path, Serving(("one",), k, True, 0), users)["served"]
     table = pq.read_table(tmp_path / "served-000000000.parquet").to_pylist()

@@ -1,0 +1,134 @@
+"""What each setting of a dial would have done to the lists of the night before: its price in hits, and what it buys.
+
+Writes ``eval_dials``; exists with ``[recommend.dials]``. The night's models rank again for users who came to like
+something since, so that the figures are exact, but rules for places, pins and draws are left out. Belongs here: the
+table. Does not: the dials (``night.dials``), metrics (``night.measures``).
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+
+from encoders.device import choose_device
+from pipelines.config import Config
+from pipelines.lake.schemas import rows_in
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
+from pipelines.learning.statistics import intervals, resampled
+from pipelines.night.arms import uniform
+from pipelines.night.dials import POOL, Traits, turned
+from pipelines.night.files import Loaded, opened
+from pipelines.night.judgement import Judgement, judgement_of
+from pipelines.night.measures import cut, longest_cutoff, measured, of_all
+from pipelines.night.rules import ruled
+from pipelines.recommenders.blend.scored import scored
+from pipelines.recommenders.ranking import blocks_of, top_k
+from pipelines.sections import Dials
+
+log = logging.getLogger(__name__)
+
+SETTINGS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+MOST_USERS = 2_000
+OF_USERS = ("ndcg", "recall", "diversity", "calibration")
+OF_ALL = ("coverage", "gini", "novelty", "popularity_lift")
+Lists = tuple[np.ndarray, np.ndarray]
+
+
+def tradeoff(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
+    """Publish ``eval_dials``: the lists of day D-1 at every setting against the events of day D."""
+    before, r = day - timedelta(days=1), config.recommend
+    rows: list[dict[str, Any]] = []
+    missing = [m for m in r.models if lake.manifest(f"model_{m}", before) is None]
+    if missing or lake.manifest("reco_candidates", before) is None:
+        log.warning("eval_dials %s: the night of %s has no %s to rank by", day, before, ", ".join(missing) or "lists")
+    else:
+        judgement = judgement_of(config, lake, day)
+        with opened(config, lake, before, choose_device(config.compute.device).name) as night:
+            judgement = some_of(judgement, night)
+            if len(judgement.users):
+                rows = settings_judged(night, judgement, config)
+    table = pa.Table.from_pylist(rows, schema=TABLES["eval_dials"].schema({}))
+    yield lake.publish("eval_dials", day, table, config_digest=config.digest("recommend"))
+
+
+def some_of(judgement: Judgement, night: Loaded) -> Judgement:
+    """The judged users who have lists of their own; of more than ``MOST_USERS`` some that are as good as drawn."""
+    known = np.flatnonzero(rows_in(judgement.users, night.users) >= 0)
+    if len(known) > MOST_USERS:
+        drawn = np.argsort([uniform(f"tradeoff|{judgement.users[n].as_py()}") for n in known.tolist()], kind="stable")
+        known = np.sort(known[drawn[:MOST_USERS]])
+    return judgement.of(known)
+
+
+def settings_judged(night: Loaded, judgement: Judgement, config: Config) -> list[dict[str, Any]]:
+    """Rows of ``eval_dials``."""
+    base, k = config.recommend.dials or Dials(), longest_cutoff(config.recommend.k)
+    users, samples = rows_in(judgement.users, night.users), resampled(len(judgement.users))
+    ranked = _ranked(night, users, config)
+    traits = Traits.of(night.inputs, night.categories, night.exposed)
+    rows = []
+    for dial in Dials.model_fields:
+        if dial == "diversity" and not traits.vectors.any():  # no content
+            continue
+        plain: dict[str, np.ndarray] = {}
+        for setting in SETTINGS:
+            dials = base.model_copy(update={dial: setting})
+            shown = cut(turned(ranked, k, dials, traits, users)[0], k)
+            found = {m: v for m, v in measured(shown, judgement).items() if m in OF_USERS}
+            plain = plain or found
+            entry = {"dial": dial, "setting": setting, "k": k, "n_users": len(users)}
+            rows += [
+                entry | _of_users(m, v, plain[m], samples) for m, v in sorted(found.items()) if not np.isnan(v).all()
+            ]
+            together = of_all(shown, shown, judgement)
+            rows += [entry | {"metric": m, "value": together[m]} for m in OF_ALL if m in together]
+    return rows
+
+
+def _ranked(night: Loaded, users: np.ndarray, config: Config) -> Lists:
+    """What the served recommender ranks for some users, as deep as dials look."""
+    r, parts = config.recommend, list[Lists]()
+    for block in blocks_of(users, len(night.items)):
+        plain = next(s for name, s, _ in scored(night.models, night.inputs, block) if name == r.serve)
+        forbidden: sparse.csr_matrix = night.hidden[block] + night.seen[block] if r.filter_seen else night.hidden[block]
+        scores = ruled(plain, night.servable, night.moved[block])
+        parts.append(top_k(scores, r.k * POOL, forbidden, night.inputs.device))
+    items, values = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
+    return items, values
+
+
+def _of_users(metric: str, values: np.ndarray, plain: np.ndarray, samples: np.ndarray | None) -> dict[str, Any]:
+    """Mean of a metric, and of its differences to the plain lists with their interval."""
+    differs, known = values - plain, ~np.isnan(values - plain)
+    row = {"metric": metric, "value": float(np.nanmean(values))}
+    if not known.any():
+        return row
+    low, high = intervals(np.where(known, differs, 0)[:, None], known[:, None], samples)
+    return row | {"difference": float(differs[known].mean()), "low": float(low[0]), "high": float(high[0])}
+
+
+def free_settings(rows: list[dict[str, Any]]) -> dict[str, tuple[float, dict[str, tuple[float, float]]]]:
+    """Dial -> the largest setting up to which NDCG never falls, and each metric at 0 and there.
+
+    Dials that cost something from the first step on, or change nothing, are left out.
+    """
+    found = {}
+    for dial in sorted({r["dial"] for r in rows}):
+        mine = {(r["setting"], r["metric"]): r["value"] for r in rows if r["dial"] == dial}
+        settings = sorted({s for s, _ in mine})
+        free = 0.0
+        for setting in settings[1:]:
+            if mine[setting, "ndcg"] < mine[0.0, "ndcg"]:
+                break
+            free = setting
+        if free:
+            metrics = sorted({m for s, m in mine if s == free})
+            gains = {m: (mine[0.0, m], mine[free, m]) for m in metrics if (0.0, m) in mine}
+            if any(before != after for before, after in gains.values()):
+                found[dial] = (free, gains)
+    return found
