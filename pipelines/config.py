@@ -27,6 +27,7 @@ from pipelines.sections import (
     Augment,
     Compute,
     Dials,
+    Evaluation,
     Experiment,
     Finetune,
     Guards,
@@ -79,6 +80,7 @@ class Config(Settings):
     finetune: Finetune = Finetune()
     aligner: Aligner = Aligner()
     recommend: Recommend = Recommend()
+    evaluate: Evaluation = Evaluation()
     compute: Compute = Compute()
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ from pipelines.night.judgement import (
     judgement_of,
     lists_of,
 )
-from pipelines.night.measures import CUTOFFS, cut, longest_cutoff, measured, of_all
+from pipelines.night.measures import CUTOFFS, by_exposure, cut, longest_cutoff, measured, of_all
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
                 values = measured(cut(lists_of(mine, judgement)[1], cutoff), judgement)
             users.append(user_rows(name, cutoff, values, judgement))
             gaps += gap_rows(name, cutoff, values, judgement)
-    provenance: dict[str, Any] = {"config_digest": config.digest("recommend"), "inputs": inputs}
+    provenance: dict[str, Any] = {"config_digest": config.digest("recommend", "evaluate"), "inputs": inputs}
     for name, data in (("eval_offline", _table("eval_offline", rows)), ("eval_users", pa.concat_tables(users))):
         yield lake.publish(name, day, data, **provenance)
     yield lake.publish("eval_gaps", day, _table("eval_gaps", gaps), **provenance)
@@ -89,6 +89,7 @@ def evaluate_model(
             continue
         entry, shown = {"model": name, "k": cutoff}, cut(lists, cutoff)
         rows += [entry | row for row in _per_user(shown, judgement, samples)]
+        rows += [entry | _overall(m, v, samples) for m, v in by_exposure(shown, judgement).items()]
         if (shown >= 0).any():
             overall = of_all(every[:, :cutoff], shown, judgement)
             nothing = {"low": None, "high": None}
@@ -125,6 +126,13 @@ def _per_user(shown: np.ndarray, judgement: Judgement, samples: np.ndarray | Non
         | {"low": float(low[n]), "high": float(high[n])}
         for n, (metric, part, mine, who) in enumerate(parts)
     ]
+
+
+def _overall(metric: str, values: np.ndarray, samples: np.ndarray | None) -> dict[str, Any]:
+    """Mean over all users with its interval."""
+    low, high = intervals(values[:, None], np.ones((len(values), 1), bool), samples)
+    row = {"metric": metric, "slice": "all", "value": float(values.mean()), "n_users": len(values)}
+    return row | {"low": float(low[0]), "high": float(high[0])}
 
 
 def _slices_of_users(judgement: Judgement) -> dict[str, np.ndarray]:

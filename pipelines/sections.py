@@ -233,6 +233,14 @@ class Attribution(Settings):
     assume_shown: bool = Field(False, description="all that was served was shown; for logs without impressions")
 
 
+class Evaluation(Settings):
+    """How lists are judged; see ``pipelines.evaluate``."""
+
+    estimator: Literal["naive", "snips"] = Field(
+        "naive", description="snips adds recall_snips and dcg_snips, in which a hit on what is rarely shown weighs more"
+    )
+
+
 class Rules(Settings):
     """Rules of the shop for lists; a target is ``item:ID``, ``category:NAME``, ``tag:NAME`` or ``domain:NAME``."""
 

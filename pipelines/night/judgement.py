@@ -4,6 +4,7 @@ Belongs here: who came to like what, who is of which group. Does not: the formul
 (``evaluate``).
 """
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
@@ -21,8 +22,11 @@ from pipelines.night.events import Feedback, end_of_day, event_weights
 from pipelines.night.night import Night
 from pipelines.night.rules import groups_of_items, names_of, remembered, segment_of
 
+log = logging.getLogger(__name__)
+
 MOST_GROUPS = 20  # of one kind that are judged apart
 FEWEST_USERS = 10  # of a group of users by an attribute
+EXPOSURE_DAYS = 28  # of what was shown, before the night
 NEW_DAYS = 7  # since anybody first met an item
 ACTIVITY = ((1, 5), (6, 20), (21, None))  # events before the night
 
@@ -45,6 +49,7 @@ class Judgement:
         categories: share of each category (items, categories), rows of zeros where an item has none.
         groups: kind -> name of each user's group (users,), None where there is none.
         item_groups: slice -> bool (items,), relevant items that it is judged by.
+        exposure: with which probability a user was shown each item of late (items,); None where that is not known.
     """
 
     users: pa.Array
@@ -60,6 +65,7 @@ class Judgement:
     categories: sparse.csr_matrix | None = None
     groups: dict[str, np.ndarray] = field(default_factory=dict)
     item_groups: dict[str, np.ndarray] = field(default_factory=dict)
+    exposure: np.ndarray | None = None
 
     def of(self, rows: np.ndarray) -> "Judgement":
         """What is known to judge the lists of some of the users."""
@@ -97,7 +103,27 @@ def judgement_of(config: Config, lake: Lake, day: date) -> Judgement:
         categories=categories_of(catalogue)[1],
         groups=found.groups | (attributes_of(about, found.users) if about is not None else {}),
         item_groups=item_groups_of(catalogue, features, (end.timestamp() - first_met / 1e6) / 86_400),
+        exposure=exposure_of(lake, yesterday, found.items) if config.evaluate.estimator == "snips" else None,
     )
+
+
+def exposure_of(lake: Lake, day: date, items: pa.Array) -> np.ndarray | None:
+    """Share of the users of the last four weeks who were shown each item (items,), one more of each for luck.
+
+    None where nothing is known to have been shown.
+    """
+    days = [d for d in lake.days("feedback", day) if d > day - timedelta(days=EXPOSURE_DAYS)]
+    columns = ["user_id", "item_id", "shown"]
+    shown = [lake.read("feedback", d, columns) for d in days]
+    met = pa.concat_tables(shown).filter(pc.not_equal(pa.concat_tables(shown)["shown"], "reaction")) if shown else None
+    if met is None or not met.num_rows:
+        log.warning(
+            "evaluate.estimator = 'snips', but feedback up to %s has nothing that was shown; see impressions", day
+        )
+        return None
+    row = rows_in(met.group_by(["user_id", "item_id"]).aggregate([])["item_id"], items)
+    number = np.bincount(row[row >= 0], minlength=len(items))
+    return np.asarray((number + 1) / (len(pc.unique(met["user_id"])) + 1))
 
 
 def _of_items(features: pa.Table, items: pa.ChunkedArray) -> pa.Table | None:

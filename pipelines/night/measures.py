@@ -4,12 +4,17 @@ Belongs here: which metrics there are, and what each needs to know. Does not: th
 is judged by what (``judgement``), slices and tables (the stages).
 """
 
+import logging
+
 import numpy as np
 from scipy import sparse
 
 from pipelines.learning import metrics
 from pipelines.learning.metrics import PER_USER, hits_of
+from pipelines.learning.offpolicy import LEAST_EFFECTIVE, effective_size
 from pipelines.night.judgement import Judgement
+
+log = logging.getLogger(__name__)
 
 CUTOFFS = (10, 20)
 BLOCK = 4096  # users whose lists are gathered as vectors at once
@@ -93,3 +98,36 @@ def _calibration(shown: np.ndarray, judgement: Judgement, users: slice) -> np.nd
     lists = sparse.csr_matrix(of, shape=(len(shown), len(judgement.items)))
     listed, own = (np.asarray((m @ categories).todense()) for m in (lists, history[users]))
     return metrics.miscalibration(listed, own)
+
+
+def by_exposure(shown: np.ndarray, judgement: Judgement) -> dict[str, np.ndarray]:
+    """Recall and discounted gain as they would be if all items were shown alike: metric -> values (users,).
+
+    A relevant item counts by the inverse of how often it is shown, and all weights are made to add up to one: the
+    self-normalized estimate of https://arxiv.org/abs/1602.05352. The mean over users is the estimate; the values vary
+    about it as its own error does, so intervals of their mean are those of the estimate.
+
+    Args:
+        shown: lists of the judged users (users, k), -1 behind the end.
+        judgement: what they are judged by; nothing is said without exposure, or where the relevant items that count are
+            worth fewer than ``LEAST_EFFECTIVE``.
+    """
+    if judgement.exposure is None or not judgement.relevant.nnz:
+        return {}
+    weight = 1 / judgement.exposure
+    each, total = weight[judgement.relevant.indices], np.asarray(judgement.relevant @ weight)
+    if (worth := effective_size(each)) < LEAST_EFFECTIVE:
+        log.warning(
+            "no *_snips: relevant items are worth %.1f of what is shown alike; %.0f are needed", worth, LEAST_EFFECTIVE
+        )
+        return {}
+    hits = hits_of(shown, judgement.relevant) * weight[np.maximum(shown, 0)]
+    found = {}
+    for name, gain in (
+        ("recall_snips", np.ones(shown.shape[1])),
+        ("dcg_snips", 1 / np.log2(np.arange(2, shown.shape[1] + 2))),
+    ):
+        own = hits @ gain
+        ratio = own.sum() / total.sum()
+        found[name] = ratio + (own - ratio * total) / total.mean()
+    return found

@@ -16,7 +16,7 @@ from pipelines.learning.statistics import resampled
 from pipelines.night.events import COLUMNS, Feedback
 from pipelines.night.judgement import Judgement, activity_of, attributes_of, item_groups_of, judge, lists_of
 from pipelines.night.measures import measured, of_all
-from pipelines.sections import Recommend
+from pipelines.sections import Evaluation, Recommend
 from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 
 
@@ -368,3 +368,30 @@ def test_each_user_has_a_row_of_their_own(tmp_path: Path) -> None:
         assert {m: row[m] for m in ("recall", "ndcg", "auc")} == {
             m: overall[model, m] for m in ("recall", "ndcg", "auc")
         }
+
+
+def test_with_known_exposure_hits_on_what_is_rarely_shown_weigh_more(tmp_path: Path) -> None:
+    """Of 60 users half like a, shown to half of them, half b, shown to a quarter; only b is listed: 4 / (2 + 4)."""
+    users = [f"u{n:02d}" for n in range(60)]
+    events = [event(u, "ab"[n % 2], at(10)) for n, u in enumerate(users)]
+    lake, before = tiny_lake(tmp_path, events, [{"item_id": i} for i in "ab"]), DAY - timedelta(days=1)
+    lake.publish("std_items", before, rows_of("std_items", [{"item_id": i} for i in "ab"]))
+    lists = [{"model": "ease", "user_id": "*", "rank": 1, "item_id": "b", "score": 1.0}]
+    lake.publish("reco_candidates", before, rows_of("reco_candidates", lists))
+    flags = dict.fromkeys(("clicked", "favourite", "purchased", "disliked"), False)
+    shown = [(f"s{n:02d}", "ab"[i]) for n in range(59) for i in (0, 1) if n < (29, 14)[i]]
+    shown += [(f"s{n:02d}", "gone") for n in range(59)]
+    rows = [
+        {"recommendation_id": f"{u}{i}", "user_id": u, "item_id": i, "night": before, "rank": 1, "shown": "impression"}
+        | flags | {"reactions": 0}
+        for u, i in shown
+    ]  # fmt: skip
+    lake.publish("feedback", before, rows_of("feedback", rows))
+    found = {}
+    for estimator in ("naive", "snips"):
+        list(evaluate(config_of(tmp_path, evaluate=Evaluation(estimator=estimator)), lake, DAY))
+        rows = lake.read("eval_offline", DAY).to_pylist()
+        found[estimator] = {r["metric"]: r["value"] for r in rows if r["k"] == 10 and r["slice"] == "all"}
+    assert found["naive"]["recall"] == found["snips"]["recall"] == 0.5
+    assert found["snips"]["recall_snips"] == pytest.approx(4 / 6)
+    assert "recall_snips" not in found["naive"]
