@@ -5,15 +5,15 @@ run. Belongs here: the command line. Does not: how a night is run (``runs``).
 """
 
 import argparse
-import fcntl
 import json
 import logging
 import os
 import sys
+import webbrowser
 from datetime import date, timedelta
 from pathlib import Path
 
-from assets.runs import end_orphans, run_nights
+from assets.runs import run_nights
 from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config
 from pipelines.sections import SOURCES
 from pipelines.verify import verify
@@ -28,13 +28,13 @@ def main(argv: list[str] | None = None) -> int:
         path = Path(args.config).resolve() if args.config else config_path()
         config = load_config(path)
         os.environ[ENV_CONFIG] = str(path)
-        if args.command != "ui":
+        if args.command not in ("ui", "report"):
             verify(config, str(path))
     except ConfigError as e:
         print(e, file=sys.stderr)
         return 2
     commands = {"run": _run, "backfill": _backfill, "search": _search, "check": _check, "ui": _ui}
-    commands |= {"accept": _accept, "power": _power}
+    commands |= {"accept": _accept, "power": _power, "report": _report}
     return commands[args.command](args, config, path)
 
 
@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         "power": "say how many days an experiment's effect needs, by the feedback of the last nights",
         "check": "check the configuration and look at the data: what is understood, lost, known, and what it costs",
         "accept": "run a night that was stopped for unusual numbers, after you have looked at them",
+        "report": "say where the page of a night is, the latest by default",
         "ui": "start Dagster on 127.0.0.1, after ending runs that a crash left open",
     }.items():
         sub = commands.add_parser(name, help=text, description=text)
@@ -60,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         if name == "backfill":
             sub.add_argument("--from", dest="first", type=date.fromisoformat, required=True, help="first day")
             sub.add_argument("--to", dest="last", type=date.fromisoformat, required=True, help="last day")
+        if name == "report":
+            sub.add_argument(
+                "--date", type=date.fromisoformat, help="the night's day, YYYY-MM-DD; the latest by default"
+            )
+            sub.add_argument("--open", action="store_true", help="open it in the browser")
         if name == "power":
             sub.add_argument("--experiment", required=True, help="its name in the configuration")
         if name == "check":
@@ -252,28 +258,26 @@ def _changed_in_secret(config: Config) -> list[str]:
 
 
 def _ui(args: argparse.Namespace, config: Config, path: Path) -> int:
-    from assets.resources import dagster_home
+    from assets.ui import serve_ui
 
-    home = dagster_home(config)
-    os.environ |= {"DAGSTER_HOME": str(home), "DAGSTER_DISABLE_TELEMETRY": "1"}
-    lock = (home / ".ui.lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"Dagster already runs on {home}", file=sys.stderr)
+    return serve_ui(config, args.port)
+
+
+def _report(args: argparse.Namespace, config: Config, path: Path) -> int:
+    """Print where the page of a night is; open it in the browser on request."""
+    from assets.resources import lake_of
+
+    lake = lake_of(config)
+    days = [d for d in lake.days("reports") if args.date in (None, d)]
+    if not days:
+        night = f"the night of {args.date}" if args.date else "any night"
+        print(f"no page of {night} in {lake.root}; run it: nightloom run --date {args.date or 'DAY'}", file=sys.stderr)
         return 1
-    import dagster as dg
-
-    with dg.DagsterInstance.get() as instance:
-        ended = end_orphans(instance, everything=True)
-    if ended:
-        print(f"ended {ended} run(s) that a crash had left open", file=sys.stderr)
-    os.set_inheritable(lock.fileno(), True)
-    workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"
-    command = ["dagster", "dev", "-w", str(workspace), "-h", "127.0.0.1", "-p", str(args.port)]
-    os.chdir(workspace.parent)
-    os.execv(str(Path(sys.executable).parent / "dagster"), command)  # noqa: S606, no shell is wanted
-    return 1
+    page = lake.folder("reports", days[-1]) / "index.html"
+    print(page)
+    if args.open:
+        webbrowser.open(page.as_uri())
+    return 0
 
 
 if __name__ == "__main__":

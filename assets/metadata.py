@@ -46,13 +46,13 @@ def table_spec(
 
 
 def model_spec(model: Model, partitions: dg.PartitionsDefinition, deps: list[Any]) -> dg.AssetSpec:
-    """Spec of a model asset: safetensors and a JSON card."""
+    """Spec of an asset of files: a model, or the page of a night."""
     return dg.AssetSpec(
         model.name,
         deps=deps,
         group_name=model.group,
         owners=OWNERS,
-        kinds={"safetensors"},
+        kinds={model.kind},
         description=model.description,
         partitions_def=partitions,
     )

@@ -132,7 +132,7 @@ def _experiments(config: Config, night: "Night", manifest: Manifest) -> dict[str
 
 
 def _dials(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
-    from pipelines.tradeoff import free_settings
+    from pipelines.night.dials import free_settings
 
     free = free_settings(night.lake.read("eval_dials", night.day).to_pylist())
     said = {
@@ -140,6 +140,12 @@ def _dials(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]
         for dial, (setting, gains) in free.items()
     }
     return plot_metadata(plots.tradeoff(night.lake, night.day)) | said
+
+
+def _report(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
+    """Where the page is, and its size."""
+    link = f"{config.report.url.rstrip('/')}/date={night.day}/index.html"
+    return {"page": dg.MetadataValue.url(link), "open": f"nightloom report --date {night.day} --open"}
 
 
 SHOWN: dict[str, Shown] = {
@@ -156,4 +162,5 @@ SHOWN: dict[str, Shown] = {
     "eval_offline": _evaluation,
     "eval_experiments": _experiments,
     "eval_dials": _dials,
+    "reports": _report,
 }

@@ -78,7 +78,8 @@ def steps(config: Config) -> list[Step]:
         found.append(_step("search"))
     found.append(Step("train", _stage("train"), tuple(f"model_{n}" for n in config.recommend.models)))
     found += [_step("score"), _step("similar"), _step("evaluate")]
-    return [*found, _step("tradeoff")] if config.recommend.dials else found
+    found += [_step("tradeoff")] if config.recommend.dials else []
+    return [*found, _step("report")]
 
 
 def _step(stage: str, **kind: bool) -> Step:

@@ -32,7 +32,10 @@ def summary_of(config: Config, day: date) -> str:
     lines += _rows(lake, made, day) + _rejects(lake, made) + _unknown(lake, day)
     lines += [line for m in config.encoders for line in _encoded(lake, day, m)]
     lines += _accuracy(config, lake, day) + _decisions(lake, day)
-    return "\n".join([*lines, f"  tables                     {lake.root}/<table>/date={day}/"])
+    lines.append(f"  tables                     {lake.root}/<table>/date={day}/")
+    if lake.manifest("reports", day):
+        lines.append(f"  to look at                 {lake.folder('reports', day)}/index.html")
+    return "\n".join(lines)
 
 
 def _made_on(lake: Lake, day: date) -> list[date]:

@@ -14,10 +14,11 @@ from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from benchmarks.nights import liked_later
 from pipelines.config import load_config
+from pipelines.night.dials import free_settings
 from pipelines.night.files import opened
 from pipelines.night.judgement import categories_of
 from pipelines.sections import Dials
-from pipelines.tradeoff import free_settings, settings_judged, some_of
+from pipelines.tradeoff import settings_judged, some_of
 
 
 def main() -> None:

@@ -34,6 +34,7 @@ from pipelines.sections import (
     ItemsSource,
     Paths,
     Recommend,
+    Report,
     Rules,
     Settings,
     Source,
@@ -81,6 +82,7 @@ class Config(Settings):
     aligner: Aligner = Aligner()
     recommend: Recommend = Recommend()
     evaluate: Evaluation = Evaluation()
+    report: Report = Report()
     compute: Compute = Compute()
 
     @model_validator(mode="after")

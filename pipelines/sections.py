@@ -338,6 +338,16 @@ class Guards(Settings):
     usual_slack: float = Field(1.0, ge=0, description="scales how far a share may leave the range of these days")
 
 
+class Report(Settings):
+    """The page of a night; see ``pipelines.report``."""
+
+    pictures: int = Field(150, ge=0, le=500, description="pictures at most; others are shown by their letters")
+    url: str = Field(
+        "http://127.0.0.1:3001",
+        description="where lake/reports is served, for links; `nightloom ui` does so at this one",
+    )
+
+
 class Compute(Settings):
     """Where the work runs."""
 

@@ -110,25 +110,3 @@ def _of_users(metric: str, values: np.ndarray, plain: np.ndarray, samples: np.nd
         return row
     low, high = intervals(np.where(known, differs, 0)[:, None], known[:, None], samples)
     return row | {"difference": float(differs[known].mean()), "low": float(low[0]), "high": float(high[0])}
-
-
-def free_settings(rows: list[dict[str, Any]]) -> dict[str, tuple[float, dict[str, tuple[float, float]]]]:
-    """Dial -> the largest setting up to which NDCG never falls, and each metric at 0 and there.
-
-    Dials that cost something from the first step on, or change nothing, are left out.
-    """
-    found = {}
-    for dial in sorted({r["dial"] for r in rows}):
-        mine = {(r["setting"], r["metric"]): r["value"] for r in rows if r["dial"] == dial}
-        settings = sorted({s for s, _ in mine})
-        free = 0.0
-        for setting in settings[1:]:
-            if mine[setting, "ndcg"] < mine[0.0, "ndcg"]:
-                break
-            free = setting
-        if free:
-            metrics = sorted({m for s, m in mine if s == free})
-            gains = {m: (mine[0.0, m], mine[free, m]) for m in metrics if (0.0, m) in mine}
-            if any(before != after for before, after in gains.values()):
-                found[dial] = (free, gains)
-    return found

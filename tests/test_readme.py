@@ -99,9 +99,12 @@ def test_commands() -> None:
     assert named <= targets
     assert targets - named <= {"setup", "clean"}, "what make can do is said"
     known = next(a.choices for a in _parser()._actions if a.choices)
-    assert set(re.findall(r"nightloom (run|backfill|accept|search|power|check|init|import|ui)\b", README)) == set(
-        known or ()
-    )
+    assert set(
+        re.findall(
+            r"nightloom (run|backfill|accept|search|power|check|init|import|report|explain|similar|history|compare|ui)\b",
+            README,
+        )
+    ) == set(known or ())
     for module in set(re.findall(r"python -m ([a-z_.]+)", README)):
         path = REPO / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module

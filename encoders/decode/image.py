@@ -153,3 +153,16 @@ def probe_image(data: bytes) -> dict[str, Any]:
     width, height = decode_image(data).size
     fmt = Image.open(io.BytesIO(data), formats=_formats()).format or ""
     return {"format": fmt.lower(), "width_px": width, "height_px": height}
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """JPEG bytes of a picture's centre, ``side`` pixels wide and high.
+
+    Raises:
+        DecodeError: as ``decode_image`` does.
+    """
+    from PIL import Image, ImageOps
+
+    out = io.BytesIO()
+    ImageOps.fit(decode_image(data), (side, side), Image.Resampling.BICUBIC).save(out, "JPEG", quality=72)
+    return out.getvalue()

@@ -1,4 +1,4 @@
-"""Every model of a night: what it is, which stage writes it, group, parents.
+"""Every model of a night, and its page: what it is, which stage writes it, group, parents.
 
 Does not belong here: tables (``tables``), how a model is stored (``cards``).
 """
@@ -10,13 +10,17 @@ from pipelines.recommenders.registry import RECOMMENDERS
 
 @dataclass(frozen=True)
 class Model:
-    """A model that a stage writes: files and a JSON card, partitioned by day; see ``Table`` for the attributes."""
+    """What a stage writes as files, partitioned by day; see ``Table`` for the attributes.
+
+    A model is safetensors and a JSON card.
+    """
 
     name: str
     description: str
     stage: str
     group: str
     parents: tuple[str, ...]
+    kind: str = "safetensors"
 
 
 def models() -> dict[str, Model]:
@@ -44,6 +48,14 @@ def models() -> dict[str, Model]:
             parents=("feat_*", "night_health"),
         ),
     )
+    page = Model(
+        "reports",
+        "The night as one page to look at, index.html: accuracy, decisions, data, groups, people, items alike.",
+        stage="report",
+        group="evaluation",
+        parents=("eval_*", "recommendations", "similar_items"),
+        kind="html",
+    )
     parents = ("feat_*", "model_settings", "night_health")
     recommenders = (Model(f"model_{e.name}", e.text, "train", "models", parents) for e in RECOMMENDERS.values())
-    return {m.name: m for m in (*own, *recommenders)}
+    return {m.name: m for m in (*own, *recommenders, page)}

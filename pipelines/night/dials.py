@@ -5,8 +5,9 @@ between 0 and 1, so a dial of 1 weighs as much as relevance. Belongs here: penal
 ranking (``recommenders.ranking``), rules that must hold (``placing``), what a dial costs (``tradeoff``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -180,3 +181,25 @@ class _Miscalibration:
         """Count a chosen item of each row."""
         row = np.arange(len(at))
         np.add.at(self.sums, (row[:, None], self.category[row, at]), self.share[row, at])
+
+
+def free_settings(rows: Sequence[dict[str, Any]]) -> dict[str, tuple[float, dict[str, tuple[float, float]]]]:
+    """Dial -> the largest setting up to which NDCG never falls, and each metric at 0 and there; of ``eval_dials``.
+
+    Dials that cost something from the first step on, or change nothing, are left out.
+    """
+    found = {}
+    for dial in sorted({r["dial"] for r in rows}):
+        mine = {(r["setting"], r["metric"]): r["value"] for r in rows if r["dial"] == dial}
+        settings = sorted({s for s, _ in mine})
+        free = 0.0
+        for setting in settings[1:]:
+            if mine[setting, "ndcg"] < mine[0.0, "ndcg"]:
+                break
+            free = setting
+        if free:
+            metrics = sorted({m for s, m in mine if s == free})
+            gains = {m: (mine[0.0, m], mine[free, m]) for m in metrics if (0.0, m) in mine}
+            if any(before != after for before, after in gains.values()):
+                found[dial] = (free, gains)
+    return found

@@ -59,6 +59,22 @@ def test_backfill_makes_every_table_of_every_day(finished: Path) -> None:
     assert lake.require("recommendations", LAST).rows > 0
 
 
+def test_each_night_has_its_page(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lake = lake_at(finished)
+    assert lake.days("reports") == [LAST - timedelta(days=n) for n in (2, 1, 0)]
+    page = lake.folder("reports", LAST) / "index.html"
+    text = page.read_text()
+    assert f"<h1>Night {LAST}</h1>" in text
+    assert len(text) < 3_000_000
+    for section in ("accuracy", "data", "groups", "exposure", "people", "items", "tables"):
+        assert f'<h2 id="{section}">' in text
+    assert text.count("data:image/jpeg") > 10
+    assert main(["report", "--config", str(finished)]) == 0
+    assert capsys.readouterr().out.strip() == str(page)
+    assert main(["report", "--config", str(finished), "--date", str(FIRST)]) == 1
+    assert f"no page of the night of {FIRST}" in capsys.readouterr().err
+
+
 def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) -> None:
     result = run_job(shop, LAST)
     assert result.success
@@ -67,10 +83,10 @@ def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) 
         for e in result.get_asset_materialization_events()
         if e.asset_key
     }
-    assert len(mats) == 37
+    assert len(mats) == 38
     for name, m in mats.items():
         assert "path" in m.metadata, name
-        if not name.startswith("model_"):
+        if not name.startswith("model_") and name != "reports":
             assert {"dagster/row_count", "dagster/column_schema", "sample"} <= set(m.metadata), name
     for name in ("std_interactions", "quarantine", "feat_items", "recommendations", "model_aligner"):
         assert "plot" in mats[name].metadata, name

@@ -10,12 +10,13 @@ from scipy import sparse
 from encoders.space.ragged import Ragged
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan
+from pipelines.night.dials import free_settings
 from pipelines.night.files import Loaded
 from pipelines.night.judgement import Judgement
 from pipelines.night.placing import Places
 from pipelines.recommenders.base import Inputs
 from pipelines.sections import Dials, Recommend
-from pipelines.tradeoff import MOST_USERS, SETTINGS, free_settings, settings_judged, some_of
+from pipelines.tradeoff import MOST_USERS, SETTINGS, settings_judged, some_of
 from tests.lakes import config_of
 from tests.toy import Fixed
 

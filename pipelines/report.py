@@ -1,0 +1,95 @@
+"""A night as one page to look at: accuracy, decisions, data, groups, exposure, people, items alike.
+
+Writes ``reports``: ``index.html``, which needs no other file and no network. It depends on the tables of the night and
+of earlier ones, and on the pictures in the raw folder. Belongs here: what goes where on the page. Does not: the numbers
+and pictures themselves (``page``).
+"""
+
+import logging
+from collections.abc import Iterator
+from datetime import date, timedelta
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipelines.config import Config
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.night.night import Night
+from pipelines.page import charts, gallery, numbers
+from pipelines.raw.places import RawStore
+
+log = logging.getLogger(__name__)
+
+NAME = "index.html"
+
+
+def report(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
+    """Publish ``reports`` of the night."""
+    page = rendered(values(config, lake, day))
+    made = lake.publish_files("reports", day, {NAME: page.encode()}, config_digest=config.digest("report"))
+    log.info("report %s: %d KB", day, len(page) // 1024)
+    yield made
+
+
+def rendered(shown: dict[str, Any]) -> str:
+    """The page with some values; all text in them is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("pipelines.page", "."), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
+    return environment.get_template("index.html.jinja").render(shown)
+
+
+def values(config: Config, lake: Lake, day: date) -> dict[str, Any]:
+    """What the template shows."""
+    night, store = Night.of(config, lake, day), RawStore(*config.raw_place)
+    tiles = gallery.Tiles(night, store, config.report.pictures)
+    counts = numbers.exposure(lake, day, tiles.ids)
+    people = gallery.people(night, tiles, config.recommend.serve)
+    unseen_count, unseen = gallery.unseen(night, tiles, counts)
+    across = gallery.across_modalities(night, tiles)
+    neighbours = gallery.neighbours_of_two_nights(night, tiles, day - timedelta(days=1))
+    return {
+        "day": day,
+        "facts": _facts(night, counts),
+        "catalogue": len(tiles.ids),
+        "people": people,
+        "unseen_count": unseen_count,
+        "unseen": unseen,
+        "across": across,
+        "neighbours": neighbours,
+        "pictures": sum(1 for p in tiles.made.values() if p),
+        "skipped": tiles.skipped,
+    } | _in_numbers(config, lake, day, night, counts)
+
+
+def _facts(night: Night, counts: np.ndarray) -> str:
+    users = len(pc.unique(night.events()["user_id"]))
+    listed = int((counts > 0).sum())
+    return f"{len(counts):,} items, {users:,} users with events; {listed:,} items are in tonight's lists"
+
+
+def _in_numbers(config: Config, lake: Lake, day: date, night: Night, counts: np.ndarray) -> dict[str, Any]:
+    """Numbers and charts."""
+    head, found = numbers.headline(config, lake, day), numbers.recommenders(config, lake, day)
+    points, groups = gallery.map_of_items(night)
+    days, events = numbers.events_by_day(lake, day)
+    return {
+        "headline": head,
+        "curve": charts.by_night("curve", numbers.accuracy_curves(config, lake, day), head.metric),
+        "recommenders": found,
+        "metrics": [m for m in numbers.SHOWN if any(m in r for r in found)],
+        "dials": numbers.dials(lake, day),
+        "decisions": numbers.decisions(lake, day),
+        "rows_by_kind": numbers.rows_by_kind(lake, day),
+        "unknown": numbers.unknown_events(lake, day),
+        "events": charts.stacked("events", days, events, "events"),
+        "refusals": numbers.refusals(lake, day),
+        "health": numbers.health(lake, day),
+        "slices": charts.bars("slices", numbers.slices(config, lake, day), head.metric),
+        "gaps": numbers.gaps(config, lake, day),
+        "exposure": charts.exposure("exposure", counts),
+        "map": charts.item_map("map", points, groups),
+        "cost": numbers.cost(lake, day),
+    }
