@@ -10,10 +10,10 @@ import logging
 import os
 import sys
 import webbrowser
-from datetime import date, timedelta
+from datetime import timedelta
 from pathlib import Path
 
-from assets.runs import run_nights
+from assets.arguments import ASKED, build_parser
 from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config
 from pipelines.sections import SOURCES
 from pipelines.verify import verify
@@ -21,75 +21,22 @@ from pipelines.verify import verify
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     if args.command in ("init", "import"):
         return {"init": _init, "import": _import}[args.command](args)
     try:
         path = Path(args.config).resolve() if args.config else config_path()
         config = load_config(path)
         os.environ[ENV_CONFIG] = str(path)
-        if args.command not in ("ui", "report"):
+        if args.command not in ("ui", "report", *ASKED):
             verify(config, str(path))
     except ConfigError as e:
         print(e, file=sys.stderr)
         return 2
     commands = {"run": _run, "backfill": _backfill, "search": _search, "check": _check, "ui": _ui}
     commands |= {"accept": _accept, "power": _power, "report": _report}
+    commands |= dict.fromkeys(ASKED, _ask)
     return commands[args.command](args, config, path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="nightloom", description="Nightly multimodal recommendation features and lists."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in {
-        "run": "run one night",
-        "backfill": "run a range of nights in order",
-        "search": "search settings of the recommenders on a night that was run; they serve until the next search",
-        "power": "say how many days an experiment's effect needs, by the feedback of the last nights",
-        "check": "check the configuration and look at the data: what is understood, lost, known, and what it costs",
-        "accept": "run a night that was stopped for unusual numbers, after you have looked at them",
-        "report": "say where the page of a night is, the latest by default",
-        "ui": "start Dagster on 127.0.0.1, after ending runs that a crash left open",
-    }.items():
-        sub = commands.add_parser(name, help=text, description=text)
-        sub.add_argument("--config", help=f"TOML file (default: ${ENV_CONFIG}, else the demo's nightloom.toml)")
-        sub.add_argument("--verbose", action="store_true", help="log every message instead of a progress bar")
-        if name in ("run", "search", "accept", "power"):
-            sub.add_argument("--date", type=date.fromisoformat, required=True, help="the night's day, YYYY-MM-DD")
-        if name == "backfill":
-            sub.add_argument("--from", dest="first", type=date.fromisoformat, required=True, help="first day")
-            sub.add_argument("--to", dest="last", type=date.fromisoformat, required=True, help="last day")
-        if name == "report":
-            sub.add_argument(
-                "--date", type=date.fromisoformat, help="the night's day, YYYY-MM-DD; the latest by default"
-            )
-            sub.add_argument("--open", action="store_true", help="open it in the browser")
-        if name == "power":
-            sub.add_argument("--experiment", required=True, help="its name in the configuration")
-        if name == "check":
-            sub.add_argument("--json", action="store_true", help="print what was found as one JSON object")
-            sub.add_argument("--deep", action="store_true", help="also hash every raw file that was read before")
-        if name == "ui":
-            sub.add_argument("--port", type=int, default=3000)
-    text = "write a raw folder and its configuration from a public data set, as published"
-    imports = commands.add_parser("import", help=text, description=text)
-    imports.add_argument("name", help="data set; without a match all are listed")
-    imports.add_argument("source", help="folder of the published files")
-    imports.add_argument("raw", help="raw folder to write")
-    init = commands.add_parser("init", help="write a commented configuration for a folder of raw data")
-    init.add_argument("folder", help="the raw data: a folder or an fsspec URI")
-    init.add_argument("--out", default="nightloom.toml", help="file to write (default: nightloom.toml here)")
-    init.add_argument("--data", default="data", help="folder for the lake and caches, relative to the file")
-    for kind in ("interactions", "items", "user-content"):
-        init.add_argument(f"--{kind}", metavar="PATH", help=f"where the {kind} are, below the folder")
-    for column in ("user", "item", "event", "event-at", "value", "title"):
-        init.add_argument(f"--{column}", metavar="COLUMN", help=f"the files' column for {column}")
-    init.add_argument("--timezone", default="UTC", help="IANA name, for times without a zone")
-    init.add_argument("--start-date", type=date.fromisoformat, help="day of the first night")
-    init.add_argument("--force", action="store_true", help="overwrite the file")
-    return parser
 
 
 ANSWERS = {
@@ -144,10 +91,14 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, config: Config, path: Path) -> int:
+    from assets.runs import run_nights
+
     return run_nights(config, path, [args.date], args.verbose)
 
 
 def _backfill(args: argparse.Namespace, config: Config, path: Path) -> int:
+    from assets.runs import run_nights
+
     days = [args.first + timedelta(days=n) for n in range((args.last - args.first).days + 1)]
     if not days:
         print(f"--from {args.first} is after --to {args.last}", file=sys.stderr)
@@ -157,11 +108,11 @@ def _backfill(args: argparse.Namespace, config: Config, path: Path) -> int:
 
 def _accept(args: argparse.Namespace, config: Config, path: Path) -> int:
     """Accept what is out of range on a night, and run it."""
-    from assets.resources import lake_of
+    from assets.runs import run_nights
     from pipelines.lake.health import accept, is_carried, said
-    from pipelines.lake.storage import StorageError
+    from pipelines.lake.storage import Lake, StorageError
 
-    lake = lake_of(config)
+    lake = Lake.of(config)
     try:
         rows = accept(config, lake, args.date)
     except StorageError as e:
@@ -181,16 +132,15 @@ def _accept(args: argparse.Namespace, config: Config, path: Path) -> int:
 
 def _power(args: argparse.Namespace, config: Config, path: Path) -> int:
     """Print how many days an experiment needs; exit code 2 where there is no such experiment."""
-    from assets.resources import lake_of
     from pipelines.experiment import planned
-    from pipelines.lake.storage import StorageError
+    from pipelines.lake.storage import Lake, StorageError
 
     if args.experiment not in config.experiments:
         known = ", ".join(config.experiments) or "none"
         print(f"no [experiments.{args.experiment}] in {path}; there are: {known}", file=sys.stderr)
         return 2
     try:
-        found = planned(config, lake_of(config), args.date, args.experiment)
+        found = planned(config, Lake.of(config), args.date, args.experiment)
     except StorageError as e:
         print(e, file=sys.stderr)
         return 1
@@ -207,12 +157,11 @@ def _power(args: argparse.Namespace, config: Config, path: Path) -> int:
 
 
 def _search(args: argparse.Namespace, config: Config, path: Path) -> int:
-    from assets.resources import lake_of
     from pipelines.lake.cards import load_card
-    from pipelines.lake.storage import StorageError
+    from pipelines.lake.storage import Lake, StorageError
     from pipelines.search import search
 
-    lake = lake_of(config)
+    lake = Lake.of(config)
     try:
         list(search(config, lake, args.date, now=True, progress=lambda text: print(text, file=sys.stderr)))
     except StorageError as e:
@@ -265,9 +214,9 @@ def _ui(args: argparse.Namespace, config: Config, path: Path) -> int:
 
 def _report(args: argparse.Namespace, config: Config, path: Path) -> int:
     """Print where the page of a night is; open it in the browser on request."""
-    from assets.resources import lake_of
+    from pipelines.lake.storage import Lake
 
-    lake = lake_of(config)
+    lake = Lake.of(config)
     days = [d for d in lake.days("reports") if args.date in (None, d)]
     if not days:
         night = f"the night of {args.date}" if args.date else "any night"
@@ -277,6 +226,24 @@ def _report(args: argparse.Namespace, config: Config, path: Path) -> int:
     print(page)
     if args.open:
         webbrowser.open(page.as_uri())
+    return 0
+
+
+def _ask(args: argparse.Namespace, config: Config, path: Path) -> int:
+    """Answer a question about nights that were run; exit code 1 where there is no answer."""
+    from assets.told import answer, tell
+    from pipelines.ask import UnknownError
+    from pipelines.lake.storage import Lake, StorageError
+
+    try:
+        found = answer(args, config, Lake.of(config))
+    except (UnknownError, StorageError) as e:
+        print(e, file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(found, ensure_ascii=False, default=str))
+    else:
+        tell(args, found, config, Lake.of(config))
     return 0
 
 

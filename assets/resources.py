@@ -14,7 +14,6 @@ import dagster as dg
 
 from pipelines.config import Config, ConfigError, load_config
 from pipelines.lake.schemas import SchemaError
-from pipelines.lake.storage import Lake
 from pipelines.raw.places import DataError
 from pipelines.verify import verify
 
@@ -36,11 +35,6 @@ class Nightloom(dg.ConfigurableResource):
         config = self.config()
         verify(config, self.config_file)
         return config
-
-
-def lake_of(config: Config) -> Lake:
-    """The lake of a configuration."""
-    return Lake(config.paths.data / "lake")
 
 
 def partitions_of(config: Config) -> dg.DailyPartitionsDefinition:

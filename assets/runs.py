@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from assets.resources import lake_of
 from assets.summary import summary_of
 from pipelines.config import Config
 from pipelines.lake.health import good_nights
+from pipelines.lake.storage import Lake
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -125,7 +125,7 @@ def _step_hook(bar: Any) -> "dg.HookDefinition":
 
 def _served(config: Config, day: date) -> str:
     """Whose lists are served after a night that failed."""
-    lake = lake_of(config)
+    lake = Lake.of(config)
     good = good_nights(lake, day)
     if not good:
         return "  no earlier night has lists to serve"

@@ -17,7 +17,7 @@ import dagster as dg
 
 from assets.checks import broken, check_specs, checked
 from assets.metadata import OWNERS, model_spec, table_spec
-from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained, lake_of
+from assets.resources import DEVICE_POOL, Nightloom, day_of, failures_explained
 from assets.shown import metadata_of
 from pipelines.config import Config
 from pipelines.lake.health import serve_again
@@ -166,7 +166,7 @@ def _assets(step: Step, specs: list[dg.AssetSpec]) -> dg.AssetsDefinition:
     def materialize(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
         with failures_explained():
             config = nightloom.verified() if step.verifies else nightloom.config()
-            lake, day = lake_of(config), day_of(context)
+            lake, day = Lake.of(config), day_of(context)
             with _lists_kept(context, config, day):
                 for manifest in step.run(config, lake, day, _observed(context, step.makes[0])):
                     if manifest.table in step.makes and manifest.partition == context.partition_key:
@@ -191,7 +191,7 @@ def _lists_kept(context: dg.AssetExecutionContext, config: Config, day: date) ->
 
 
 def _keep_lists(context: dg.AssetExecutionContext, config: Config, day: date, why: str) -> None:
-    manifest = serve_again(config, lake_of(config), day, why) if why else None
+    manifest = serve_again(config, Lake.of(config), day, why) if why else None
     if manifest:
         context.log_event(_beside(manifest, day, context.op.name))
 

@@ -9,11 +9,9 @@ from datetime import date, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.resources import lake_of
 from pipelines.config import Config
 from pipelines.lake.guards import most_frequent
 from pipelines.lake.storage import Lake
-from pipelines.night.measures import longest_cutoff
 from pipelines.sections import SOURCES
 
 SHOWN = 5  # reasons
@@ -21,7 +19,7 @@ SHOWN = 5  # reasons
 
 def summary_of(config: Config, day: date) -> str:
     """The published tables of a night, as text of some ten lines."""
-    lake = lake_of(config)
+    lake = Lake.of(config)
     lines = [f"night {day}"]
     made = _made_on(lake, day)
     if len(made) > 1:
@@ -106,7 +104,7 @@ def _accuracy(config: Config, lake: Lake, day: date) -> list[str]:
     if found[0] is None:
         return []
     before = "" if found[1] is None else f" (the night before {found[1][0]:.4f})"
-    k, users = longest_cutoff(config.recommend.k), found[0][1]
+    k, users = config.recommend.judged_at, found[0][1]
     return [f"  NDCG@{k:<3d} of last night      {found[0][0]:.4f}{before}, {config.recommend.serve}, {users:,} users"]
 
 
@@ -123,6 +121,6 @@ def _ndcg(config: Config, lake: Lake, day: date) -> tuple[float, int] | None:
         return None
     for r in lake.read("eval_offline", day).to_pylist():
         found = (r["model"], r["metric"], r["slice"]) == (config.recommend.serve, "ndcg", "all")
-        if found and r["k"] == longest_cutoff(config.recommend.k):
+        if found and r["k"] == config.recommend.judged_at:
             return r["value"], r["n_users"]
     return None

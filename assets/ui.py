@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 
 import dagster as dg
 
-from assets.resources import dagster_home, lake_of
+from assets.resources import dagster_home
 from assets.runs import end_orphans
 from pipelines.config import Config
+from pipelines.lake.storage import Lake
 
 PATIENCE_S = 20.0  # until what does not end is killed
 PR_SET_PDEATHSIG = 1
@@ -50,7 +51,7 @@ def serve_ui(config: Config, port: int) -> int:
 
 def _pages(config: Config) -> list[list[str]]:
     """The command that serves the pages of nights where ``report.url`` says, if that is here."""
-    url, folder = urlsplit(config.report.url), lake_of(config).root / "reports"
+    url, folder = urlsplit(config.report.url), Lake.of(config).root / "reports"
     if url.hostname not in LOCAL:
         return []
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,6 @@ from typing import get_args
 import numpy as np
 from scipy import sparse
 
-from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from encoders.device import single_threaded
 from encoders.settings import AlignerSettings, FusionKind
@@ -27,6 +26,7 @@ from encoders.space.features import Features, Uploads
 from encoders.space.fusion import FusionModel, fuse_items, fuse_users
 from encoders.space.ragged import Ragged
 from pipelines.config import load_config
+from pipelines.lake.storage import Lake
 from pipelines.learning.metrics import hits_of, ndcg
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs
@@ -124,7 +124,7 @@ def main() -> None:
     command.add_argument("--seeds", type=int, default=3, help="trainings of each kind, with another seed each")
     args = command.parse_args()
     config = load_config(args.config)
-    lake = lake_of(config)
+    lake = Lake.of(config)
     night = Night.of(config, lake, args.date)
     comparison = Comparison(list(night.dataset().histories()), night.features(), config.aligner.history, args.seeds)
     show(figures(comparison, config.aligner, args.only), args.json)

@@ -10,10 +10,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from benchmarks.nights import liked_later
 from pipelines.config import load_config
+from pipelines.lake.storage import Lake
 from pipelines.night.dials import free_settings
 from pipelines.night.files import opened
 from pipelines.night.judgement import categories_of
@@ -29,7 +29,7 @@ def main() -> None:
     command.add_argument("--until", type=date.fromisoformat, required=True, help="a later night that was run")
     args = command.parse_args()
     config = load_config(args.config)
-    lake = lake_of(config)
+    lake = Lake.of(config)
     with opened(config, lake, args.date) as night:
         later = some_of(liked_later(config, lake, args.date, args.until), night)
         shares = categories_of(lake.read("std_items", args.date))[1]

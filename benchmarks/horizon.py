@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 
-from assets.resources import lake_of
 from benchmarks.figures import parser
 from pipelines.config import load_config
 from pipelines.evaluate import evaluate_model
+from pipelines.lake.storage import Lake
 from pipelines.night.events import COLUMNS
 from pipelines.night.judgement import judge
 from pipelines.night.night import Night
@@ -28,7 +28,7 @@ def main() -> None:
     command.add_argument("--date", type=date.fromisoformat, required=True, help="the night whose lists are judged")
     args = command.parse_args()
     config = load_config(args.config)
-    lake = lake_of(config)
+    lake = Lake.of(config)
     later = [d for d in lake.days("std_interactions") if d > args.date]
     if not later:
         raise SystemExit(f"no events after {args.date} in {lake.root}; run a later night first")

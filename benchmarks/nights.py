@@ -18,7 +18,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.resources import lake_of
 from assets.runs import run_nights
 from benchmarks.figures import parser
 from encoders.device import single_threaded
@@ -51,7 +50,7 @@ def main() -> None:
     )
     args = command.parse_args()
     config = load_config(args.config)
-    lake, days = lake_of(config), [args.first + timedelta(days=n) for n in range((args.last - args.first).days + 1)]
+    lake, days = Lake.of(config), [args.first + timedelta(days=n) for n in range((args.last - args.first).days + 1)]
     missing = [d for d in days if lake.manifest("recommendations", d) is None]
     if missing and run_nights(config, args.config, missing):
         raise SystemExit("a night failed; see above")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from encoders.space.ragged import Ragged
 from pipelines.config import load_config
+from pipelines.lake.storage import Lake
 from pipelines.learning.reasons import Reasons, explain
 from pipelines.night.files import Loaded, opened
 from pipelines.recommenders.base import Inputs
@@ -101,7 +101,7 @@ def main() -> None:
     command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
     args = command.parse_args()
     config = load_config(args.config)
-    lake = lake_of(config)
+    lake = Lake.of(config)
     with opened(config, lake, args.date) as night:
         show(bench(night, config.recommend.serve, config.recommend.k), args.json)
 

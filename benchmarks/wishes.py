@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from assets.resources import lake_of
 from benchmarks.figures import Figure, parser, show
 from benchmarks.nights import liked_later
 from pipelines.config import Config, load_config
 from pipelines.lake.schemas import rows_in
+from pipelines.lake.storage import Lake
 from pipelines.learning.metrics import hits_of, ndcg
 from pipelines.night.files import Loaded, opened
 from pipelines.night.judgement import Judgement
@@ -34,7 +34,7 @@ def main() -> None:
     command.add_argument("--until", type=date.fromisoformat, required=True, help="a later night that was run")
     args = command.parse_args()
     config = load_config(args.config)
-    lake = lake_of(config)
+    lake = Lake.of(config)
     with opened(config, lake, args.date) as night:
         later = liked_later(config, lake, args.date, args.until)
         members = groups_of_items(lake.read("std_items", args.date), ["category"])["category"]

@@ -12,7 +12,6 @@ from typing import Any
 
 import duckdb
 
-from assets.resources import lake_of
 from assets.runs import run_nights
 from demo.crowd import BAD_EVENTS, bad_day, hide, react
 from demo.shop import Size, generate
@@ -42,12 +41,12 @@ def main() -> int:
     code = nights(config, path, [last - timedelta(days=n) for n in reversed(range(NIGHTS))])
     if code:
         return code
-    report(lake_of(config), last)
-    print_feedback(lake_of(config), last)
+    report(Lake.of(config), last)
+    print_feedback(Lake.of(config), last)
     print(f"\ndone in {time.monotonic() - started:.0f} s. Next:")
     print("  make ui                                   # the graph, runs, plots: http://127.0.0.1:3000")
     print(f"  .venv/bin/nightloom backfill --from {config.start_date} --to {config.start_date + timedelta(days=2)}")
-    query = f"FROM '{lake_of(config).root}/recommendations/*/*.parquet' LIMIT 10"
+    query = f"FROM '{Lake.of(config).root}/recommendations/*/*.parquet' LIMIT 10"
     print(f'  .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"')
     return 0
 
@@ -58,7 +57,7 @@ def nights(config: Config, path: Path, days: list[date]) -> int:
     On the third night a user hides the first item of their list. The log of the last day is spoiled first, so that its
     night stops, and is then mended.
     """
-    raw, lake = Path(config.paths.raw), lake_of(config)
+    raw, lake = Path(config.paths.raw), Lake.of(config)
     for n, day in enumerate(days):
         if n:
             views = react(raw, lake, days[n - 1])

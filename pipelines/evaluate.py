@@ -26,7 +26,8 @@ from pipelines.night.judgement import (
     judgement_of,
     lists_of,
 )
-from pipelines.night.measures import CUTOFFS, by_exposure, cut, longest_cutoff, measured, of_all
+from pipelines.night.measures import by_exposure, cut, measured, of_all
+from pipelines.sections import CUTOFFS
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         inputs = {"reco_candidates": lake.require("reco_candidates", yesterday).content_digest}
         table = lake.read("reco_candidates", yesterday, ["model", "user_id", "rank", "item_id"])
         samples = resampled(len(judgement.users))
-        cutoff = longest_cutoff(r.k)
+        cutoff = r.judged_at
         for name in sorted(pc.unique(table["model"]).to_pylist()):
             mine = table.filter(pc.equal(table["model"], name))
             with single_threaded():  # sums of several threads differ from run to run

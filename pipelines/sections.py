@@ -157,6 +157,9 @@ class Explore(Settings):
     pool: int = Field(100, ge=2, description="ranked items that are drawn from")
 
 
+CUTOFFS = (10, 20)  # of lists that are judged
+
+
 class Dials(Settings):
     """What counts for a place beside relevance, from 0 (nothing) to 1 (as much); see ``pipelines.night.dials``."""
 
@@ -212,6 +215,11 @@ class Recommend(Settings):
         },
         description="strength of each event; unlisted events count 1, negative ones are no positive feedback",
     )
+
+    @property
+    def judged_at(self) -> int:
+        """The longest cutoff that lists are judged at."""
+        return max([c for c in CUTOFFS if c <= self.k] or [min(CUTOFFS)])
 
     @model_validator(mode="after")
     def _served(self) -> "Recommend":

@@ -24,7 +24,7 @@ from pipelines.night.arms import uniform
 from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.files import Loaded, opened
 from pipelines.night.judgement import Judgement, judgement_of
-from pipelines.night.measures import cut, longest_cutoff, measured, of_all
+from pipelines.night.measures import cut, measured, of_all
 from pipelines.night.rules import ruled
 from pipelines.recommenders.blend.scored import scored
 from pipelines.recommenders.ranking import blocks_of, top_k
@@ -67,7 +67,7 @@ def some_of(judgement: Judgement, night: Loaded) -> Judgement:
 
 def settings_judged(night: Loaded, judgement: Judgement, config: Config) -> list[dict[str, Any]]:
     """Rows of ``eval_dials``."""
-    base, k = config.recommend.dials or Dials(), longest_cutoff(config.recommend.k)
+    base, k = config.recommend.dials or Dials(), config.recommend.judged_at
     users, samples = rows_in(judgement.users, night.users), resampled(len(judgement.users))
     ranked = _ranked(night, users, config)
     traits = Traits.of(night.inputs, night.categories, night.exposed)

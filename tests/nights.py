@@ -6,7 +6,6 @@ from pathlib import Path
 import dagster as dg
 
 from assets.definitions import build_defs
-from assets.resources import lake_of
 from pipelines.config import load_config
 from pipelines.lake.storage import Lake
 
@@ -21,4 +20,4 @@ def run_job(config_file: Path, day: date) -> dg.ExecuteInProcessResult:
 
 
 def lake_at(config_file: Path) -> Lake:
-    return lake_of(load_config(config_file))
+    return Lake.of(load_config(config_file))

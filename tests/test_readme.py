@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from assets.cli import _parser
+from assets.arguments import build_parser
 from encoders.catalogue import BUILTIN
 from encoders.settings import ModelChoice
 from pipelines.config import Config
@@ -98,13 +98,9 @@ def test_commands() -> None:
     named = {a or b for a, b in re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", README, re.M)}
     assert named <= targets
     assert targets - named <= {"setup", "clean"}, "what make can do is said"
-    known = next(a.choices for a in _parser()._actions if a.choices)
-    assert set(
-        re.findall(
-            r"nightloom (run|backfill|accept|search|power|check|init|import|report|explain|similar|history|compare|ui)\b",
-            README,
-        )
-    ) == set(known or ())
+    known = next(a.choices for a in build_parser()._actions if a.choices)
+    names = "run|backfill|accept|search|power|check|init|import|report|explain|similar|history|compare|ui"
+    assert set(re.findall(rf"nightloom ({names})\b", README)) == set(known or ())
     for module in set(re.findall(r"python -m ([a-z_.]+)", README)):
         path = REPO / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module

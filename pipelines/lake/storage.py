@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,9 @@ import pyarrow.parquet as pq
 from pipelines.lake.folders import fsync_tree, locked, scratch, swap_in
 from pipelines.lake.schemas import Key, SchemaError, Table
 from pipelines.lake.tables import TABLES
+
+if TYPE_CHECKING:
+    from pipelines.config import Config
 
 MANIFEST = "_SUCCESS"
 ROW_GROUP = 1 << 16
@@ -86,6 +89,11 @@ class Lake:
 
     def __init__(self, root: Path):
         self.root = Path(root)
+
+    @classmethod
+    def of(cls, config: "Config") -> Self:
+        """The lake of a configuration."""
+        return cls(config.paths.data / "lake")
 
     def folder(self, table: str, day: date, step: str = "") -> Path:
         """Folder of a partition, or of what a step wrote of it; published or not."""

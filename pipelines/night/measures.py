@@ -16,13 +16,7 @@ from pipelines.night.judgement import Judgement
 
 log = logging.getLogger(__name__)
 
-CUTOFFS = (10, 20)
 BLOCK = 4096  # users whose lists are gathered as vectors at once
-
-
-def longest_cutoff(k: int) -> int:
-    """The longest cutoff that lists of length ``k`` are judged at."""
-    return max([c for c in CUTOFFS if c <= k] or [min(CUTOFFS)])
 
 
 def cut(lists: np.ndarray, cutoff: int) -> np.ndarray:

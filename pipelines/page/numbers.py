@@ -19,7 +19,6 @@ from pipelines.lake.health import said
 from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
 from pipelines.night.dials import free_settings
-from pipelines.night.measures import longest_cutoff
 from pipelines.page.charts import Curve
 
 NIGHTS = 30  # of curves
@@ -72,7 +71,7 @@ class Headline:
 
 def headline(config: Config, lake: Lake, day: date) -> Headline:
     """Accuracy of the served recommender."""
-    k, model = longest_cutoff(config.recommend.k), config.recommend.serve
+    k, model = config.recommend.judged_at, config.recommend.serve
     now, before = (_overall(lake, d, k).get((model, "ndcg")) for d in (day, day - timedelta(days=1)))
     name = f"NDCG@{k}"
     if now is None:
@@ -92,7 +91,7 @@ def _overall(lake: Lake, day: date, k: int) -> dict[tuple[str, str], dict[str, A
 
 def accuracy_curves(config: Config, lake: Lake, day: date) -> list[Curve]:
     """NDCG by night: what serves first, with its interval, then the others by their latest value."""
-    k, serve = longest_cutoff(config.recommend.k), config.recommend.serve
+    k, serve = config.recommend.judged_at, config.recommend.serve
     nights = [(d, _overall(lake, d, k)) for d in lake.days("eval_offline", day)[-NIGHTS:]]
     points: dict[str, list[tuple[date, dict[str, Any]]]] = {}
     for d, rows in nights:
@@ -110,7 +109,7 @@ def accuracy_curves(config: Config, lake: Lake, day: date) -> list[Curve]:
 
 def recommenders(config: Config, lake: Lake, day: date) -> Rows:
     """A row a recommender with its metrics over all users, the most accurate first."""
-    rows = _overall(lake, day, longest_cutoff(config.recommend.k))
+    rows = _overall(lake, day, config.recommend.judged_at)
     models = sorted({m for m, _ in rows}, key=lambda m: (-rows[m, "ndcg"]["value"] if (m, "ndcg") in rows else 0, m))
     return [{"model": m} | {s: rows[m, s]["value"] for s in SHOWN if (m, s) in rows} for m in models]
 
@@ -119,7 +118,7 @@ def slices(config: Config, lake: Lake, day: date) -> Rows:
     """NDCG of what serves by group of users and items, as bars."""
     if lake.manifest("eval_offline", day) is None:
         return []
-    wanted = (config.recommend.serve, "ndcg", longest_cutoff(config.recommend.k))
+    wanted = (config.recommend.serve, "ndcg", config.recommend.judged_at)
     rows = [r for r in lake.read("eval_offline", day).to_pylist() if (r["model"], r["metric"], r["k"]) == wanted]
     return [
         {"name": r["slice"], "value": r["value"], "low": r["low"], "high": r["high"], "n": r["n_users"]}
