@@ -6,6 +6,7 @@ plots of an asset (``shown``), its checks (``checks``).
 
 import warnings
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
@@ -28,7 +29,7 @@ from pipelines.lake.tables import TABLES
 from pipelines.raw.places import DataError
 
 Report = Callable[[Any], None]
-Stage = Callable[[Config, Lake, date, Report], Iterator[Manifest]]
+Stage = Callable[[Config, Lake, date, Report, frozenset[str]], Iterator[Manifest]]
 
 RAW = {
     "raw_interactions": "Event logs as the user drops them: CSV, JSON Lines or Parquet. Never modified.",
@@ -50,6 +51,9 @@ class Step:
         makes: tables and models.
         on_device: whether it takes turns on the device.
         verifies: whether everything that the configuration points at is checked first.
+
+    Any of its assets can be made again alone. The stage writes the others too, to the same bytes, except for models,
+    of which only those asked for are fitted.
     """
 
     name: str
@@ -76,7 +80,7 @@ def steps(config: Config) -> list[Step]:
         found += [_step("align", on_device=True), _step("fuse", on_device=True)]
     if config.recommend.search_days:
         found.append(_step("search"))
-    found.append(Step("train", _stage("train"), tuple(f"model_{n}" for n in config.recommend.models)))
+    found.append(Step("train", _train, tuple(f"model_{n}" for n in config.recommend.models)))
     found += [_step("score"), _step("similar"), _step("evaluate")]
     found += [_step("tradeoff")] if config.recommend.dials else []
     return [*found, _step("report")]
@@ -106,12 +110,18 @@ def _stage(name: str, *values: Any, reports: bool = False) -> Stage:
         reports: whether it takes ``report`` behind that.
     """
 
-    def run(config: Config, lake: Lake, day: date, report: Report) -> Iterator[Manifest]:
+    def run(config: Config, lake: Lake, day: date, report: Report, _: frozenset[str]) -> Iterator[Manifest]:
         stage = getattr(import_module(f"pipelines.{name}"), name)
         made: Iterator[Manifest] = stage(config, lake, day, *values, *([report] if reports else []))
         return made
 
     return run
+
+
+def _train(config: Config, lake: Lake, day: date, _: Report, only: frozenset[str]) -> Iterator[Manifest]:
+    from pipelines.train import train
+
+    yield from train(config, lake, day, only={name.removeprefix("model_") for name in only})
 
 
 # --- assets -----------------------------------------------------------------------------------------------------
@@ -162,20 +172,27 @@ def _assets(step: Step, specs: list[dg.AssetSpec]) -> dg.AssetsDefinition:
         specs=specs,
         check_specs=[c for name in step.makes if name in TABLES for c in check_specs(name)],
         pool=DEVICE_POOL if step.on_device else None,
+        can_subset=True,
     )
     def materialize(context: dg.AssetExecutionContext, nightloom: Nightloom) -> Iterator[Any]:
         with failures_explained():
             config = nightloom.verified() if step.verifies else nightloom.config()
             lake, day = Lake.of(config), day_of(context)
+            asked = {key.to_user_string() for key in context.selected_asset_keys}
+            missing = set(asked)
             with _lists_kept(context, config, day):
-                for manifest in step.run(config, lake, day, _observed(context, step.makes[0])):
-                    if manifest.table in step.makes and manifest.partition == context.partition_key:
-                        result = _result(config, lake, day, manifest)
+                report = _observed(context, next(name for name in step.makes if name in asked))
+                for manifest in step.run(config, lake, day, report, frozenset(asked)):
+                    if manifest.table in asked and manifest.partition == context.partition_key:
+                        missing.discard(manifest.table)
+                        result = _result(config, lake, day, manifest, context.selected_asset_check_keys)
                         if "recommendations" not in step.makes:
                             _keep_lists(context, config, day, broken(result.check_results or []))
                         yield result
                     else:
                         context.log_event(_beside(manifest, day, step.name))
+            if missing:
+                raise dg.Failure(f"step {step.name} has not written {', '.join(sorted(missing))}")
 
     return materialize
 
@@ -196,16 +213,19 @@ def _keep_lists(context: dg.AssetExecutionContext, config: Config, day: date, wh
         context.log_event(_beside(manifest, day, context.op.name))
 
 
-def _result(config: Config, lake: Lake, day: date, manifest: Manifest) -> dg.MaterializeResult[Any]:
-    """A materialization with its metadata, and the checks of a table."""
+def _result(
+    config: Config, lake: Lake, day: date, manifest: Manifest, wanted: AbstractSet[dg.AssetCheckKey]
+) -> dg.MaterializeResult[Any]:
+    """A materialization with its metadata, and those checks of a table that are wanted."""
     from pipelines.night.night import Night
 
     night = Night.of(config, lake, day)
     found = checked(config, night, manifest.table) if manifest.table in TABLES else None
+    key, asked = dg.AssetKey(manifest.table), {(w.asset_key, w.name) for w in wanted}
     return dg.MaterializeResult(
-        asset_key=manifest.table,
+        asset_key=key,
         metadata=metadata_of(config, night, manifest, found.sample if found else None),
-        check_results=found.results if found else [],
+        check_results=[c for c in found.results if (key, c.check_name) in asked] if found else [],
     )
 
 

@@ -38,8 +38,18 @@ Rows = list[dict[str, Any]]
 def evaluate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Publish ``eval_offline``, ``eval_users`` and ``eval_gaps``: the lists of day D-1 against the events of day D.
 
-    The tables are empty when night D-1 made no lists or nobody did anything that can be judged.
+    The tables are empty when night D-1 made no lists or nobody did anything that can be judged. Where the night after
+    has judged other lists of day D than there are now, or none, it judges them again.
     """
+    yield from _judged(config, lake, day)
+    after, lists = day + timedelta(days=1), lake.manifest("reco_candidates", day)
+    then = lake.manifest("eval_offline", after)
+    if lists and then and then.inputs.get("reco_candidates") != lists.content_digest:
+        log.info("eval_offline %s: the lists of %s are other ones now; judged again", after, day)
+        yield from _judged(config, lake, after)
+
+
+def _judged(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     yesterday, r = day - timedelta(days=1), config.recommend
     rows, gaps, users = Rows(), Rows(), [TABLES["eval_users"].schema({}).empty_table()]
     inputs = {}

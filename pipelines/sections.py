@@ -182,7 +182,9 @@ class Recommend(Settings):
     models: tuple[ModelName, ...] = Field(
         default_factory=lambda: tuple(RECOMMENDERS), description="recommenders of the night"
     )
-    serve: ModelName = Field("hybrid", description="whose lists are recommendations; one of models")
+    serve: ModelName = Field(
+        "hybrid", description="whose lists are recommendations; one of models, the first of them if hybrid is none"
+    )
     settings: dict[str, dict[str, Any]] = Field(
         {}, description="recommender -> settings that are pinned; a search chooses the others"
     )
@@ -215,6 +217,15 @@ class Recommend(Settings):
         },
         description="strength of each event; unlisted events count 1, negative ones are no positive feedback",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_hybrid(cls, values: Any) -> Any:
+        """Of models without the hybrid the first one serves, where none is named."""
+        models = values.get("models") if isinstance(values, dict) else None
+        if models and isinstance(models, list | tuple) and "serve" not in values and "hybrid" not in models:
+            return values | {"serve": models[0]}
+        return values
 
     @property
     def judged_at(self) -> int:

@@ -6,14 +6,14 @@ time split on which the hybrid is fitted (``night.inputs``).
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
-from pipelines.lake.cards import chosen_settings, files_of_model, made_from
+from pipelines.lake.cards import chosen_settings, files_of_model, load_recommender, made_from
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.night import Night
@@ -23,9 +23,16 @@ from pipelines.recommenders.registry import RECOMMENDERS, blend_of, merged, unfi
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, lake: Lake, day: date, progress: Callable[[str], None] = log.info) -> Iterator[Manifest]:
-    """Fit and publish all recommenders, the one that combines the others last.
+def train(
+    config: Config,
+    lake: Lake,
+    day: date,
+    progress: Callable[[str], None] = log.info,
+    only: Collection[str] | None = None,
+) -> Iterator[Manifest]:
+    """Fit and publish recommenders, the one that combines the others last.
 
+    Of those that are not among ``only`` the published ones stay, and are read where others are made from them.
     The counter ``fit_ms`` of a manifest is how long the fit took; ``validation`` in a card is what it has shown.
     """
     night, r = Night.of(config, lake, day), config.recommend
@@ -41,7 +48,12 @@ def train(config: Config, lake: Lake, day: date, progress: Callable[[str], None]
     if blend:
         models.append(RECOMMENDERS[blend].load()())
     fitted: dict[str, Recommender] = {}
+    now = made_from(lake, day)
     for model in models:
+        if only is not None and model.name not in only:
+            if lake.manifest(f"model_{model.name}", day):
+                fitted[model.name] = load_recommender(lake, day, model.name, inputs, fitted, now)
+            continue
         started = time.monotonic()
         with single_threaded():
             fitted[model.name] = model.given(fitted).fit(inputs)
@@ -53,6 +65,6 @@ def train(config: Config, lake: Lake, day: date, progress: Callable[[str], None]
             files_of_model(model.state(), card),
             counters=counters,
             config_digest=config.digest("recommend"),
-            inputs=made_from(lake, day),
+            inputs=now,
         )
         progress(f"{model.name}: fitted on {facts['events']} events in {counters['fit_ms'] / 1000:.1f} s")

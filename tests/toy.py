@@ -55,7 +55,7 @@ class Fixed(Recommender):
         return self
 
 
-def count(config: Config, lake: Lake, day: date, report: object) -> Iterator[Manifest]:
+def count(config: Config, lake: Lake, day: date, report: object, only: object) -> Iterator[Manifest]:
     """Publish ``item_counts`` of the night."""
     items = lake.require("std_items", day).rows
     yield lake.publish("item_counts", day, pa.table({"name": ["items"], "n": [items]}))

@@ -86,15 +86,31 @@ def load_recommenders(lake: Lake, day: date, names: Sequence[str], inputs: Input
     Raises:
         StorageError: one was not published, or was fitted on other tables than are there now.
     """
-    now, fitted = made_from(lake, day), dict[str, Recommender]()
-    blend = blend_of(names)
+    now, fitted, blend = made_from(lake, day), dict[str, Recommender](), blend_of(names)
     for name in (*singles(names), *([blend] if blend else [])):
-        then = lake.require(f"model_{name}", day).inputs
-        tables = {*now, *then} - {SETTINGS}  # a model has its settings in its card
-        if changed := sorted(t for t in tables if now.get(t) != then.get(t)):
-            raise StorageError(
-                f"model_{name} of {day} was fitted on another {', '.join(changed)}; train the night again"
-            )
-        model = RECOMMENDERS[name].load()(**load_card(lake, name, day)["settings"])
-        fitted[name] = model.given(fitted).restore(load_arrays(lake, name, day), inputs)
+        fitted[name] = load_recommender(lake, day, name, inputs, fitted, now)
     return list(fitted.values())
+
+
+def load_recommender(
+    lake: Lake, day: date, name: str, inputs: Inputs, fitted: Mapping[str, Recommender], now: Mapping[str, str]
+) -> Recommender:
+    """One fitted recommender of a night.
+
+    Args:
+        lake: where models are.
+        day: the night.
+        name: which one.
+        inputs: of the same night.
+        fitted: those that it may be made from.
+        now: of ``made_from``.
+
+    Raises:
+        StorageError: it was not published, or was fitted on other tables than are there now.
+    """
+    then = lake.require(f"model_{name}", day).inputs
+    tables = {*now, *then} - {SETTINGS}  # a model has its settings in its card
+    if changed := sorted(t for t in tables if now.get(t) != then.get(t)):
+        raise StorageError(f"model_{name} of {day} was fitted on another {', '.join(changed)}; train the night again")
+    model = RECOMMENDERS[name].load()(**load_card(lake, name, day)["settings"])
+    return model.given(fitted).restore(load_arrays(lake, name, day), inputs)

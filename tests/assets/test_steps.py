@@ -16,7 +16,7 @@ from pipelines.lake.models import models
 from pipelines.lake.schemas import Column, Table
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, Entry
-from pipelines.sections import Arm, Experiment, Explore
+from pipelines.sections import Arm, Dials, Experiment, Explore
 from tests import toy
 from tests.nights import lake_at, run_job
 from tests.shop import FIRST, write_config
@@ -83,9 +83,59 @@ def replace_all(config: Config) -> Config:
 
     encoders = {k.name: ModelChoice(k.default_encoder) for k in KINDS.values()}
     trial = Experiment(arms={"a": Arm(), "b": Arm()}, start=config.start_date)
-    recommend = config.recommend.model_copy(update={"explore": Explore()})
+    recommend = config.recommend.model_copy(update={"explore": Explore(), "dials": Dials()})
     on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
     return config.model_copy(update=on | {"recommend": recommend})
+
+
+def made_alone(config: Path, names: list[str]) -> dg.ExecuteInProcessResult:
+    """Some assets of the first night made again through Dagster, as by selecting them in the UI."""
+    job = build_defs(config).resolve_job_def("nightly")
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    with dg.DagsterInstance.ephemeral() as instance:
+        return job.execute_in_process(
+            partition_key=str(FIRST),
+            instance=instance,
+            raise_on_error=False,
+            run_config=quiet,
+            asset_selection=[dg.AssetKey(n) for n in names],
+        )
+
+
+@pytest.mark.slow
+def test_one_model_or_one_table_is_made_again_alone(shop: Path) -> None:
+    """Other models keep their files; a stage writes its other tables too, to the same bytes."""
+    shop.write_text(shop.read_text().replace("k = 20", 'k = 20\nmodels = ["popularity", "item_cf", "hybrid"]'))
+    assert run_job(shop, FIRST).success
+    lake = lake_at(shop)
+    tables = ("model_popularity", "model_item_cf", "model_hybrid", "std_items", "std_users")
+    before = {t: lake.require(t, FIRST) for t in tables}
+    stamps = {t: (lake.folder(t, FIRST) / "_SUCCESS").stat().st_mtime_ns for t in before}
+    for name, checks in (("model_item_cf", 0), ("model_hybrid", 0), ("std_items", 1)):
+        result = made_alone(shop, [name])
+        assert result.success, name
+        made = {e.asset_key.to_user_string() for e in result.get_asset_materialization_events() if e.asset_key}
+        assert made == {name}
+        checked = {c.asset_key.to_user_string() for c in result.get_asset_check_evaluations()}
+        assert checked == ({name} if checks else set())
+    for table, manifest in before.items():
+        assert lake.require(table, FIRST).files == manifest.files, table
+    again = {t for t in before if (lake.folder(t, FIRST) / "_SUCCESS").stat().st_mtime_ns != stamps[t]}
+    assert again == {"model_item_cf", "model_hybrid", "std_items", "std_users"}, "popularity was left alone"
+
+
+def test_a_step_that_writes_less_than_it_was_asked_for_fails(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = steps.steps
+
+    def lazy(config: Config) -> list[Step]:
+        return [replace(s, run=lambda *_: iter(())) if s.name == "standardize" else s for s in own(config)]
+
+    monkeypatch.setattr(steps, "steps", lazy)
+    result = made_alone(shop, ["std_items"])
+    assert not result.success
+    (failure,) = [e for e in result.all_events if e.is_step_failure]
+    assert failure.step_failure_data.error is not None
+    assert "step standardize has not written std_items" in failure.step_failure_data.error.message
 
 
 def test_what_is_off_is_no_parent(shop: Path) -> None:

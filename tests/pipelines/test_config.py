@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config, ConfigError, load_config
+from pipelines.sections import Recommend
 from tests.shop import REPO
 
 MINIMAL = 'start_date = 2026-01-01\n[paths]\nraw = "raw"\ndata = "data"\n'
@@ -55,3 +56,11 @@ def test_paths_start_at_the_file_and_sections_have_their_own_digest(tmp_path: Pa
 
 def test_shipped_configuration_loads() -> None:
     assert isinstance(load_config(REPO / "nightloom.toml"), Config)
+
+
+def test_of_models_without_the_hybrid_the_first_one_serves() -> None:
+    assert Recommend(models=("ease", "popularity")).serve == "ease"
+    assert Recommend(models=("ease", "hybrid")).serve == "hybrid"
+    assert Recommend(models=("ease", "popularity"), serve="popularity").serve == "popularity"
+    with pytest.raises(ValueError, match="serve = 'hybrid' is not in models"):
+        Recommend(models=("ease",), serve="hybrid")

@@ -395,3 +395,17 @@ def test_with_known_exposure_hits_on_what_is_rarely_shown_weigh_more(tmp_path: P
     assert found["naive"]["recall"] == found["snips"]["recall"] == 0.5
     assert found["snips"]["recall_snips"] == pytest.approx(4 / 6)
     assert "recall_snips" not in found["naive"]
+
+
+def test_a_day_is_judged_again_when_the_lists_that_it_judges_come_later(tmp_path: Path) -> None:
+    """The night of the 10th judged nothing, as there were no lists of the 9th; these come, and the 10th is judged."""
+    lake, before = tiny_lake(tmp_path, EVENTS, [{"item_id": i} for i in "abcd"]), DAY - timedelta(days=1)
+    config = config_of(tmp_path)
+    list(evaluate(config, lake, DAY))
+    assert lake.require("eval_offline", DAY).rows == 0
+    lists_of_yesterday(lake)
+    made = [(m.table, m.partition) for m in evaluate(config, lake, before)]
+    tables = ("eval_offline", "eval_users", "eval_gaps")
+    assert made == [(t, str(d)) for d in (before, DAY) for t in tables]
+    assert lake.require("eval_offline", DAY).rows > 0
+    assert [m.partition for m in evaluate(config, lake, before)] == [str(before)] * 3, "once is enough"
