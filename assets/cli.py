@@ -1,7 +1,7 @@
 """The headless command: a night, a range of nights, a check of the configuration, the UI.
 
 Exit code 0: every step succeeded; 1: a night failed; 2: the configuration or the command line is wrong, nothing was
-run. Belongs here: the command line. Does not: how a night is run (``runs``).
+run; 130: interrupted. Belongs here: the command line. Does not: how a night is run (``runs``).
 """
 
 import argparse
@@ -36,7 +36,11 @@ def main(argv: list[str] | None = None) -> int:
     commands = {"run": _run, "backfill": _backfill, "search": _search, "check": _check, "ui": _ui}
     commands |= {"accept": _accept, "power": _power, "report": _report}
     commands |= dict.fromkeys(ASKED, _ask)
-    return commands[args.command](args, config, path)
+    try:
+        return commands[args.command](args, config, path)
+    except KeyboardInterrupt:
+        print("interrupted; nothing is half-published", file=sys.stderr)
+        return 130
 
 
 ANSWERS = {

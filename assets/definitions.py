@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets import steps
 from assets.resources import Nightloom, partitions_of
-from assets.schedules import build_job, build_schedule
+from assets.schedules import build_job, build_schedule, failure_sensor, files_sensor, step_jobs
 from pipelines.config import config_path, load_config
 
 
@@ -24,11 +24,14 @@ def build_defs(config_file: Path | None = None, hooks: frozenset[dg.HookDefiniti
     config = load_config(path)
     partitions = partitions_of(config)
     assets = steps.build(partitions, config)
-    job = build_job(assets, hooks)
+    tags = {"nightloom/config": config.digest()}
+    job = build_job(assets, tags, hooks)
+    told = [failure_sensor(job, config)] if config.alerts.command or config.alerts.url else []
     return dg.Definitions(
         assets=[*steps.raw_specs(), *assets],
-        jobs=[job],
+        jobs=[job, *step_jobs(assets, tags)],
         schedules=[build_schedule(job)],
+        sensors=[files_sensor(job, config, partitions), *told],
         resources={"nightloom": Nightloom(config_file=str(path.resolve()))},
     )
 

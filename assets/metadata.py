@@ -21,7 +21,11 @@ OWNERS = ["team:nightloom"]
 
 
 def table_spec(
-    table: Table, partitions: dg.PartitionsDefinition, deps: list[Any], code_version: str | None = None
+    table: Table,
+    partitions: dg.PartitionsDefinition,
+    deps: list[Any],
+    code_version: str | None = None,
+    freshness: dg.FreshnessPolicy | None = None,
 ) -> dg.AssetSpec:
     """Spec of a table asset; description, schema and kinds come from its contract.
 
@@ -41,6 +45,7 @@ def table_spec(
         description=description,
         partitions_def=partitions,
         code_version=code_version,
+        freshness_policy=freshness,
         metadata={"dagster/column_schema": column_schema(table.name)},
     )
 

@@ -5,7 +5,6 @@ Belongs here: running the job on the instance that the UI shows, ending orphaned
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from assets.alerts import PID_TAG, alert, served_now, why_failed
 from assets.summary import summary_of
 from pipelines.config import Config
-from pipelines.lake.health import good_nights
-from pipelines.lake.storage import Lake
 
 if TYPE_CHECKING:
     import dagster as dg
 
-PID_TAG, START_TAG = "nightloom/pid", "nightloom/process_started"
+START_TAG = "nightloom/process_started"
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 LOGGERS = ("encoders", "pipelines", "assets")
 
 
@@ -34,12 +33,8 @@ def run_nights(config: Config, path: Path, days: list[date], verbose: bool = Fal
     Returns:
         Exit code of the command.
     """
-    outside = [d for d in days if d < config.start_date or (config.end_date and d > config.end_date)]
-    if outside:
-        print(
-            f"no partition {outside[0]}: the configuration has {config.start_date} to {config.end_date or 'now'}",
-            file=sys.stderr,
-        )
+    if wrong := _no_night(config, days):
+        print(wrong, file=sys.stderr)
         return 2
     import dagster as dg
 
@@ -53,6 +48,10 @@ def run_nights(config: Config, path: Path, days: list[date], verbose: bool = Fal
         job = build_defs(path, hooks=frozenset({_step_hook(bar)})).resolve_job_def(NIGHTLY)
         bar.total = len(days) * len(job.graph.nodes)
         for day in days:
+            if other := _running(instance, day):
+                bar.close()
+                print(f"the night of {day} is being run by {other}; wait until that has ended", file=sys.stderr)
+                return 1
             bar.set_description_str(f"night {day}")
             result = job.execute_in_process(
                 partition_key=day.isoformat(),
@@ -61,14 +60,54 @@ def run_nights(config: Config, path: Path, days: list[date], verbose: bool = Fal
                 tags=_process_tags(os.getpid()),
                 run_config={"loggers": {"console": {"config": {"log_level": "INFO" if verbose else "CRITICAL"}}}},
             )
+            if _interrupted(result):
+                bar.close()
+                print(f"night {day} was interrupted; nothing is half-published, run it again", file=sys.stderr)
+                return INTERRUPTED
             if not result.success:
                 bar.close()
-                first, *more = _why(result)
+                first, *more = why_failed(result.all_events)
+                served = served_now(config, day)
                 print("\n".join([f"night {day} failed: {first}", *(f"  {line}" for line in more)]), file=sys.stderr)
-                print(_served(config, day), file=sys.stderr)
+                print(f"  {served}", file=sys.stderr)
+                alert(config, day, first, served)
                 return 1
             bar.write(summary_of(config, day), file=sys.stdout)
     return 0
+
+
+def _no_night(config: Config, days: list[date]) -> str:
+    """Why the first of some days that is no night is none; empty where all are."""
+    from assets.resources import partitions_of
+
+    nights = partitions_of(config)
+    wrong = next((d for d in days if not nights.has_partition_key(d.isoformat())), None)
+    if wrong is None:
+        return ""
+    last = nights.get_last_partition_key()
+    if wrong < config.start_date or last is None:
+        return f"no night of {wrong}: the first is that of {config.start_date} (start_date)"
+    if config.end_date and wrong > config.end_date:
+        return f"no night of {wrong}: the last is that of {config.end_date} (end_date)"
+    return f"no night of {wrong}: that day has not ended in {config.timezone}; the latest night is that of {last}"
+
+
+def _running(instance: "dg.DagsterInstance", day: date) -> str:
+    """Who is running a night, as far as Dagster knows; empty where nobody is."""
+    import dagster as dg
+
+    running = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.STARTING]
+    tags = {"dagster/partition": day.isoformat()}
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=running, tags=tags)):
+        pid = run.tags.get(PID_TAG)
+        return f"process {pid}" if pid else f"Dagster (run {run.run_id[:8]})"
+    return ""
+
+
+def _interrupted(result: Any) -> bool:
+    """Whether a signal has ended a run."""
+    failed = [e.step_failure_data.error for e in result.all_events if e.is_step_failure]
+    return any(e is not None and e.cls_name == "DagsterExecutionInterruptedError" for e in failed)
 
 
 @contextmanager
@@ -121,42 +160,6 @@ def _step_hook(bar: Any) -> "dg.HookDefinition":
             print(f"{time.monotonic() - started:7.1f} s  {context.op.name} done", file=sys.stderr, flush=True)
 
     return progress
-
-
-def _served(config: Config, day: date) -> str:
-    """Whose lists are served after a night that failed."""
-    lake = Lake.of(config)
-    good = good_nights(lake, day)
-    if not good:
-        return "  no earlier night has lists to serve"
-    again = good[-1] < day and lake.manifest("recommendations", day) is not None
-    return f"  the lists of {good[-1]} are {'served again' if again else 'the latest'}"
-
-
-def _why(result: Any) -> list[str]:
-    """Messages of the failed steps and checks, innermost cause last; a check's echo in its step is left out."""
-    lines, failed = [], {e.step_key for e in result.all_events if _is_failed_check(e)}
-    for event in result.all_events:
-        if event.is_step_failure and event.step_key not in failed:
-            error, seen = event.step_failure_data.error, []
-            while error is not None:
-                seen.append(re.sub(r"^[\w.]*\.(Failure|DataError|ConfigError): ", "", error.message.strip()))
-                error = error.cause
-            lines.append(f"step {event.step_key}: " + "\n    caused by: ".join(dict.fromkeys(seen)))
-        elif _is_failed_check(event):
-            check = event.asset_check_evaluation_data
-            problems = check.metadata.get("problems")
-            found = problems.value if problems else "failed"
-            lines.append(f"check {check.check_name} of {check.asset_key.to_user_string()}: {found}")
-    return lines or ["no step reported why; see the run in the UI"]
-
-
-def _is_failed_check(event: Any) -> bool:
-    is_check = event.event_type_value == "ASSET_CHECK_EVALUATION"
-    if not is_check:
-        return False
-    check = event.asset_check_evaluation_data
-    return not check.passed and check.severity.value == "ERROR"
 
 
 def _process_tags(pid: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from fnmatch import fnmatch
 from importlib import import_module
 from typing import Any
@@ -31,6 +31,7 @@ from pipelines.raw.places import DataError
 Report = Callable[[Any], None]
 Stage = Callable[[Config, Lake, date, Report, frozenset[str]], Iterator[Manifest]]
 
+FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=28))
 RAW = {
     "raw_interactions": "Event logs as the user drops them: CSV, JSON Lines or Parquet. Never modified.",
     "raw_items": "Catalogue files as the user drops them. Never modified.",
@@ -146,7 +147,9 @@ def _spec(
     deps = [d for parent in product.parents for d in _parents(parent, products)]
     if isinstance(product, Model):
         return model_spec(product, partitions, deps)
-    return table_spec(product, partitions, deps, config.digest("encoders") if product.stage == "embed" else None)
+    fresh = None if config.end_date or product.name != "recommendations" else FRESH  # a finished set stays as it is
+    code = config.digest("encoders") if product.stage == "embed" else None
+    return table_spec(product, partitions, deps, code, fresh)
 
 
 def _parents(parent: str, products: dict[str, Table | Model]) -> list[Any]:

@@ -22,6 +22,7 @@ from pipelines.raw.places import RawPlace
 from pipelines.recommenders.registry import RECOMMENDERS
 from pipelines.sections import (
     SOURCES,
+    Alerts,
     Aligner,
     Attribution,
     Augment,
@@ -83,6 +84,7 @@ class Config(Settings):
     recommend: Recommend = Recommend()
     evaluate: Evaluation = Evaluation()
     report: Report = Report()
+    alerts: Alerts = Alerts()
     compute: Compute = Compute()
 
     @model_validator(mode="after")

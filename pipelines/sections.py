@@ -367,6 +367,13 @@ class Report(Settings):
     )
 
 
+class Alerts(Settings):
+    """Who is told when a night fails; see ``assets.alerts``."""
+
+    command: str = Field("", description="takes the message, one JSON object, on its standard input")
+    url: str = Field("", pattern=r"^(https?://.*)?$", description="gets the message by POST")
+
+
 class Compute(Settings):
     """Where the work runs."""
 

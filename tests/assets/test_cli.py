@@ -1,14 +1,23 @@
 """The command: refusals, failures, runs that a crash left open."""
 
-from datetime import timedelta
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
 from assets.cli import main
-from assets.runs import end_orphans
-from tests.shop import FIRST, LAST
+from assets.resources import dagster_home
+from assets.runs import _process_tags, end_orphans
+from pipelines.config import load_config
+from tests.shop import FIRST, LAST, REPO
 
 
 def test_run_left_open_by_a_crash_is_ended(tmp_path: Path) -> None:
@@ -33,7 +42,10 @@ def _trivial_job() -> dg.JobDefinition:
 
 def test_command_line_refuses_before_work(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "--config", str(shop), "--date", str(FIRST - timedelta(days=1))]) == 2
-    assert "no partition" in capsys.readouterr().err
+    assert f"no night of {FIRST - timedelta(days=1)}: the first is that of {FIRST}" in capsys.readouterr().err
+    tomorrow = date.today() + timedelta(days=2)
+    assert main(["run", "--config", str(shop), "--date", str(tomorrow)]) == 2
+    assert f"no night of {tomorrow}: that day has not ended in UTC; the latest night is" in capsys.readouterr().err
     shop.write_text(shop.read_text().replace("k = 20", "k = 20\nspeed = 9"))
     assert main(["check", "--config", str(shop)]) == 2
     assert "recommend.speed: unknown key" in capsys.readouterr().err
@@ -53,3 +65,34 @@ def test_failed_night_says_why_and_exits_with_one(
     error = capsys.readouterr().err
     assert "standardize" in error
     assert "No space left on device" in error
+
+
+@pytest.mark.slow
+def test_a_night_that_is_being_run_is_not_run_again(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    home = dagster_home(load_config(shop))
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        tags = {"dagster/partition": str(FIRST), **_process_tags(os.getpid())}
+        run = instance.create_run_for_job(job_def=_trivial_job(), tags=tags, status=dg.DagsterRunStatus.STARTED)
+        assert main(["run", "--config", str(shop), "--date", str(FIRST)]) == 1
+        said = f"the night of {FIRST} is being run by process {os.getpid()}; wait until that has ended"
+        assert said in capsys.readouterr().err
+        assert not (shop.parent / "data" / "lake").exists()
+        instance.delete_run(run.run_id)
+
+
+@pytest.mark.slow
+def test_an_interrupted_night_says_so_and_ends_with_130(shop: Path) -> None:
+    command = [sys.executable, "-m", "assets.cli", "run", "--config", str(shop), "--date", str(FIRST)]
+    interrupts: Any = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        command, cwd=REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interrupts,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+    )  # fmt: skip
+    until = time.monotonic() + 60
+    while not list(shop.parent.glob("data/lake/std_interactions/date=*")) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert f"night {FIRST} was interrupted; nothing is half-published, run it again" in errors
+    assert "Traceback" not in errors

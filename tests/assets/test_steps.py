@@ -138,6 +138,19 @@ def test_a_step_that_writes_less_than_it_was_asked_for_fails(shop: Path, monkeyp
     assert "step standardize has not written std_items" in failure.step_failure_data.error.message
 
 
+def test_lists_of_a_living_shop_have_to_be_fresh_and_a_job_makes_a_step(shop: Path) -> None:
+    def fresh() -> set[str]:
+        specs = [s for a in build_defs(shop).assets or [] if isinstance(a, dg.AssetsDefinition) for s in a.specs]
+        return {s.key.to_user_string() for s in specs if s.freshness_policy}
+
+    assert fresh() == {"recommendations"}
+    job = build_defs(shop).resolve_job_def("only_train")
+    assert {k.to_user_string() for k in job.asset_layer.selected_asset_keys} >= {"model_ease", "model_hybrid"}
+    assert all(k.to_user_string().startswith("model_") for k in job.asset_layer.selected_asset_keys)
+    shop.write_text(f"end_date = {FIRST}\n" + shop.read_text())
+    assert fresh() == set(), "what is finished does not grow old"
+
+
 def test_what_is_off_is_no_parent(shop: Path) -> None:
     assert parents(shop, "emb_text") == {"std_items", "std_user_content", "night_health"}
     assert parents(shop, "emb_image") == {"std_items", "std_media", "night_health"}
