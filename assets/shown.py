@@ -148,6 +148,13 @@ def _report(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any
     return {"page": dg.MetadataValue.url(link), "open": f"nightloom report --date {night.day} --open"}
 
 
+def _tracked(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
+    return {
+        "trackers": ", ".join(config.tracking),
+        "kept_in": dg.MetadataValue.path(str(config.paths.data / "tracking")),
+    }
+
+
 SHOWN: dict[str, Shown] = {
     "std_interactions": _events,
     "quarantine": _quarantine,
@@ -163,4 +170,5 @@ SHOWN: dict[str, Shown] = {
     "eval_experiments": _experiments,
     "eval_dials": _dials,
     "reports": _report,
+    "tracked": _tracked,
 }

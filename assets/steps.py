@@ -84,6 +84,7 @@ def steps(config: Config) -> list[Step]:
     found.append(Step("train", _train, tuple(f"model_{n}" for n in config.recommend.models)))
     found += [_step("score"), _step("similar"), _step("evaluate")]
     found += [_step("tradeoff")] if config.recommend.dials else []
+    found += [_step("track")] if config.tracking else []
     return [*found, _step("report")]
 
 

@@ -11,7 +11,7 @@ import tomllib
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
@@ -84,6 +84,9 @@ class Config(Settings):
     recommend: Recommend = Recommend()
     evaluate: Evaluation = Evaluation()
     report: Report = Report()
+    tracking: tuple[Literal["tensorboard", "mlflow", "wandb"], ...] = Field(
+        (), description="trackers that are told what each night has measured"
+    )
     alerts: Alerts = Alerts()
     compute: Compute = Compute()
 

@@ -4,6 +4,7 @@ Belongs here: checks that touch files or import code. Does not: keys, types and 
 """
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 from encoders.catalogue import check_model
@@ -41,6 +42,8 @@ def verify(config: Config, source: str = "configuration") -> None:
             problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
     for modality, encoder in config.encoders.items():
         problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder)]
+    absent = [t for t in config.tracking if find_spec(t) is None]
+    problems += [f"tracking: '{t}' is not installed here; pip install {t}" for t in absent]
     problems += _check_settings(config.recommend.settings)
     problems += runtime.check(config.compute.runner, config.compute.device)
     if problems:

@@ -56,6 +56,14 @@ def models() -> dict[str, Model]:
         parents=("eval_*", "recommendations", "similar_items"),
         kind="html",
     )
+    told = Model(
+        "tracked",
+        "What the night has told to TensorBoard, MLflow or Weights & Biases, as points.json.",
+        stage="track",
+        group="evaluation",
+        parents=("eval_*",),
+        kind="json",
+    )
     parents = ("feat_*", "model_settings", "night_health")
     recommenders = (Model(f"model_{e.name}", e.text, "train", "models", parents) for e in RECOMMENDERS.values())
-    return {m.name: m for m in (*own, *recommenders, page)}
+    return {m.name: m for m in (*own, *recommenders, page, told)}

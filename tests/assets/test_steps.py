@@ -85,7 +85,7 @@ def replace_all(config: Config) -> Config:
     trial = Experiment(arms={"a": Arm(), "b": Arm()}, start=config.start_date)
     recommend = config.recommend.model_copy(update={"explore": Explore(), "dials": Dials()})
     on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
-    return config.model_copy(update=on | {"recommend": recommend})
+    return config.model_copy(update=on | {"recommend": recommend, "tracking": ("tensorboard",)})
 
 
 def made_alone(config: Path, names: list[str]) -> dg.ExecuteInProcessResult:

@@ -34,7 +34,7 @@ def test_what_it_points_at_is_checked_before_any_work(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('models = ["ease"]', "serve = 'hybrid' is not in models"),
+        ('models = ["ease"]\nserve = "hybrid"', "serve = 'hybrid' is not in models"),
         ('models = ["hybrid"]', "only the hybrid"),
         ('models = ["ease", "ease", "hybrid"]', "names one twice"),
         ("k = 1", "new_items .1. must be smaller than k"),
