@@ -5,11 +5,12 @@ Belongs here: running the job on the instance that the UI shows, ending orphaned
 
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,11 @@ def run_nights(config: Config, path: Path, days: list[date], verbose: bool = Fal
     from assets.resources import dagster_home
     from assets.schedules import NIGHTLY
 
-    os.environ["DAGSTER_HOME"] = str(dagster_home(config))
+    home = dagster_home(config)
+    os.environ["DAGSTER_HOME"] = str(home)
     with dg.DagsterInstance.get() as instance, _progress(len(days), verbose) as bar:
         end_orphans(instance)
+        forget_old_runs(instance, home, config.dagster.keep_days)
         job = build_defs(path, hooks=frozenset({_step_hook(bar)})).resolve_job_def(NIGHTLY)
         bar.total = len(days) * len(job.graph.nodes)
         for day in days:
@@ -199,6 +202,28 @@ def end_orphans(instance: "dg.DagsterInstance", everything: bool = False) -> int
             ended += 1
     _free_pools(instance)
     return ended
+
+
+def forget_old_runs(instance: "dg.DagsterInstance", home: Path, keep_days: int) -> int:
+    """Let Dagster forget finished runs that are older than some days, with their events and logs; 0 days forget none.
+
+    Assets no longer show the nights of these runs as materialized. Tables stay.
+
+    Returns:
+        Number of runs.
+    """
+    import dagster as dg
+
+    if not keep_days:
+        return 0
+    over = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+    before = datetime.now(UTC) - timedelta(days=keep_days)
+    old = instance.get_runs(filters=dg.RunsFilter(statuses=over, created_before=before))
+    for run in old:
+        instance.delete_run(run.run_id)
+        (home / "history" / "runs" / f"{run.run_id}.db").unlink(missing_ok=True)
+        shutil.rmtree(home / "storage" / run.run_id, ignore_errors=True)
+    return len(old)
 
 
 def _free_pools(instance: "dg.DagsterInstance") -> None:

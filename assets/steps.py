@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from fnmatch import fnmatch
 from importlib import import_module
@@ -147,6 +147,9 @@ def _spec(
 ) -> dg.AssetSpec:
     deps = [d for parent in product.parents for d in _parents(parent, products)]
     if isinstance(product, Model):
+        if product.name == "model_aligner":
+            said = f"{product.description} Configured: {config.aligner.kind}, {config.aligner.dim} dimensions."
+            product = replace(product, description=said)
         return model_spec(product, partitions, deps)
     fresh = None if config.end_date or product.name != "recommendations" else FRESH  # a finished set stays as it is
     code = config.digest("encoders") if product.stage == "embed" else None

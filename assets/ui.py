@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 from assets.resources import dagster_home
-from assets.runs import end_orphans
+from assets.runs import end_orphans, forget_old_runs
 from pipelines.config import Config
 from pipelines.lake.storage import Lake
 
@@ -41,6 +41,7 @@ def serve_ui(config: Config, port: int) -> int:
             return 1
         with dg.DagsterInstance.get() as instance:
             ended = end_orphans(instance, everything=True)
+            forget_old_runs(instance, home, config.dagster.keep_days)
         if ended:
             print(f"ended {ended} run(s) that a crash had left open", file=sys.stderr)
         workspace = Path(__file__).resolve().parent.parent / "workspace.yaml"

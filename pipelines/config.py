@@ -35,6 +35,7 @@ from pipelines.sections import (
     ItemsSource,
     Paths,
     Recommend,
+    Records,
     Report,
     Rules,
     Settings,
@@ -88,6 +89,7 @@ class Config(Settings):
         (), description="trackers that are told what each night has measured"
     )
     alerts: Alerts = Alerts()
+    dagster: Records = Records()
     compute: Compute = Compute()
 
     @model_validator(mode="after")

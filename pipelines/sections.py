@@ -374,6 +374,14 @@ class Alerts(Settings):
     url: str = Field("", pattern=r"^(https?://.*)?$", description="gets the message by POST")
 
 
+class Records(Settings):
+    """What Dagster remembers of nights."""
+
+    keep_days: int = Field(
+        0, ge=0, description="after which Dagster forgets a run, its events and logs; 0: never. Tables are not touched"
+    )
+
+
 class Compute(Settings):
     """Where the work runs."""
 

@@ -5,9 +5,10 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -15,7 +16,7 @@ import pytest
 
 from assets.cli import main
 from assets.resources import dagster_home
-from assets.runs import _process_tags, end_orphans
+from assets.runs import _process_tags, end_orphans, forget_old_runs
 from pipelines.config import load_config
 from tests.shop import FIRST, LAST, REPO
 
@@ -96,3 +97,18 @@ def test_an_interrupted_night_says_so_and_ends_with_130(shop: Path) -> None:
     assert process.returncode == 130, errors
     assert f"night {FIRST} was interrupted; nothing is half-published, run it again" in errors
     assert "Traceback" not in errors
+
+
+def test_old_runs_are_forgotten_and_young_ones_stay(tmp_path: Path) -> None:
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        done = _trivial_job().execute_in_process(instance=instance)
+        open_run = instance.create_run_for_job(job_def=_trivial_job(), status=dg.DagsterRunStatus.STARTED)
+        shard = tmp_path / "history" / "runs" / f"{done.run_id}.db"
+        assert shard.is_file()
+        assert forget_old_runs(instance, tmp_path, 0) == forget_old_runs(instance, tmp_path, 1) == 0
+        old = datetime.now(UTC) + timedelta(days=3)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("assets.runs.datetime", SimpleNamespace(now=lambda zone: old))
+            assert forget_old_runs(instance, tmp_path, 2) == 1
+        assert not shard.exists()
+        assert [r.run_id for r in instance.get_runs()] == [open_run.run_id], "what still runs is kept"

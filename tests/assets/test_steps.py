@@ -144,6 +144,9 @@ def test_lists_of_a_living_shop_have_to_be_fresh_and_a_job_makes_a_step(shop: Pa
         return {s.key.to_user_string() for s in specs if s.freshness_policy}
 
     assert fresh() == {"recommendations"}
+    assert (graph_of(shop).get(dg.AssetKey("model_aligner")).description or "").endswith(
+        "Configured: gated, 16 dimensions."
+    )
     job = build_defs(shop).resolve_job_def("only_train")
     assert {k.to_user_string() for k in job.asset_layer.selected_asset_keys} >= {"model_ease", "model_hybrid"}
     assert all(k.to_user_string().startswith("model_") for k in job.asset_layer.selected_asset_keys)
