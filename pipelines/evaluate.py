@@ -5,8 +5,9 @@ judged by what (``night.judgement``), the formulas (``learning.metrics``), wheth
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,8 @@ def _judged(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         for name in sorted(pc.unique(table["model"]).to_pylist()):
             mine = table.filter(pc.equal(table["model"], name))
             with single_threaded():  # sums of several threads differ from run to run
-                rows += evaluate_model(name, mine, judgement, r.k, samples)
                 values = measured(cut(lists_of(mine, judgement)[1], cutoff), judgement)
+                rows += evaluate_model(name, mine, judgement, r.k, samples, {cutoff: values})
             users.append(user_rows(name, cutoff, values, judgement))
             gaps += gap_rows(name, cutoff, values, judgement)
     provenance: dict[str, Any] = {"config_digest": config.digest("recommend", "evaluate"), "inputs": inputs}
@@ -79,7 +80,12 @@ def _table(name: str, rows: Rows) -> pa.Table:
 
 
 def evaluate_model(
-    name: str, table: pa.Table, judgement: Judgement, k: int, samples: np.ndarray | None = None
+    name: str,
+    table: pa.Table,
+    judgement: Judgement,
+    k: int,
+    samples: np.ndarray | None = None,
+    known: Mapping[int, dict[str, np.ndarray]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """Rows of ``eval_offline`` for one recommender.
 
@@ -92,6 +98,7 @@ def evaluate_model(
         judgement: what they are judged by.
         k: length of the lists; a cutoff beyond it is left out, unless it is the shortest.
         samples: of ``statistics.resampled``, for intervals.
+        known: cutoff -> what ``measured`` has given for it.
     """
     every, lists = lists_of(table, judgement)
     rows: list[dict[str, Any]] = []
@@ -99,7 +106,8 @@ def evaluate_model(
         if cutoff > k and cutoff != min(CUTOFFS):
             continue
         entry, shown = {"model": name, "k": cutoff}, cut(lists, cutoff)
-        rows += [entry | row for row in _per_user(shown, judgement, samples)]
+        values = known.get(cutoff) or measured(shown, judgement)
+        rows += [entry | row for row in _per_user(shown, judgement, samples, values)]
         rows += [entry | _overall(m, v, samples) for m, v in by_exposure(shown, judgement).items()]
         if (shown >= 0).any():
             overall = of_all(every[:, :cutoff], shown, judgement)
@@ -111,9 +119,10 @@ def evaluate_model(
     return rows
 
 
-def _per_user(shown: np.ndarray, judgement: Judgement, samples: np.ndarray | None) -> Rows:
+def _per_user(
+    shown: np.ndarray, judgement: Judgement, samples: np.ndarray | None, values: dict[str, np.ndarray]
+) -> Rows:
     """Mean of each metric over the users of each slice with its interval, in order of metric and slice."""
-    values = measured(shown, judgement)
     parts = [
         (metric, part, mine, who & ~np.isnan(mine))
         for part, who in _slices_of_users(judgement).items()
