@@ -158,7 +158,8 @@ def _difference(found: dict[str, Any], _: Pictures | None) -> list[Any]:
     users = found["users"]
     kept = "" if found["share_kept"] is None else f", {found['share_kept']:.1%} of their items stay"
     head = f"{found['before']} to {found['after']}: {found['changed_lists']:,} of {users['both']:,} lists differ{kept}"
-    parts: list[Any] = [Text(f"{head}; {users['new']:,} new lists, {users['gone']:,} gone")]
+    some = f" (of one in {found['one_of']} users)" if found["one_of"] > 1 else ""
+    parts: list[Any] = [Text(f"{head}; {users['new']:,} new lists, {users['gone']:,} gone{some}")]
     for what, said in found["why"].items():
         parts.append(Text(f"{what}: " + ("; ".join(said) or "the same")))
     for name in ("gained", "lost"):

@@ -26,6 +26,7 @@ from pipelines.raw.places import RawError, RawStore
 
 HISTORY = 10  # latest items of a user
 MOST = 10  # items of each list of gains and losses
+MOST_PLACES = 400_000  # of lists of two nights that are compared
 Rows = list[dict[str, Any]]
 
 
@@ -209,32 +210,47 @@ def _decided(lake: Lake, day: date) -> list[str]:
 
 
 def compare(lake: Lake, before: date, after: date) -> dict[str, Any]:
-    """Which lists differ between two nights, what gained and lost places, and what else differs."""
-    columns = ["user_id", "item_id", "model", "arm"]
-    one, other = (lake.read("recommendations", d, columns) for d in (before, after))
-    users = [pc.unique(t["user_id"]) for t in (one, other)]
+    """Which lists differ between two nights, what gained and lost places, and what else differs.
+
+    Of many users some are compared, as good as drawn, with ``MOST_PLACES`` places; ``one_of`` says one of how many.
+    """
+    one_of = max(1, lake.require("recommendations", after).rows // MOST_PLACES)
+    lists = [_lists(lake, d, one_of) for d in (before, after)]
+    users = [pc.unique(t["user_id"]) for t in lists]
     both = users[0].filter(pc.is_in(users[0], value_set=users[1]))
     key = ["user_id", "item_id"]
-    kept = other.select(key).join(one.select(key), key, join_type="inner")
-    same = np.bincount(rows_in(kept["user_id"], both), minlength=len(both)) if kept.num_rows else np.zeros(len(both))
-    length = np.bincount(_known(rows_in(other["user_id"], both)), minlength=len(both))
+    kept = lists[1].select(key).join(lists[0].select(key), key, join_type="inner")
+    same, length = (_count(t["user_id"], both) for t in (kept, lists[1]))
     share = same / np.maximum(length, 1)
     order = np.lexsort((np.arange(len(both)), share))[:5]
     return {
         "before": before,
         "after": after,
+        "one_of": one_of,
         "users": {"both": len(both), "new": len(users[1]) - len(both), "gone": len(users[0]) - len(both)},
         "changed_lists": int((share < 1).sum()),
         "share_kept": float(share.mean()) if len(both) else None,
         "most_changed": [{"user_id": both[int(n)].as_py(), "share_kept": float(share[n])} for n in order],
-        "models": [_counted(t, "model") for t in (one, other)],
-        **_places(lake, before, after, one, other),
+        "models": [_counted(t, "model") for t in lists],
+        **_places(lake, before, after, *lists),
         "why": reasons_of_change(lake, before, after),
     }
 
 
-def _known(rows: np.ndarray) -> np.ndarray:
-    return rows[rows >= 0]
+def _lists(lake: Lake, day: date, one_of: int) -> pa.Table:
+    """user_id, item_id and model of the lists of one of so many users, in order of user and item."""
+    files = [str(p) for p in lake.paths("recommendations", day)]
+    sql = """
+        SELECT user_id, item_id, model FROM read_parquet(?) WHERE hash(user_id) % ? = 0 ORDER BY user_id, item_id
+    """
+    found: pa.Table = database().sql(sql, params=[files, one_of]).to_arrow_table()
+    return found
+
+
+def _count(users: pa.ChunkedArray, known: pa.Array) -> np.ndarray:
+    """How often each known user is there."""
+    rows = rows_in(users, known)
+    return np.bincount(rows[rows >= 0], minlength=len(known))
 
 
 def _counted(lists: pa.Table, column: str) -> dict[str, int]:
@@ -271,9 +287,7 @@ def reasons_of_change(lake: Lake, before: date, after: date) -> dict[str, list[s
 def _data_between(lake: Lake, before: date, after: date) -> list[str]:
     said = []
     if lake.manifest("std_items", before) and lake.manifest("std_items", after):
-        ids = [pc.unique(lake.read("std_items", d, ["item_id"])["item_id"]) for d in (before, after)]
-        common = int(pc.sum(pc.is_in(ids[1], value_set=ids[0])).as_py() or 0)
-        new, gone = len(ids[1]) - common, len(ids[0]) - common
+        new, gone = (_items_without(lake, *pair) for pair in ((after, before), (before, after)))
         said += [f"{new:,} new items, {gone:,} gone"] if new or gone else []
     days = [d for d in lake.days("std_interactions", max(before, after)) if d > min(before, after)]
     events = sum(lake.rows("std_interactions", d) for d in days)
@@ -283,6 +297,15 @@ def _data_between(lake: Lake, before: date, after: date) -> list[str]:
         if all(found) and len({m.content_digest for m in found if m}) > 1:
             said.append(f"other {what}")
     return said
+
+
+def _items_without(lake: Lake, day: date, other: date) -> int:
+    """How many items of a night another night does not have."""
+    if lake.require("std_items", day).content_digest == lake.require("std_items", other).content_digest:
+        return 0
+    files = [[str(p) for p in lake.paths("std_items", d)] for d in (day, other)]
+    sql = "SELECT item_id FROM read_parquet(?) EXCEPT SELECT item_id FROM read_parquet(?)"
+    return len(database().sql(sql, params=files))
 
 
 def _models_between(lake: Lake, before: date, after: date) -> list[str]:

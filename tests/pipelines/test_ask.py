@@ -111,6 +111,18 @@ def test_two_nights_differ_in_lists_and_for_these_reasons(lake: Lake) -> None:
     assert why["settings"] == ["[recommend] or [rules] differ"]
 
 
+def test_of_many_users_some_are_compared(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [place(f"u{n:03d}", 1, "ab"[n % 2]) for n in range(400)]
+    served(lake, BEFORE, rows)
+    served(lake, DAY, [r | {"item_id": "a"} for r in rows])
+    monkeypatch.setattr("pipelines.ask.MOST_PLACES", 100)
+    found = compare(lake, BEFORE, DAY)
+    assert found["one_of"] == 4
+    assert 60 < found["users"]["both"] < 140
+    assert (found["users"]["new"], found["users"]["gone"]) == (0, 0), "the same users of both nights"
+    assert found["share_kept"] == pytest.approx(0.5, abs=0.15)
+
+
 def test_nights_are_told_with_accuracy_and_decisions(lake: Lake, tmp_path: Path) -> None:
     of = {"metric": "ndcg", "k": 20, "n_users": 5, "value": 0.25}
     rows = [of | {"model": "ease", "slice": "all"}, of | {"model": "ease", "slice": "warm", "value": 0.5}]
