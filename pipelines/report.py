@@ -74,7 +74,7 @@ def _in_numbers(config: Config, lake: Lake, day: date, night: Night, counts: np.
     """Numbers and charts."""
     head, found = numbers.headline(config, lake, day), numbers.recommenders(config, lake, day)
     points, groups = gallery.map_of_items(night)
-    days, events = numbers.events_by_day(lake, day)
+    days, events = numbers.events_by_day(night)
     return {
         "headline": head,
         "curve": charts.by_night("curve", numbers.accuracy_curves(config, lake, day), head.metric),
@@ -83,7 +83,7 @@ def _in_numbers(config: Config, lake: Lake, day: date, night: Night, counts: np.
         "dials": numbers.dials(lake, day),
         "decisions": numbers.decisions(lake, day),
         "rows_by_kind": numbers.rows_by_kind(lake, day),
-        "unknown": numbers.unknown_events(lake, day),
+        "unknown": numbers.unknown_events(night),
         "events": charts.stacked("events", days, events, "events"),
         "refusals": numbers.refusals(lake, day),
         "health": numbers.health(lake, day),

@@ -19,6 +19,8 @@ from pipelines.lake.health import said
 from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
 from pipelines.night.dials import free_settings
+from pipelines.night.events import end_of_day
+from pipelines.night.night import Night
 from pipelines.page.charts import Curve
 
 NIGHTS = 30  # of curves
@@ -158,11 +160,12 @@ def refusals(lake: Lake, day: date) -> Rows:
     return [r | {"n": n} for n, r in most_frequent(table, ["stage", "reason"])] if table.num_rows else []
 
 
-def unknown_events(lake: Lake, day: date) -> int:
-    """Events of items that the catalogue does not have."""
-    events, items = (lake.read(t, day, ["item_id"])["item_id"] for t in ("std_interactions", "std_items"))
-    known = rows_in(events, items.combine_chunks()) >= 0
-    return int((~known).sum())
+def unknown_events(night: Night) -> int:
+    """Events of the day whose item the catalogue does not have."""
+    events = night.every_event()
+    start = pa.scalar(end_of_day(night.day - timedelta(days=1), night.timezone), events["event_at"].type)
+    items = events.filter(pc.greater_equal(events["event_at"], start))["item_id"]
+    return int((rows_in(items, night.items()["item_id"].combine_chunks()) < 0).sum())
 
 
 def health(lake: Lake, day: date) -> Rows:
@@ -174,12 +177,20 @@ def health(lake: Lake, day: date) -> Rows:
     return [{"text": said(r), "state": "good" if r["passed"] else "accepted" if r["accepted"] else "bad"} for r in rows]
 
 
-def events_by_day(lake: Lake, day: date) -> tuple[list[date], dict[str, list[int]]]:
-    """Last days with the number of events of each kind, the most frequent kind first."""
-    days = lake.days("std_interactions", day)[-NIGHTS:]
-    counts = [Counter(lake.read("std_interactions", d, ["event"])["event"].to_pylist()) for d in days]
-    kinds = sorted({k for c in counts for k in c}, key=lambda k: (-sum(c[k] for c in counts), k))
-    return days, {k: [c[k] for c in counts] for k in kinds}
+def events_by_day(night: Night) -> tuple[list[date], dict[str, list[int]]]:
+    """Last days with the number of events of each kind, the most frequent kind first; what was shown alone is none."""
+    events = night.every_event()
+    first = pa.scalar(end_of_day(night.day - timedelta(days=NIGHTS), night.timezone), events["event_at"].type)
+    events = events.filter(pc.greater_equal(events["event_at"], first))
+    local = pc.local_timestamp(events["event_at"].cast(pa.timestamp("us", night.timezone)))
+    days = local.cast(pa.date32(), safe=False)
+    counted = (
+        pa.table({"day": days, "event": events["event"]}).group_by(["day", "event"]).aggregate([([], "count_all")])
+    )
+    counts = {(r["day"], r["event"]): r["count_all"] for r in counted.to_pylist()}
+    shown = sorted({d for d, _ in counts})
+    kinds = sorted({k for _, k in counts}, key=lambda k: (-sum(counts.get((d, k), 0) for d in shown), k))
+    return shown, {k: [counts.get((d, k), 0) for d in shown] for k in kinds}
 
 
 def exposure(lake: Lake, day: date, items: pa.Array) -> np.ndarray:
