@@ -101,8 +101,7 @@ def row_of(
             usual = Range(min(history) / CATALOGUE_FACTOR, np.inf)
         else:
             usual = usual_amount(history, guards.usual_factor)
-    passed = usual.has(value)
-    return {
+    row = {
         "day": day,
         "number": name,
         "value": float(value),
@@ -110,9 +109,9 @@ def row_of(
         "usual_high": usual.high if np.isfinite(usual.high) else None,
         "history": len(history),
         "stops": number.stops,
-        "passed": passed,
-        "accepted": not passed and name in accepted(config, day),
+        "passed": usual.has(value),
     }
+    return row | {"accepted": is_accepted(accepted(config, day), row)}
 
 
 def list_health(config: Config, lake: Lake, day: date, overlap: float, users: int) -> dict[str, Any]:
@@ -135,7 +134,8 @@ def waiting(lake: Lake, day: date, config: Config) -> list[date]:
     for d in lake.days("night_health", day - timedelta(days=1)):
         if d >= since:
             own = [r for r in lake.read("night_health", d).to_pylist() if r["day"] == d]
-            if any(not r["passed"] and r["stops"] and r["number"] not in accepted(config, d) for r in own):
+            known = accepted(config, d)
+            if any(not r["passed"] and r["stops"] and not is_accepted(known, r) for r in own):
                 found.append(d)
     return sorted(found)
 
@@ -147,10 +147,20 @@ def _acceptance(config: Config, day: date) -> Path:
     return config.paths.data / "accepted" / f"{day}.json"
 
 
-def accepted(config: Config, day: date) -> frozenset[str]:
-    """Numbers of a day that somebody has looked at and accepted."""
+def accepted(config: Config, day: date) -> dict[str, float]:
+    """Name of each number of a day that somebody has looked at and accepted, and what it was then."""
     path = _acceptance(config, day)
-    return frozenset(json.loads(path.read_text())) if path.is_file() else frozenset()
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}  # names alone, of an earlier version, say nothing of how far
+
+
+def is_accepted(known: dict[str, float], row: dict[str, Any]) -> bool:
+    """Whether a number that is out of range is no further out than the one that somebody has accepted."""
+    looked_at = known.get(row["number"])
+    if row["passed"] or looked_at is None:
+        return False
+    too_little = row["usual_low"] is not None and row["value"] < row["usual_low"]
+    return bool(row["value"] >= looked_at if too_little else row["value"] <= looked_at)
 
 
 def accept(config: Config, lake: Lake, day: date) -> list[dict[str, Any]]:
@@ -159,9 +169,9 @@ def accept(config: Config, lake: Lake, day: date) -> list[dict[str, Any]]:
     rows += lake.read("list_health", day).to_pylist() if lake.manifest("list_health", day) else []
     rows = [r for r in rows if not r["passed"] and r["stops"]]
     for d in sorted({r["day"] for r in rows}):
-        path, names = _acceptance(config, d), {r["number"] for r in rows if r["day"] == d} | accepted(config, d)
+        path, values = _acceptance(config, d), {r["number"]: r["value"] for r in rows if r["day"] == d}
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(sorted(names)) + "\n")
+        path.write_text(json.dumps(accepted(config, d) | values, sort_keys=True) + "\n")
     return rows
 
 

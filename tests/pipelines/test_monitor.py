@@ -17,6 +17,7 @@ from pipelines.lake.health import (
     NUMBERS,
     accept,
     accepted,
+    is_accepted,
     is_carried,
     list_health,
     row_of,
@@ -244,13 +245,31 @@ def test_a_stopped_day_holds_the_next_night_until_it_is_mended_or_accepted(norma
     assert stopped(config_at(mended), Lake(mended / "data" / "lake"), after) == ""
     rows = accept(config, lake, after)
     assert [(r["day"], r["number"]) for r in rows] == [(LAST, "kinds"), (LAST, "top_item")]
-    assert accepted(config, LAST) == {"kinds", "top_item"}
+    assert accepted(config, LAST) == {r["number"]: r["value"] for r in rows}
     assert stopped(config, lake, after) == ""
     table = lake.read("night_health", after).to_pylist()
     assert [(r["day"], r["number"]) for r in table if r["accepted"]] == []
     assert waiting(lake, after, config) == [], "an accepted day is a day like others"
     assert stopped(config, lake, LAST) == ""
     assert [r["number"] for r in lake.read("night_health", LAST).to_pylist() if r["accepted"]] == ["kinds", "top_item"]
+
+
+def test_what_is_further_out_than_what_was_accepted_is_not_accepted() -> None:
+    def row(value: float) -> dict[str, Any]:
+        low, high = 100.0, 500.0
+        return {
+            "number": "events",
+            "value": value,
+            "usual_low": low,
+            "usual_high": high,
+            "passed": low <= value <= high,
+        }
+
+    known = {"events": 40.0}
+    assert [is_accepted(known, row(v)) for v in (39, 40, 60, 200)] == [False, True, True, False]
+    assert not is_accepted(known, row(600)), "too many were not looked at"
+    assert [is_accepted({"events": 900.0}, row(v)) for v in (600, 900, 901)] == [True, True, False]
+    assert not is_accepted({"users": 40.0}, row(40))
 
 
 def test_a_shop_that_is_closed_on_sundays_is_not_stopped(tmp_path: Path) -> None:
