@@ -4,9 +4,10 @@ They read the published partition back, once, so they judge what users will read
 (``lake.schemas``, ``lake.promises``).
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pyarrow as pa
@@ -42,12 +43,17 @@ class Checked:
     sample: pa.Table
 
 
-def check_specs(table: str) -> list[dg.AssetCheckSpec]:
-    """Blocking checks of a table asset."""
+def check_specs(table: str, partitions: dg.PartitionsDefinition | None = None) -> list[dg.AssetCheckSpec]:
+    """Blocking checks of a table asset, one result a partition."""
     has_vectors = any(c.is_vector for c in TABLES[table].columns)
     named = {k: v for k, v in TABLE_RULES.items() if has_vectors or k != "norms_one"}
     named |= {p.name: p.text for p in PROMISES.get(table, [])}
-    return [dg.AssetCheckSpec(name, asset=table, blocking=True, description=text) for name, text in named.items()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # a result a night is what a backfill is judged by
+        return [
+            dg.AssetCheckSpec(name, asset=table, blocking=True, description=text, partitions_def=partitions)
+            for name, text in named.items()
+        ]
 
 
 def checked(config: Config, night: "Night", table: str) -> Checked:
@@ -87,11 +93,12 @@ def _result(table: str, name: str, found: list[str]) -> dg.AssetCheckResult:
     """Problems stop the night; remarks are shown, as a warning or as they are."""
     problems = [p for p in found if not isinstance(p, Remark)]
     remarks = [p for p in found if isinstance(p, Remark)]
-    said: dict[str, list[str]] = {"problems": problems, "remarks": [*remarks]}
+    said: dict[str, list[str]] = {"problems": problems, "remarks": [r for r in remarks if r]}
+    numbers: dict[str, Any] = {k: v for r in remarks for k, v in r.numbers.items()}
     return dg.AssetCheckResult(
         asset_key=dg.AssetKey(table),
         check_name=name,
         passed=not problems and not any(r.warns for r in remarks),
         severity=dg.AssetCheckSeverity.ERROR if problems else dg.AssetCheckSeverity.WARN,
-        metadata={name: "\n".join(texts) for name, texts in said.items() if texts},
+        metadata=numbers | {name: "\n".join(texts) for name, texts in said.items() if texts},
     )

@@ -177,7 +177,7 @@ def _assets(step: Step, specs: list[dg.AssetSpec]) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=step.name,
         specs=specs,
-        check_specs=[c for name in step.makes if name in TABLES for c in check_specs(name)],
+        check_specs=[c for name in step.makes if name in TABLES for c in check_specs(name, specs[0].partitions_def)],
         pool=DEVICE_POOL if step.on_device else None,
         can_subset=True,
     )

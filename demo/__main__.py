@@ -44,6 +44,7 @@ def main() -> int:
     report(Lake.of(config), last)
     print_feedback(Lake.of(config), last)
     print(f"\ndone in {time.monotonic() - started:.0f} s. Next:")
+    print("  .venv/bin/nightloom report --open         # the page of the latest night")
     print("  make ui                                   # the graph, runs, plots: http://127.0.0.1:3000")
     print(f"  .venv/bin/nightloom backfill --from {config.start_date} --to {config.start_date + timedelta(days=2)}")
     query = f"FROM '{Lake.of(config).root}/recommendations/*/*.parquet' LIMIT 10"

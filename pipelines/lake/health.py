@@ -232,14 +232,16 @@ def is_carried(lake: Lake, day: date) -> bool:
 # --- checks -------------------------------------------------------------------------------------------------------
 
 
-def _in_range(name: str, _: Config, __: "Night", ___: str, rows: pa.Table) -> list[str]:
+def _in_range(name: str, _: Config, night: "Night", __: str, rows: pa.Table) -> list[str]:
     """What a check says of a number; a night stops where it is out of range and nobody has accepted it."""
     found: list[str] = []
     for r in rows.filter(pc.equal(rows["number"], name)).to_pylist():
         text = said(r)
+        numbers = {k: r[k] for k in ("value", "usual_low", "usual_high") if r[k] is not None and r["day"] == night.day}
         if r["passed"] or r["accepted"] or not r["stops"]:
-            found.append(Remark(text + (", accepted" if r["accepted"] else ""), warns=not r["passed"]))
+            found.append(Remark(text + (", accepted" if r["accepted"] else ""), not r["passed"], numbers))
         else:
+            found.append(Remark("", numbers=numbers))
             found.append(f"{text}; mend the data and run the night again, or `nightloom accept --date {r['day']}`")
     return found
 

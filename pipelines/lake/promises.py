@@ -28,14 +28,16 @@ class Remark(str):
     Args:
         text: what was found.
         warns: whether somebody should look at it.
+        numbers: name -> what was measured; drawn over nights.
     """
 
     warns: bool
+    numbers: dict[str, float]
 
-    def __new__(cls, text: str, warns: bool = False) -> "Remark":
-        """A text with a level."""
+    def __new__(cls, text: str, warns: bool = False, numbers: dict[str, float] | None = None) -> "Remark":
+        """A text with a level and numbers."""
         made = super().__new__(cls, text)
-        made.warns = warns
+        made.warns, made.numbers = warns, numbers or {}
         return made
 
 

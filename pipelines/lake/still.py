@@ -73,12 +73,13 @@ def space_holds_still(config: Config, night: "Night", _: str, __: pa.Table) -> l
         text = f"a new frame, as an encoder or the dimension is another than on {pair.before}: do not compare across it"
         return [Remark(text, warns=True)]
     text = f"mean cosine {pair.cosine:.3f} of {len(pair.rows)} unchanged items with {pair.before}"
+    numbers = {"cosine": float(pair.cosine), "unchanged_items": float(len(pair.rows))} if len(pair.rows) else {}
     if len(pair.rows) < MIN_ITEMS or pair.cosine >= config.guards.space_warn:
-        return [Remark(text)]
+        return [Remark(text, numbers=numbers)]
     if pair.cosine >= config.guards.space_stop:
-        return [Remark(f"{text}, expected {config.guards.space_warn} (guards.space_warn)", warns=True)]
+        return [Remark(f"{text}, expected {config.guards.space_warn} (guards.space_warn)", True, numbers)]
     advice = "read no vectors across the two nights; lower guards.space_stop if that does not matter"
-    return [f"{text}, expected at least {config.guards.space_stop}; {advice}"]
+    return [f"{text}, expected at least {config.guards.space_stop}; {advice}", Remark("", numbers=numbers)]
 
 
 @promise(["item_codes"], "Items have codes of their own, which they keep.", ["codes", "frame"])
@@ -98,7 +99,8 @@ def codes_hold_still(_: Config, night: "Night", __: str, rows: pa.Table) -> list
             kept = float((codes[there] == _matrix(last)[row]).all(1).mean())
             text += f"; {kept:.1%} of {len(there)} unchanged items keep those of {earlier[-1]}"
     few = len(codes) < MIN_ITEMS
-    return [Remark(text, warns=not few and (shared > MOST_COLLISIONS or kept < LEAST_KEPT))]
+    warns = not few and (shared > MOST_COLLISIONS or kept < LEAST_KEPT)
+    return [Remark(text, warns, {"share_shared": shared, "share_kept": kept})]
 
 
 def _matrix(rows: pa.Table) -> np.ndarray:

@@ -106,8 +106,13 @@ def made_alone(config: Path, names: list[str]) -> dg.ExecuteInProcessResult:
 def test_one_model_or_one_table_is_made_again_alone(shop: Path) -> None:
     """Other models keep their files; a stage writes its other tables too, to the same bytes."""
     shop.write_text(shop.read_text().replace("k = 20", 'k = 20\nmodels = ["popularity", "item_cf", "hybrid"]'))
-    assert run_job(shop, FIRST).success
+    first = run_job(shop, FIRST)
+    assert first.success
+    health = [c for c in first.get_asset_check_evaluations() if c.asset_key == dg.AssetKey("night_health")]
+    assert {c.partition for c in health} == {str(FIRST)}, "a result a night"
     lake = lake_at(shop)
+    events = next(r for r in lake.read("night_health", FIRST).to_pylist() if r["number"] == "events")
+    assert {c.check_name: c for c in health}["usual_events"].metadata["value"].value == events["value"]
     tables = ("model_popularity", "model_item_cf", "model_hybrid", "std_items", "std_users")
     before = {t: lake.require(t, FIRST) for t in tables}
     stamps = {t: (lake.folder(t, FIRST) / "_SUCCESS").stat().st_mtime_ns for t in before}
