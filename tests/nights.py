@@ -21,3 +21,8 @@ def run_job(config_file: Path, day: date) -> dg.ExecuteInProcessResult:
 
 def lake_at(config_file: Path) -> Lake:
     return Lake.of(load_config(config_file))
+
+
+def nightly() -> dg.JobDefinition:
+    """The job of the configuration that the environment names, for what Dagster builds again by itself."""
+    return build_defs().resolve_job_def("nightly")

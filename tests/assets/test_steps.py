@@ -1,5 +1,6 @@
 """Assets derive from the lists: a recommender is a class and a row, a table is its schema and its stage."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from assets import steps
 from assets.definitions import build_defs
 from assets.steps import Step
+from pipelines import train
 from pipelines.config import Config, load_config
 from pipelines.lake.models import models
 from pipelines.lake.schemas import Column, Table
@@ -18,7 +20,7 @@ from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, Entry
 from pipelines.sections import Arm, Dials, Experiment, Explore
 from tests import toy
-from tests.nights import lake_at, run_job
+from tests.nights import lake_at, nightly, run_job
 from tests.shop import FIRST, write_config
 
 
@@ -191,3 +193,34 @@ def test_device_steps_take_turns(shop: Path) -> None:
         if isinstance(a, dg.AssetsDefinition) and a.op.name in on_device
     }
     assert pools == {"device"}
+
+
+@pytest.mark.slow
+def test_the_retry_of_a_failed_night_runs_only_what_failed(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training fails once; a re-execution from failure begins there, as the UI's does."""
+    monkeypatch.setenv("NIGHTLOOM_CONFIG", str(shop))
+    own, failed = train.train, list[int]()
+
+    def once(*args: Any, **more: Any) -> Iterator[Any]:
+        if not failed:
+            failed.append(1)
+            raise RuntimeError("the power went out")
+        yield from own(*args, **more)
+
+    monkeypatch.setattr(train, "train", once)
+    job = dg.reconstructable(nightly)
+    quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+    (shop.parent / "dagster").mkdir()
+    with dg.DagsterInstance.local_temp(str(shop.parent / "dagster")) as instance:
+        tags = {"dagster/partition": str(FIRST)}
+        first = dg.execute_job(job, instance, run_config=quiet, tags=tags)
+        assert not first.success
+        places = {t: lake_at(shop).folder(t, FIRST) / "_SUCCESS" for t in ("std_items", "feat_items")}
+        made = {t: place.stat().st_mtime_ns for t, place in places.items()}
+        how = dg.ReexecutionOptions.from_failure(first.run_id, instance)
+        again = dg.execute_job(job, instance, run_config=quiet, tags=tags, reexecution_options=how)
+        assert again.success
+        steps_run = {e.step_key for e in again.all_events if e.is_step_success}
+    assert {"train", "score", "report"} <= steps_run
+    assert not {"standardize", "monitor", "align", "fuse", "embed_text"} & steps_run, steps_run
+    assert {t: place.stat().st_mtime_ns for t, place in places.items()} == made
