@@ -34,7 +34,7 @@ from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.exploring import explored
 from pipelines.night.files import Loaded, save_exploring, save_exposed, save_night, save_plans
 from pipelines.night.night import Night
-from pipelines.night.placing import DEEP, behind, capped, pinned
+from pipelines.night.placing import DEEP, behind, capped, held_of, pinned
 from pipelines.night.rules import allowed, meaningless, ruled, stands_for_segment
 from pipelines.raw.places import UnusualError
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
@@ -208,8 +208,9 @@ class ScoreBlock(beam.DoFn):
         if places.limits or how:
             deep = behind(lists, top_k(scores, max(k * DEEP, k + pool), forbidden, night.inputs.device))
         if places.limits:
-            lists = capped(*deep, places, users, k)
-            deep = capped(*deep, places, users, k + pool, k) if how else deep  # so that any draw keeps the limits
+            held = held_of(places, forbidden, night.servable)
+            lists = capped(*deep, places, users, k, held=held)
+            deep = capped(*deep, places, users, k + pool, k, held) if how else deep  # so that any draw keeps the limits
         items, values, fixed = pinned(*lists, places, forbidden, night.servable)
         if how is None:
             return items, values, fixed, np.full(items.shape, np.nan, np.float32)

@@ -60,6 +60,11 @@ class Places:
         )
 
     @property
+    def pins(self) -> list[int]:
+        """Pinned items in order of their places."""
+        return [item for _, item in sorted(self.pinned.items())]
+
+    @property
     def limits(self) -> bool:
         """Whether any group has fewer places than a list."""
         return bool(np.isfinite(self.at_most).any() or self.unwanted.nnz)
@@ -74,8 +79,23 @@ def behind(lists: tuple[np.ndarray, np.ndarray], deep: tuple[np.ndarray, np.ndar
     return ranked, np.concatenate([scores, np.where(again, -np.inf, values)], 1)
 
 
+def held_of(places: Places, forbidden: sparse.csr_matrix, servable: np.ndarray) -> np.ndarray:
+    """Bool (users, pinned items): which items will be pinned for which user.
+
+    An item that a user hides or has met, or that is not available, is not pinned for that user.
+    """
+    items = places.pins
+    return (np.asarray(forbidden[:, items].todense()) == 0) & servable[items][None]
+
+
 def capped(
-    ranked: np.ndarray, scores: np.ndarray, places: Places, users: np.ndarray, k: int, usual_k: int | None = None
+    ranked: np.ndarray,
+    scores: np.ndarray,
+    places: Places,
+    users: np.ndarray,
+    k: int,
+    usual_k: int | None = None,
+    held: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The first k of ranked items of which no group has more places than it may.
 
@@ -86,6 +106,7 @@ def capped(
         users: rows of ``places.unwanted``.
         k: length of the lists, which are shorter where too few are left.
         usual_k: length of the plain lists that half of the places is of; k by default.
+        held: of ``held_of``; pinned items count for their groups, and are left to ``pinned``.
 
     Returns:
         Items (users, k), -1 behind the end, and their scores.
@@ -100,10 +121,15 @@ def capped(
         half = np.floor(usual[less.row, less.col] / 2)
         limit[less.row, less.col] = np.minimum(limit[less.row, less.col], half)
     taken, used = np.zeros(n, np.int64), np.zeros((n, groups))
+    pins = np.array(places.pins if held is not None else [], np.int64)
+    if held is not None:
+        used += held @ np.asarray(places.members[pins].todense())
     chosen, values = np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32)
     for items, value in zip(ranked.T, scores.T, strict=True):
         of = _of(places, items)
         fits = (items >= 0) & (taken < k) & ~((of > 0) & (used >= limit)).any(1)
+        if held is not None:
+            fits &= ~(held & (items[:, None] == pins)).any(1)
         row = np.flatnonzero(fits)
         chosen[row, taken[row]], values[row, taken[row]] = items[row], value[row]
         used[row] += of[row]
@@ -124,17 +150,15 @@ def pinned(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lists with the pinned items at their places; others move down, and the last ones out.
 
-    An item that a user hides or has met, or that is not available, is not pinned for that user. A pinned item has the
-    score of the place that it takes, so that scores fall with the rank.
+    A pinned item has the score of the place that it takes, so that scores fall with the rank.
 
     Returns:
         Items (users, k), scores, and bool (users, k) where an item was pinned.
     """
     lists, scores, k = lists.copy(), scores.copy(), lists.shape[1]
-    fixed = np.zeros(lists.shape, bool)
-    for place, item in sorted(places.pinned.items()):
-        never = np.asarray(forbidden[:, [item]].todense()).ravel() > 0
-        for row in np.flatnonzero(~never) if servable[item] else ():
+    fixed, held = np.zeros(lists.shape, bool), held_of(places, forbidden, servable)
+    for n, (place, item) in enumerate(sorted(places.pinned.items())):
+        for row in np.flatnonzero(held[:, n]):
             others = np.flatnonzero(lists[row] != item)
             at = min(place, int((lists[row, others] >= 0).sum()))
             value = scores[row, at] if np.isfinite(scores[row, at]) else scores[row, max(at - 1, 0)]

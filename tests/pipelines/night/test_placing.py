@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from scipy import sparse
 
-from pipelines.night.placing import Places, behind, capped, pinned
+from pipelines.night.placing import Places, behind, capped, held_of, pinned
 from pipelines.sections import Rules
 from tests.lakes import at, rows_of
 
@@ -59,6 +59,22 @@ def test_pinned_items_have_their_places() -> None:
     assert none[0].tolist() == RANKED[:, :4].tolist(), "what is not available is not pinned"
     short = np.array([[1, -1, -1, -1]]), np.array([[5, -np.inf, -np.inf, -np.inf]], np.float32)
     assert pinned(*short, fixed, forbidden[:1], np.ones(6, bool))[0].tolist() == [[4, 1, 0, -1]]
+
+
+def test_pinned_items_count_among_those_that_a_group_may_have() -> None:
+    """The first group has 0, 1, 2 and may have one place: 1 is pinned to the second, so 0 and 2 stay out.
+
+    The second user hides 1 and has the group's best item, 0.
+    """
+    forbidden = sparse.csr_matrix(np.array([[0] * 6, [0, 1, 0, 0, 0, 0]], np.float32))
+    ruled = places([1, np.inf], pinned={1: 1})
+    held = held_of(ruled, forbidden, np.ones(6, bool))
+    assert held.tolist() == [[True], [False]]
+    ranked = np.where(forbidden.toarray() > 0, -1, RANKED)
+    lists = capped(ranked, SCORES, ruled, np.arange(2), 3, held=held)
+    assert lists[0].tolist() == [[3, 4, 5], [0, 3, 4]]
+    assert pinned(*lists, ruled, forbidden, np.ones(6, bool))[0].tolist() == [[3, 1, 4], [0, 3, 4]]
+    assert held_of(ruled, forbidden, np.arange(6) != 1).tolist() == [[False], [False]], "it is not available"
 
 
 def test_rules_and_wishes_of_a_night() -> None:
