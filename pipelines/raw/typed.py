@@ -141,8 +141,8 @@ class _Typing:
         if lengths(found).max(initial=0) > limit:  # bytes; few texts have so many
             found = self._shortened(name, found, limit)
         if name == "user_id":
-            detail = f"user_id '{EVERYONE}' is reserved for the list of users who have none"
-            self._reject(pc.fill_null(pc.equal(found, EVERYONE), False), "reserved_user_id", detail)
+            detail = f"a user_id that begins with '{EVERYONE}' is reserved for lists of users who have none"
+            self._reject(pc.fill_null(pc.starts_with(found, EVERYONE), False), "reserved_user_id", detail)
         self._required(name, pc.or_(pc.is_valid(found), structured))
         if name == "wish":
             found = wished(found)

@@ -21,6 +21,7 @@ def test_each_bad_csv_row_is_rejected_alone(tmp_path: Path) -> None:
         "d,1,view,1700000000\n"  # 6
         "*,1,view,1700000000\n"  # 7 reserved
         '"e","1,2",view,1700000000\n'  # 8 quoted delimiter
+        "*gold,1,view,1700000000\n"  # 9 reserved for a segment
     )
     rows, rejects = read(tmp_path, "a.csv", text)
     assert [(r["_position"], r["user_id"], r["item_id"]) for r in rows] == [
@@ -30,6 +31,7 @@ def test_each_bad_csv_row_is_rejected_alone(tmp_path: Path) -> None:
     ]
     assert [(r["position"], r["reason"]) for r in rejects] == [
         (3, "missing_user_id"), (4, "wrong_column_count"), (5, "unbalanced_quote"), (7, "reserved_user_id"),
+        (9, "reserved_user_id"),
     ]  # fmt: skip
     assert all(r["day"] == date(2023, 11, 14) for r in rejects), "a reject counts on the day of its neighbours"
 
