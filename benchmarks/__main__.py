@@ -18,8 +18,9 @@ from benchmarks.figures import Figure, cpu_seconds, parser, show
 from encoders.settings import ModelChoice
 from pipelines.config import Config
 from pipelines.lake.storage import Lake
+from pipelines.operation import Compute
 from pipelines.recommenders.ranking import top_k
-from pipelines.sections import Compute, Paths, Source
+from pipelines.sections import Paths, Source
 
 DAY = date(2026, 1, 1)
 

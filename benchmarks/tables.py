@@ -25,7 +25,8 @@ from benchmarks.figures import Figure, parser, peak_mb, show
 from encoders.settings import ModelChoice
 from pipelines.config import Config
 from pipelines.lake.storage import Lake
-from pipelines.sections import Compute, Paths
+from pipelines.operation import Compute
+from pipelines.sections import Paths
 from pipelines.standardize import standardize
 
 FIRST = date(2026, 3, 1)

@@ -18,25 +18,21 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from encoders.modalities import KINDS, Modality
 from encoders.settings import VECTOR_FILES, ModelChoice
+from pipelines.operation import Alerts, Compute, Guards, Records, Report
 from pipelines.raw.places import RawPlace
 from pipelines.recommenders.registry import RECOMMENDERS
 from pipelines.sections import (
     SOURCES,
-    Alerts,
     Aligner,
     Attribution,
     Augment,
-    Compute,
     Dials,
     Evaluation,
     Experiment,
     Finetune,
-    Guards,
     ItemsSource,
     Paths,
     Recommend,
-    Records,
-    Report,
     Rules,
     Settings,
     Source,

@@ -9,6 +9,7 @@ from typing import Any
 
 from encoders.catalogue import check_model
 from pipelines.config import Config, ConfigError
+from pipelines.lake.health import NUMBERS
 from pipelines.recommenders.registry import RECOMMENDERS, problems_of, singles
 from pipelines.sections import SOURCES
 
@@ -44,6 +45,8 @@ def verify(config: Config, source: str = "configuration") -> None:
         problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder)]
     absent = [t for t in config.tracking if find_spec(t) is None]
     problems += [f"tracking: '{t}' is not installed here; pip install {t}" for t in absent]
+    strange = sorted(config.guards.numbers.keys() - NUMBERS.keys())
+    problems += [f"guards.numbers: '{n}' is no number of a night; known are {', '.join(NUMBERS)}" for n in strange]
     problems += _check_settings(config.recommend.settings)
     problems += runtime.check(config.compute.runner, config.compute.device)
     if problems:

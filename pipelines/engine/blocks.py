@@ -35,9 +35,9 @@ from pipelines.engine.chosen import Chosen, choose, loaded
 from pipelines.lake.schemas import vectors_to_arrow
 from pipelines.lake.storage import write_parquet
 from pipelines.lake.tables import TABLES
+from pipelines.operation import Compute
 from pipelines.raw.media import read_media
 from pipelines.raw.places import RawError, RawPlace, RawStore
-from pipelines.sections import Compute
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from encoders.tuning import TUNING_VERSION, Tuning, machine, tune
 from pipelines.config import digest_of
 from pipelines.lake.cards import load_card
 from pipelines.lake.storage import Lake
-from pipelines.sections import Compute
+from pipelines.operation import Compute
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pipelines.lake.promises import PROMISES, Promise, Remark
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.learning.usual import Range, usual_amount, usual_share
+from pipelines.operation import Thresholds
 
 if TYPE_CHECKING:
     from pipelines.night.night import Night
@@ -101,6 +102,11 @@ def row_of(
             usual = Range(min(history) / CATALOGUE_FACTOR, np.inf)
         else:
             usual = usual_amount(history, guards.usual_factor)
+    fixed = guards.numbers.get(name, Thresholds())
+    usual = Range(
+        usual.low if fixed.stop_below is None else fixed.stop_below,
+        usual.high if fixed.stop_above is None else fixed.stop_above,
+    )
     row = {
         "day": day,
         "number": name,
@@ -232,14 +238,26 @@ def is_carried(lake: Lake, day: date) -> bool:
 # --- checks -------------------------------------------------------------------------------------------------------
 
 
-def _in_range(name: str, _: Config, night: "Night", __: str, rows: pa.Table) -> list[str]:
+def _warned(config: Config, row: dict[str, Any]) -> str:
+    """Which threshold of ``guards.numbers`` a number is beyond; empty where none."""
+    fixed = config.guards.numbers.get(row["number"], Thresholds())
+    if fixed.warn_below is not None and row["value"] < fixed.warn_below:
+        return f", below guards.numbers.{row['number']}.warn_below ({fixed.warn_below:g})"
+    if fixed.warn_above is not None and row["value"] > fixed.warn_above:
+        return f", above guards.numbers.{row['number']}.warn_above ({fixed.warn_above:g})"
+    return ""
+
+
+def _in_range(name: str, config: Config, night: "Night", _: str, rows: pa.Table) -> list[str]:
     """What a check says of a number; a night stops where it is out of range and nobody has accepted it."""
     found: list[str] = []
     for r in rows.filter(pc.equal(rows["number"], name)).to_pylist():
         text = said(r)
         numbers = {k: r[k] for k in ("value", "usual_low", "usual_high") if r[k] is not None and r["day"] == night.day}
         if r["passed"] or r["accepted"] or not r["stops"]:
-            found.append(Remark(text + (", accepted" if r["accepted"] else ""), not r["passed"], numbers))
+            warned = _warned(config, r)
+            text += warned + (", accepted" if r["accepted"] else "")
+            found.append(Remark(text, bool(warned) or not r["passed"], numbers))
         else:
             found.append(Remark("", numbers=numbers))
             found.append(f"{text}; mend the data and run the night again, or `nightloom accept --date {r['day']}`")

@@ -25,8 +25,8 @@ from pipelines.engine import beam as runtime
 from pipelines.engine.database import database
 from pipelines.lake.storage import PARQUET, write_parts
 from pipelines.lake.tables import TABLES
+from pipelines.operation import Compute
 from pipelines.raw.known import Piece
-from pipelines.sections import Compute
 
 log = logging.getLogger(__name__)
 

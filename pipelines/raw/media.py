@@ -20,8 +20,8 @@ from encoders.modalities import KINDS
 from pipelines.engine import beam as runtime
 from pipelines.lake.folders import scratch
 from pipelines.lake.storage import write_parquet
+from pipelines.operation import Compute
 from pipelines.raw.places import RawError, RawPlace, RawStore
-from pipelines.sections import Compute
 
 log = logging.getLogger(__name__)
 

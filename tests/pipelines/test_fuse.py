@@ -15,8 +15,8 @@ from encoders.space.fusion import fuse_users
 from encoders.space.ragged import Ragged
 from pipelines.fuse import Aligner, ItemShards, Space, UserShards, fuse, item_rows, user_rows
 from pipelines.lake.storage import Lake
+from pipelines.operation import Compute
 from pipelines.sections import Aligner as Settings
-from pipelines.sections import Compute
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
 from tests.pipelines.night.test_inputs import with_vectors
 

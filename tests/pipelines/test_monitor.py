@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +26,14 @@ from pipelines.lake.health import (
     serve_again,
     waiting,
 )
+from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake
 from pipelines.monitor import monitor
 from pipelines.night.night import Night
+from pipelines.operation import Guards, Thresholds
 from pipelines.raw.places import DataError
 from pipelines.score import recommendation_id
-from pipelines.sections import Guards, ItemsSource, Paths, Rules, Source
+from pipelines.sections import ItemsSource, Paths, Rules, Source
 from pipelines.standardize import standardize
 from tests.lakes import DAY, config_of, rows_of
 
@@ -252,6 +255,32 @@ def test_a_stopped_day_holds_the_next_night_until_it_is_mended_or_accepted(norma
     assert waiting(lake, after, config) == [], "an accepted day is a day like others"
     assert stopped(config, lake, LAST) == ""
     assert [r["number"] for r in lake.read("night_health", LAST).to_pylist() if r["accepted"]] == ["kinds", "top_item"]
+
+
+def test_ends_of_a_number_may_be_set_by_hand_and_where_it_warns() -> None:
+    fixed = {"events": Thresholds(stop_below=100, warn_below=300, warn_above=450)}
+    config = config_of(Path("/nowhere"), guards=Guards(numbers=fixed))
+    usual = [400.0] * 7
+
+    def judged(value: float) -> list[Any]:
+        row = row_of(config, DAY, "events", value, usual, 1)
+        learned = row_of(config_of(Path("/nowhere")), DAY, "events", value, usual, 1)
+        assert (row["usual_low"], row["usual_high"]) == (100, learned["usual_high"])
+        (promise,) = [p for p in PROMISES["night_health"] if p.name == "usual_events"]
+        rows = rows_of("night_health", [row])
+        return list(promise.broken(config, cast(Night, SimpleNamespace(day=DAY)), "night_health", rows))
+
+    (fine,) = judged(400)
+    assert not fine.warns
+    assert fine.numbers["value"] == 400
+    (few,) = judged(299)
+    assert few.warns
+    assert str(few).endswith("below guards.numbers.events.warn_below (300)")
+    (many,) = judged(451)
+    assert str(many).endswith("above guards.numbers.events.warn_above (450)")
+    (numbers, problem) = judged(99)
+    assert numbers.numbers["value"] == 99
+    assert "usual 100 to" in problem
 
 
 def test_what_is_further_out_than_what_was_accepted_is_not_accepted() -> None:

@@ -12,11 +12,12 @@ from pipelines.align import align
 from pipelines.config import Config
 from pipelines.fuse import fuse
 from pipelines.lake.storage import Lake
+from pipelines.operation import Report
 from pipelines.page import charts, gallery, numbers
 from pipelines.raw.places import RawStore
 from pipelines.report import report
 from pipelines.score import score
-from pipelines.sections import Aligner, Recommend, Report
+from pipelines.sections import Aligner, Recommend
 from pipelines.similar import similar
 from pipelines.train import train
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake

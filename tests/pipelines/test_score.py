@@ -24,6 +24,7 @@ from pipelines.night.dials import Traits
 from pipelines.night.exploring import Exploring
 from pipelines.night.files import Loaded, save_night, save_plans
 from pipelines.night.placing import Places
+from pipelines.operation import Compute
 from pipelines.raw.places import UnusualError
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
@@ -40,7 +41,7 @@ from pipelines.score import (
     speakers_of,
     stop_where_lists_are_unusual,
 )
-from pipelines.sections import Aligner, Compute, Dials, Recommend
+from pipelines.sections import Aligner, Dials, Recommend
 from pipelines.train import train
 from tests.lakes import DAY, at, config_of, event, night_of, publish_vectors, rows_of, tiny_lake
 from tests.toy import Fixed

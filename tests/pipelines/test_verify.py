@@ -66,3 +66,9 @@ def test_cuda_is_never_replaced_in_silence(shop: Path) -> None:
     shop.write_text(shop.read_text() + '\n[compute]\ndevice = "cuda"\n')
     with pytest.raises(ConfigError, match="sees no CUDA device"):
         verify(load_config(shop))
+
+
+def test_a_threshold_of_no_number_is_said(shop: Path) -> None:
+    shop.write_text(shop.read_text() + "\n[guards.numbers.evnts]\nwarn_below = 3\n")
+    with pytest.raises(ConfigError, match="guards.numbers: 'evnts' is no number of a night; known are events, users"):
+        verify(load_config(shop))

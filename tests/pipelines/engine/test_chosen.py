@@ -10,7 +10,7 @@ from encoders.settings import ModelChoice
 from pipelines.engine import chosen
 from pipelines.engine.chosen import Chosen, choice_of, choose, unload
 from pipelines.lake.storage import Lake
-from pipelines.sections import Compute
+from pipelines.operation import Compute
 from tests import tiny
 from tests.payloads import TEXTS
 from tests.shop import FIRST

@@ -7,7 +7,7 @@ import pytest
 from pipelines.lake import guards  # noqa: F401, its promises join the others
 from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake
-from pipelines.sections import Guards
+from pipelines.operation import Guards
 from tests.lakes import DAY, at, config_of, event, night_of, rows_of, tiny_lake
 
 ROWS = {"rows_in": 0, "rows_out": 0, "rows_superseded": 0, "rows_quarantined": 0, "rows_lost": 0}

@@ -15,7 +15,7 @@ from assets.plots import two_nights
 from pipelines.lake.schemas import vectors_to_arrow
 from pipelines.lake.still import codes_hold_still, pair_of, space_holds_still
 from pipelines.lake.storage import Lake
-from pipelines.sections import Guards
+from pipelines.operation import Guards
 from tests.lakes import DAY, config_of, night_of, rows_of, tiny_lake
 
 BEFORE = DAY - timedelta(days=1)

@@ -8,8 +8,9 @@ import pytest
 
 from pipelines.config import Config
 from pipelines.lake.storage import Lake
+from pipelines.operation import Guards
 from pipelines.raw.places import DataError
-from pipelines.sections import Guards, ItemsSource, Paths
+from pipelines.sections import ItemsSource, Paths
 from pipelines.standardize import standardize
 
 FIRST = date(2026, 3, 1)
