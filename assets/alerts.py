@@ -11,6 +11,7 @@ import subprocess
 import urllib.request
 from collections.abc import Sequence
 from datetime import date
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from pipelines.config import Config
@@ -41,7 +42,7 @@ def alert(config: Config, night: date, why: str, served: str) -> None:
         try:
             words = shlex.split(config.alerts.command)
             subprocess.run(words, input=message, timeout=PATIENCE_S, check=True)  # noqa: S603, the user's own command
-        except (OSError, subprocess.SubprocessError, ValueError) as e:
+        except (OSError, subprocess.SubprocessError, ValueError, IndexError) as e:
             log.warning("alerts.command did not take the message: %s", e)
     if config.alerts.url:
         request = urllib.request.Request(  # noqa: S310, checked by the configuration
@@ -49,7 +50,7 @@ def alert(config: Config, night: date, why: str, served: str) -> None:
         )
         try:
             urllib.request.urlopen(request, timeout=PATIENCE_S).close()  # noqa: S310
-        except OSError as e:
+        except (OSError, HTTPException, ValueError) as e:
             log.warning("alerts.url did not take the message: %s", e)
 
 

@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
+STOPPED = "what stopped the night is no number to accept, and says what to do:"
 ANSWERS = {
     "user": "user_id",
     "item": "item_id",
@@ -121,8 +122,8 @@ def _accept(args: argparse.Namespace, config: Config, path: Path) -> int:
         rows = accept(config, lake, args.date)
     except StorageError as e:
         if lake.manifest("recommendations", args.date) and is_carried(lake, args.date):
-            why = lake.read("recommendations", args.date, ["carried_why"])["carried_why"][0].as_py()
-            print(f"what stopped the night is no number to accept, and says what to do:\n{why}", file=sys.stderr)
+            why = lake.read("recommendations", args.date, ["carried_why"])["carried_why"].to_pylist()[:1]
+            print(STOPPED, *why, sep="\n", file=sys.stderr)
         else:
             print(f"{e}\nthere is nothing to accept before a night was run", file=sys.stderr)
         return 1

@@ -46,11 +46,13 @@ def _timed(nights: list[dict[str, Any]], config: Config) -> Iterable[tuple[dict[
     import dagster as dg
 
     from assets.resources import dagster_home
+    from assets.schedules import NIGHTLY
 
     os.environ["DAGSTER_HOME"] = str(dagster_home(config))
     seconds: dict[str, float] = {}
     with dg.DagsterInstance.get() as instance:
-        for record in instance.get_run_records(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS])):
+        whole = dg.RunsFilter(job_name=NIGHTLY, statuses=[dg.DagsterRunStatus.SUCCESS])
+        for record in instance.get_run_records(filters=whole):
             day = record.dagster_run.tags.get("dagster/partition", "")
             if record.start_time and record.end_time:
                 seconds.setdefault(day, record.end_time - record.start_time)
@@ -59,7 +61,7 @@ def _timed(nights: list[dict[str, Any]], config: Config) -> Iterable[tuple[dict[
 
 def tell(args: argparse.Namespace, found: Any, config: Config, lake: Lake) -> None:
     """Print an answer."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    console = Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
     pictures = Pictures(config, lake, found["night"]) if getattr(args, "pictures", False) else None
     for part in TOLD[args.command](found, pictures):
         console.print(part)
@@ -122,7 +124,7 @@ def _user(found: dict[str, Any], pictures: Pictures | None) -> list[Any]:
     if found["carried_from"]:
         parts.append(Text(f"the list is that of {found['carried_from']}: {found['carried_why']}", "yellow"))
     parts += [Text(f"wishes {w['wish']} of {w['target']} {w['value']}") for w in found["wishes"]]
-    did = [("did", lambda r: f"{r['event']}, {r['at']:%Y-%m-%d %H:%M}")]
+    did = [("did, UTC", lambda r: f"{r['event']}, {r['at']:%Y-%m-%d %H:%M}")]
     if found["history"]:
         parts.append(_items("history, latest first", found["history"], did, pictures))
     told = [("score", lambda r: f"{r['score']:.3f}"), ("why", _why)]

@@ -18,8 +18,8 @@ from encoders.errors import DecodeError
 from pipelines.config import Config, digest_of
 from pipelines.engine.database import database
 from pipelines.lake.cards import load_card
-from pipelines.lake.health import is_carried
-from pipelines.lake.schemas import EVERYONE, rows_in
+from pipelines.lake.health import good_nights, is_carried
+from pipelines.lake.schemas import EVERYONE, EVERYTHING, rows_in
 from pipelines.lake.storage import Lake, StorageError
 from pipelines.night.events import IMPRESSION
 from pipelines.raw.places import RawError, RawStore
@@ -97,13 +97,15 @@ def explain(lake: Lake, user: str, day: date) -> dict[str, Any]:
     events = _found(lake, "std_interactions", days, own, [user, IMPRESSION])
     if not listed and not events:
         raise UnknownError(f"no user '{user}' in the lists or events up to {day}{_near(lake, day, user)}")
+    wishes = _found(lake, "std_controls", [day], "user_id = ?", [user]) if lake.manifest("std_controls", day) else []
+    forgotten = [w["created_at"] for w in wishes if w["target"] == EVERYTHING]
+    events = [e for e in events if not forgotten or e["event_at"] > max(forgotten)]
     events.sort(key=lambda r: (r["event_at"], r["item_id"]), reverse=True)
     last = {r["item_id"]: r for r in reversed(events)}
     history = sorted(last.values(), key=lambda r: (r["event_at"], r["item_id"]), reverse=True)[:HISTORY]
     reasons = [i for r in listed for i in r["reason_item_ids"] or []]
     known = _titles(lake, day, [*(r["item_id"] for r in (*listed, *history)), *reasons])
     about = _found(lake, "std_users", [day], "user_id = ?", [user]) if lake.manifest("std_users", day) else []
-    wishes = _found(lake, "std_controls", [day], "user_id = ?", [user]) if lake.manifest("std_controls", day) else []
     kept = ("rank", "score", "reason_code", "reason_value", "reason_modality", "propensity", "recommendation_id")
     return {
         "user_id": user,
@@ -177,7 +179,7 @@ def nights(config: Config, lake: Lake) -> Rows:
         rows.append(
             {
                 "night": day,
-                "state": f"lists of {_carried(lake, day)}" if carried else "own lists",
+                "state": f"lists of {good_nights(lake, day)[-1]}" if carried else "own lists",
                 "events": lake.rows("std_interactions", day) if lake.manifest("std_interactions", day) else 0,
                 "items": lake.require("std_items", day).rows if lake.manifest("std_items", day) else 0,
                 "encoded": sum(m.counters.get("encoded", 0) for m in made),
@@ -186,11 +188,6 @@ def nights(config: Config, lake: Lake) -> Rows:
             }
         )
     return rows
-
-
-def _carried(lake: Lake, day: date) -> date:
-    found: date = lake.read("recommendations", day, ["carried_from"])["carried_from"][0].as_py()
-    return found
 
 
 def _accuracy(config: Config, lake: Lake, day: date, k: int) -> float | None:

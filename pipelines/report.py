@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from encoders.device import single_threaded
 from pipelines.config import Config
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.night import Night
@@ -26,7 +27,8 @@ NAME = "index.html"
 
 def report(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Publish ``reports`` of the night."""
-    page = rendered(values(config, lake, day))
+    with single_threaded():  # sums of several threads differ from run to run
+        page = rendered(values(config, lake, day))
     made = lake.publish_files("reports", day, {NAME: page.encode()}, config_digest=config.digest("report"))
     log.info("report %s: %d KB", day, len(page) // 1024)
     yield made

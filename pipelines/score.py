@@ -38,7 +38,7 @@ from pipelines.night.placing import DEEP, behind, capped, held_of, pinned
 from pipelines.night.rules import allowed, meaningless, ruled, stands_for_segment
 from pipelines.raw.places import UnusualError
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
-from pipelines.recommenders.blend.scored import scored
+from pipelines.recommenders.blend.scored import popular_where_flat, scored
 from pipelines.recommenders.ranking import MOST_SCORES, top_k
 from pipelines.sections import Dials
 
@@ -167,11 +167,8 @@ class ScoreBlock(beam.DoFn):
         night, serving, users = self.night, self.serving, np.arange(start, stop)
         forbidden = night.hidden[users] + night.seen[users] if serving.filter_seen else night.hidden[users]
         new, moved, parts = ~night.liked & night.servable, night.moved[users], list[pa.Table]()
-        popular = np.asarray(night.inputs.positives.sum(0), np.float32).ravel()
         for name, plain, chances in scored(night.models, night.inputs, users):
-            told = plain.max(1) > plain.min(1) if plain.shape[1] else np.ones(len(plain), bool)
-            plain = plain if told.all() else np.where(told[:, None], plain, popular)  # nothing known: what is popular
-            scores = ruled(plain, night.servable, moved)
+            scores = ruled(popular_where_flat(plain, night.inputs), night.servable, moved)
             lists = top_k(scores, serving.k, forbidden, night.inputs.device)
             every = self._with_new(lists, scores, chances, new, forbidden, serving.new_items)
             yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *every))

@@ -17,7 +17,7 @@ from scipy import sparse
 from encoders.device import choose_device
 from pipelines.config import Config
 from pipelines.lake.schemas import rows_in
-from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.storage import Lake, Manifest, StorageError
 from pipelines.lake.tables import TABLES
 from pipelines.learning.statistics import intervals, resampled
 from pipelines.night.arms import uniform
@@ -26,7 +26,7 @@ from pipelines.night.files import Loaded, opened
 from pipelines.night.judgement import Judgement, judgement_of
 from pipelines.night.measures import cut, measured, of_all
 from pipelines.night.rules import ruled
-from pipelines.recommenders.blend.scored import scored
+from pipelines.recommenders.blend.scored import popular_where_flat, scored
 from pipelines.recommenders.ranking import blocks_of, top_k
 from pipelines.sections import Dials
 
@@ -47,11 +47,12 @@ def tradeoff(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     if missing or lake.manifest("reco_candidates", before) is None:
         log.warning("eval_dials %s: the night of %s has no %s to rank by", day, before, ", ".join(missing) or "lists")
     else:
-        judgement = judgement_of(config, lake, day)
-        with opened(config, lake, before, choose_device(config.compute.device).name) as night:
-            judgement = some_of(judgement, night)
-            if len(judgement.users):
-                rows = settings_judged(night, judgement, config)
+        try:
+            with opened(config, lake, before, choose_device(config.compute.device).name) as night:
+                judgement = some_of(judgement_of(config, lake, day), night)
+                rows = settings_judged(night, judgement, config) if len(judgement.users) else []
+        except StorageError as e:  # late events have changed what the models of the night before were fitted on
+            log.warning("eval_dials %s: the night of %s cannot be ranked again: %s", day, before, e)
     table = pa.Table.from_pylist(rows, schema=TABLES["eval_dials"].schema({}))
     yield lake.publish("eval_dials", day, table, config_digest=config.digest("recommend"))
 
@@ -96,7 +97,7 @@ def _ranked(night: Loaded, users: np.ndarray, config: Config) -> Lists:
     for block in blocks_of(users, len(night.items)):
         plain = next(s for name, s, _ in scored(night.models, night.inputs, block) if name == r.serve)
         forbidden: sparse.csr_matrix = night.hidden[block] + night.seen[block] if r.filter_seen else night.hidden[block]
-        scores = ruled(plain, night.servable, night.moved[block])
+        scores = ruled(popular_where_flat(plain, night.inputs), night.servable, night.moved[block])
         parts.append(top_k(scores, r.k * POOL, forbidden, night.inputs.device))
     items, values = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
     return items, values

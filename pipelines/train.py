@@ -32,7 +32,7 @@ def train(
 ) -> Iterator[Manifest]:
     """Fit and publish recommenders, the one that combines the others last.
 
-    Of those that are not among ``only`` the published ones stay, and are read where others are made from them.
+    Those that are not among ``only`` stay as they were published, and are read where they are combined.
     The counter ``fit_ms`` of a manifest is how long the fit took; ``validation`` in a card is what it has shown.
     """
     night, r = Night.of(config, lake, day), config.recommend
@@ -51,7 +51,7 @@ def train(
     now = made_from(lake, day)
     for model in models:
         if only is not None and model.name not in only:
-            if lake.manifest(f"model_{model.name}", day):
+            if blend in only:
                 fitted[model.name] = load_recommender(lake, day, model.name, inputs, fitted, now)
             continue
         started = time.monotonic()

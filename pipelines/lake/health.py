@@ -267,7 +267,7 @@ def _in_range(name: str, config: Config, night: "Night", _: str, rows: pa.Table)
 def said(row: dict[str, Any]) -> str:
     """A row of ``night_health`` or ``list_health`` in words."""
     ends = [f"{e:,.3g}" if e is not None else "any" for e in (row["usual_low"], row["usual_high"])]
-    usual = f"usual {ends[0]} to {ends[1]}" if row["history"] and ends != ["any"] * 2 else "nothing to compare with"
+    usual = f"usual {ends[0]} to {ends[1]}" if ends != ["any"] * 2 else "nothing to compare with"
     return f"{row['day']}: {NUMBERS[row['number']].text} {row['value']:,.4g}, {usual} (of {row['history']} before)"
 
 

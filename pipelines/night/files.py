@@ -107,7 +107,7 @@ def save_exposed(lake: Lake, day: date, folder: Path) -> None:
 def opened(config: Config, lake: Lake, day: date, device: str = "cpu") -> Iterator["Loaded"]:
     """A night that was run, as workers of ``score`` have it."""
     with scratch(config.paths.data / "cache", "opened") as folder, single_threaded():
-        save_night(Night.of(config, lake, day), folder, device)
+        save_night(Night.of(config, lake, day), folder, device, config.recommend.ignored)
         save_plans(config, lake, day, folder)
         save_exposed(lake, day, folder)
         yield Loaded.of(lake, day, config.recommend.models, folder, device)

@@ -80,7 +80,8 @@ def _svg(figure: Any, name: str, said: str) -> "Markup":
 
 
 def _plain(text: str) -> str:
-    """A name that matplotlib does not read as a formula, cut to what fits."""
+    """A name that matplotlib reads neither as a formula nor as hidden, cut to what fits."""
+    text = "\u200b" + text if text.startswith("_") else text
     return (text if len(text) <= 32 else text[:31] + "…").replace("$", r"\$")
 
 

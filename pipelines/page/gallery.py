@@ -10,14 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
 
 from encoders.decode.image import thumbnail
 from encoders.errors import DecodeError
 from pipelines.lake.schemas import EVERYONE, rows_in, vectors_to_numpy
+from pipelines.lake.storage import Lake
 from pipelines.night.events import end_of_day, event_weights
 from pipelines.night.night import Night
 from pipelines.raw.media import read_media
@@ -147,8 +150,8 @@ class Tiles:
 
 def people(night: Night, tiles: Tiles, serve: str) -> list[Person]:
     """Users who are typical, badly served and new; of a night that has judged nothing, typical and new ones."""
-    served = night.lake.read("recommendations", night.day)
-    listed = {u for u in pc.unique(served["user_id"]).to_pylist() if not u.startswith(EVERYONE)}
+    first = _lists(night.lake, night.day, pc.field("rank") == 1, ["user_id"])
+    listed = {u for u in first["user_id"].to_pylist() if not u.startswith(EVERYONE)}
     data = night.dataset()
     number = dict(zip(data.users.tolist(), np.diff(data.positives().indptr).tolist(), strict=True))
     known = sorted((number.get(u, 0), u) for u in listed)
@@ -167,7 +170,13 @@ def people(night: Night, tiles: Tiles, serve: str) -> list[Person]:
         if user not in chosen:
             chosen[user] = f"new: {n} item{'s' * (n != 1)} liked so far"
             break
+    served = _lists(night.lake, night.day, pc.field("user_id").isin(list(chosen)))
     return [_person(night, tiles, user, why, served) for user, why in chosen.items()]
+
+
+def _lists(lake: Lake, day: date, where: pc.Expression, columns: list[str] | None = None) -> pa.Table:
+    """Some rows of ``recommendations``; row groups that have none are not read."""
+    return pads.dataset([str(p) for p in lake.paths("recommendations", day)]).to_table(columns, filter=where)
 
 
 def _judged(night: Night, serve: str) -> list[dict[str, Any]]:
@@ -183,12 +192,12 @@ def _person(night: Night, tiles: Tiles, user: str, why: str, served: pa.Table) -
     events = events.filter(pc.equal(events["user_id"], user)).sort_by(
         [("event_at", "descending"), ("item_id", "ascending")]
     )
-    latest = {r["item_id"]: r for r in reversed(events.to_pylist())}
+    latest, zone = {r["item_id"]: r for r in reversed(events.to_pylist())}, ZoneInfo(night.timezone)
     history = sorted(latest.values(), key=lambda r: (-r["event_at"].timestamp(), r["item_id"]))[:HISTORY]
     return Person(
         user_id=user,
         why=why,
-        history=[tiles.of(r["item_id"], f"{r['event']}, {r['event_at']:%m-%d}") for r in history],
+        history=[tiles.of(r["item_id"], f"{r['event']}, {r['event_at'].astimezone(zone):%m-%d}") for r in history],
         listed=[tiles.of(r["item_id"], reason_in_words(r, tiles)) for r in mine],
         wanted=_wanted(night, tiles, user),
         facts=", ".join(_facts(night, user, events.num_rows, len(latest), mine)),
@@ -209,8 +218,7 @@ def _wanted(night: Night, tiles: Tiles, user: str) -> list[Tile]:
     before = night.day - timedelta(days=1)
     if night.lake.manifest("recommendations", before) is None:
         return []
-    lists = night.lake.read("recommendations", before, ["user_id", "item_id"])
-    had = set(lists.filter(pc.equal(lists["user_id"], user))["item_id"].to_pylist())
+    had = set(_lists(night.lake, before, pc.field("user_id") == user, ["item_id"])["item_id"].to_pylist())
     events, start = night.events(), end_of_day(before, night.timezone)
     events = events.filter(pc.equal(events["user_id"], user))
     late = np.asarray(pc.greater_equal(events["event_at"], pa.scalar(start, events["event_at"].type)))

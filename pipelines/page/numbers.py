@@ -195,24 +195,24 @@ def events_by_day(night: Night) -> tuple[list[date], dict[str, list[int]]]:
 
 def exposure(lake: Lake, day: date, items: pa.Array) -> np.ndarray:
     """In how many of the night's lists each item of the catalogue is (items,)."""
-    row = rows_in(lake.read("recommendations", day, ["item_id"])["item_id"], items)
-    return np.bincount(row[row >= 0], minlength=len(items))
+    found = np.zeros(len(items), np.int64)
+    for part in lake.scan("recommendations", [day], ["item_id"]):
+        row = rows_in(part["item_id"], items)
+        found += np.bincount(row[row >= 0], minlength=len(items))
+    return found
 
 
 def cost(lake: Lake, day: date) -> Rows:
-    """What each table and model of the night holds: rows, bytes, contents encoded and reused."""
+    """What each table and model of the night holds: rows, bytes, contents with a new vector and with an earlier one."""
     rows = []
     for folder in sorted(p.name for p in lake.root.iterdir() if not p.name.startswith(".")):
         manifests = [m for s in lake.steps(folder, day) or [""] if (m := lake.manifest(folder, day, s)) is not None]
         if not manifests or folder == "reports":
             continue
         size = sum((lake.folder(folder, day, m.step) / f).stat().st_size for m in manifests for f in m.files)
-        counted = manifests[0].counters
-        reused = counted.get("earlier", 0) + counted.get("copied", 0) if folder.startswith("emb_") else None
-        rows.append(
-            {"table": folder, "rows": sum(m.rows for m in manifests), "kb": size / 1024}
-            | {"encoded": counted.get("encoded"), "reused": reused}
-        )
+        number, earlier = sum(m.rows for m in manifests), manifests[0].counters.get("earlier", 0)
+        vectors = {"new": number, "reused": earlier} if folder.startswith("emb_") else {"new": None, "reused": None}
+        rows.append({"table": folder, "rows": number, "kb": size / 1024} | vectors)
     return rows
 
 

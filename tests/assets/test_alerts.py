@@ -15,6 +15,7 @@ from assets.alerts import alert
 from assets.cli import main
 from assets.definitions import build_defs
 from pipelines.config import load_config
+from pipelines.operation import Alerts
 from tests.shop import FIRST
 
 WHY = "step standardize: this must not work"
@@ -72,6 +73,13 @@ def test_an_alert_that_fails_is_a_warning(shop: Path, caplog: pytest.LogCaptureF
     alert(load_config(shop), FIRST, "why", "served")
     assert "alerts.command did not take the message" in caplog.text
     assert "alerts.url did not take the message" in caplog.text
+    for command in ("   ", "'"):
+        caplog.clear()
+        config = load_config(shop)
+        alert(
+            config.model_copy(update={"alerts": Alerts(command=command, url="http://127.0.0.1 1/")}), FIRST, "why", ""
+        )
+        assert caplog.text.count("did not take the message") == 2
 
 
 @pytest.mark.slow

@@ -70,6 +70,27 @@ def test_a_list_is_explained_with_its_reasons_history_and_wishes(lake: Lake) -> 
         explain(lake, "W", DAY)
 
 
+def test_what_a_user_has_asked_to_forget_is_not_told(lake: Lake) -> None:
+    reset = {
+        "user_id": "u",
+        "target": "everything",
+        "value": "",
+        "wish": "reset",
+        "created_at": at(10, 8),
+        "source": "s",
+    }
+    lake.publish("std_controls", DAY, rows_of("std_controls", [reset]))
+    found = explain(lake, "u", DAY)
+    assert [r["item_id"] for r in found["history"]] == ["b"], "what came after it"
+    assert found["events"] == 1
+
+
+def test_a_stopped_night_without_any_list_is_told_too(lake: Lake, tmp_path: Path) -> None:
+    served(lake, DAY + timedelta(days=1), [], counters={"carried": 1})
+    config = config_of(tmp_path, recommend=Recommend(models=("ease",), serve="ease"))
+    assert nights(config, lake)[-1]["state"] == f"lists of {DAY}"
+
+
 def test_an_item_is_named_by_its_id_or_a_part_of_its_title(lake: Lake) -> None:
     found = similar_to(lake, "a", DAY)
     assert {b: [r["item_id"] for r in rows] for b, rows in found["similar"].items()} == {

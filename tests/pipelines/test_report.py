@@ -103,8 +103,11 @@ def test_the_page_is_whole_escaped_and_the_same_again(shop: tuple[Config, Lake])
     assert EVIL in page.texts
     assert "http://" not in text.replace("http://www.w3.org", ""), "nothing is fetched"
     assert "https://" not in text
+    lake, vectors = shop[1], shop[1].read("emb_text", DAY)
+    known = lake.require("emb_text", DAY)
+    lake.publish("emb_text", DAY, vectors, config_digest=known.config_digest, spec=known.spec, counters={"copied": 3})
     again, _ = page_of(*shop)
-    assert again == text
+    assert again == text, "also where a night that is run again copies what it has encoded before"
 
 
 def test_lists_are_shown_as_pictures_with_titles_and_reasons(shop: tuple[Config, Lake]) -> None:
@@ -190,6 +193,13 @@ def test_bars_of_few_users_are_grey() -> None:
     assert drawn.count(f"fill: {charts.GREY}") == drawn.count(f"fill: {charts.COLOURS[0]}") == 1
     assert "many 0.500, few 0.500" in drawn
     assert charts.bars("slices", [], "NDCG") is charts.by_night("curve", [], "NDCG") is None
+
+
+def test_names_that_begin_with_an_underscore_have_an_entry() -> None:
+    drawn = charts.stacked("events", [DAY], {"_view": [1], "buy": [2]}, "events")
+    assert drawn is not None
+    assert "_view" in drawn
+    assert "buy" in drawn
 
 
 def test_a_tenth_of_the_catalogue_is_said_with_its_places() -> None:

@@ -17,7 +17,7 @@ from encoders.space.ragged import Ragged
 from pipelines.align import align
 from pipelines.fuse import fuse
 from pipelines.lake.promises import PROMISES
-from pipelines.lake.storage import Lake
+from pipelines.lake.storage import Lake, StorageError
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan
 from pipelines.night.dials import Traits
@@ -440,6 +440,19 @@ def test_lists_that_change_more_than_usual_stop_the_night(tmp_path: Path) -> Non
     other = config_of(tmp_path, recommend=Recommend(k=5))
     assert not lists_judged(other, lake, DAY, [path]).num_rows, "other settings, other lists"
     assert not lists_judged(config, Lake(tmp_path / "first"), DAY, [path]).num_rows
+
+
+def test_one_model_is_trained_alone_whatever_became_of_the_others(shop: Lake) -> None:
+    """Another catalogue makes the other models stale; popularity needs none of them, the hybrid all."""
+    recommend = Recommend(models=("popularity", "item_cf", "hybrid"))
+    config = config_of(shop.root, recommend=recommend)
+    list(train(config, shop, DAY))
+    items = shop.read("std_items", DAY).to_pylist()
+    items[0]["title"] = "another"
+    shop.publish("std_items", DAY, rows_of("std_items", items))
+    assert [m.table for m in train(config, shop, DAY, only={"popularity"})] == ["model_popularity"]
+    with pytest.raises(StorageError, match="model_item_cf of 2026-03-10 was fitted on another std_items"):
+        list(train(config, shop, DAY, only={"hybrid"}))
 
 
 def test_what_workers_read_is_what_the_night_has(shop: Lake, tmp_path: Path) -> None:

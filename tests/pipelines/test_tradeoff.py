@@ -1,5 +1,6 @@
 """What settings of dials cost and buy: by hand on six items."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from scipy import sparse
 
 from encoders.space.ragged import Ragged
+from pipelines.lake.storage import Lake, StorageError
 from pipelines.learning.reasons import Space
 from pipelines.night.arms import Plan
 from pipelines.night.dials import free_settings
@@ -15,9 +17,10 @@ from pipelines.night.files import Loaded
 from pipelines.night.judgement import Judgement
 from pipelines.night.placing import Places
 from pipelines.recommenders.base import Inputs
+from pipelines.recommenders.blend.scored import popular_where_flat
 from pipelines.sections import Dials, Recommend
-from pipelines.tradeoff import MOST_USERS, SETTINGS, settings_judged, some_of
-from tests.lakes import config_of
+from pipelines.tradeoff import MOST_USERS, SETTINGS, settings_judged, some_of, tradeoff
+from tests.lakes import DAY, config_of, rows_of
 from tests.toy import Fixed
 
 USERS, N = 3, 25
@@ -93,3 +96,26 @@ def test_what_is_free_ends_where_ndcg_first_falls() -> None:
     rows += [{"dial": "popularity", "setting": s, "metric": "coverage", "value": s} for s in ndcg]
     rows += [{"dial": "exposure", "setting": s, "metric": "ndcg", "value": 1 - s} for s in ndcg]
     assert free_settings(rows) == {"popularity": (0.2, {"coverage": (0.0, 0.2), "ndcg": (0.2, 0.21)})}
+
+
+def test_a_night_whose_models_were_fitted_on_other_events_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Late events remake earlier days; what the models of that night were fitted on is no longer there."""
+    lake, before = Lake(tmp_path), DAY - timedelta(days=1)
+    lake.publish_files("model_popularity", before, {"card.json": b"{}"})
+    lake.publish("reco_candidates", before, rows_of("reco_candidates", []))
+
+    def stale(*_: object) -> None:
+        raise StorageError("model_popularity was fitted on another std_interactions")
+
+    monkeypatch.setattr("pipelines.tradeoff.opened", stale)
+    config = config_of(tmp_path, recommend=Recommend(models=("popularity",), dials=Dials()))
+    (made,) = tradeoff(config, lake, DAY)
+    assert (made.table, made.rows) == ("eval_dials", 0)
+
+
+def test_of_whom_a_recommender_has_nothing_to_say_the_popular_items_are_ranked() -> None:
+    inputs = Inputs(sparse.csr_matrix(np.array([[1, 0, 1], [0, 0, 1]], np.float32)))
+    scores = np.array([[0.5, 0.2, 0.1], [0, 0, 0]], np.float32)
+    assert popular_where_flat(scores, inputs).tolist() == [pytest.approx([0.5, 0.2, 0.1]), [1, 0, 2]]

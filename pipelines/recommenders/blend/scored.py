@@ -13,6 +13,14 @@ from pipelines.recommenders.blend.transfer import Transfer
 from pipelines.recommenders.ranking import is_warm
 
 
+def popular_where_flat(scores: np.ndarray, inputs: Inputs) -> np.ndarray:
+    """Scores (users, items), with what is popular for users of whom a recommender has nothing to say."""
+    told = scores.max(1) > scores.min(1) if scores.shape[1] else np.ones(len(scores), bool)
+    if told.all():
+        return scores
+    return np.where(told[:, None], scores, np.asarray(inputs.positives.sum(0), np.float32).ravel())
+
+
 def scored(
     models: list[Recommender], inputs: Inputs, users: np.ndarray
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
