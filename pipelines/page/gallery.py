@@ -170,7 +170,7 @@ def people(night: Night, tiles: Tiles, serve: str) -> list[Person]:
         if user not in chosen:
             chosen[user] = f"new: {n} item{'s' * (n != 1)} liked so far"
             break
-    served = _lists(night.lake, night.day, pc.field("user_id").isin(list(chosen)))
+    served = _lists(night.lake, night.day, pc.field("user_id").isin(pa.array(list(chosen), pa.string())))
     return [_person(night, tiles, user, why, served) for user, why in chosen.items()]
 
 

@@ -233,6 +233,17 @@ def test_who_is_shown_is_typical_badly_served_and_new(shop: tuple[Config, Lake])
     ]
 
 
+def test_where_only_the_list_for_anyone_is_there_nobody_is_shown(shop: tuple[Config, Lake]) -> None:
+    config, lake = shop
+    row = {"user_id": "*", "rank": 1, "model": "popularity", "item_id": "a", "score": 1.0, "arm": "default"}
+    for rows in ([row | {"recommendation_id": "r", "reason_code": "popular"}], []):
+        lake.publish("recommendations", DAY, rows_of("recommendations", rows))
+        night = night_of(lake)
+        assert gallery.people(night, gallery.Tiles(night, RawStore(config.paths.raw), 9), "popularity") == []
+        _, page = page_of(config, lake)
+        assert page.open == []
+
+
 def test_what_was_liked_since_is_marked_where_the_list_had_it(shop: tuple[Config, Lake]) -> None:
     config, lake = shop
     before = [{"user_id": "u", "rank": 1, "model": "popularity", "item_id": "b", "score": 1.0, "arm": "default"}]
