@@ -36,7 +36,7 @@ def alert(config: Config, night: date, why: str, served: str) -> None:
         why: first line of the failure.
         served: whose lists are served.
     """
-    tables = str(config.paths.data / "lake")
+    tables = str(Lake.of(config).root)
     message = json.dumps({"night": night.isoformat(), "why": why, "served": served, "tables": tables}).encode()
     if config.alerts.command:
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.config import ENV_CONFIG
 
+INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 Options = dict[str, dict[str, Any]]
 NIGHT: Options = {"--date": {"type": date.fromisoformat, "required": True, "help": "the night's day, YYYY-MM-DD"}}
 LATEST: Options = {"--date": {"type": date.fromisoformat, "help": "the night's day, YYYY-MM-DD; the latest by default"}}

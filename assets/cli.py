@@ -13,7 +13,7 @@ import webbrowser
 from datetime import timedelta
 from pathlib import Path
 
-from assets.arguments import ASKED, build_parser
+from assets.arguments import ASKED, INTERRUPTED, build_parser
 from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config
 from pipelines.sections import SOURCES
 from pipelines.verify import verify
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         return commands[args.command](args, config, path)
     except KeyboardInterrupt:
         print("interrupted; nothing is half-published", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 STOPPED = "what stopped the night is no number to accept, and says what to do:"

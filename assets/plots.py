@@ -37,14 +37,10 @@ def _png(figure: Any) -> bytes:
 
 def events_by_day(events: pa.Table, end: datetime, timezone: str) -> bytes | None:
     """Events of each kind on the last thirty days before ``end``."""
-    at = events["event_at"]
-    recent = events.filter(pc.greater_equal(at, pa.scalar(end - timedelta(days=30), at.type)))
-    local = pc.local_timestamp(recent["event_at"].cast(pa.timestamp("us", timezone))).cast(pa.date32(), safe=False)
-    counted = (
-        pa.table({"day": local, "event": recent["event"]}).group_by(["day", "event"]).aggregate([([], "count_all")])
-    )
-    counts = {(r["day"], r["event"]): r["count_all"] for r in counted.to_pylist()}
-    days, kinds = (sorted({key[i] for key in counts}) for i in (0, 1))
+    from pipelines.night.events import counts_by_day
+
+    counts = counts_by_day(events, end - timedelta(days=30), timezone)
+    days, kinds = sorted({day for day, _ in counts}), sorted({kind for _, kind in counts})
     if not kinds:
         return None
     figure, axes = _figure()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from assets.alerts import PID_TAG, alert, served_now, why_failed
+from assets.arguments import INTERRUPTED
 from assets.summary import summary_of
 from pipelines.config import Config
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import dagster as dg
 
 START_TAG = "nightloom/process_started"
-INTERRUPTED = 130  # exit code, as shells have it for Ctrl-C
 LOGGERS = ("encoders", "pipelines", "assets")
 
 

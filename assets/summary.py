@@ -9,6 +9,7 @@ from datetime import date, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.ask import accuracy
 from pipelines.config import Config
 from pipelines.lake.guards import most_frequent
 from pipelines.lake.storage import Lake
@@ -100,12 +101,12 @@ def _encoded(lake: Lake, day: date, modality: str) -> list[str]:
 
 def _accuracy(config: Config, lake: Lake, day: date) -> list[str]:
     """NDCG of what was served, judged by this day, against that of the night before."""
-    found = [_ndcg(config, lake, d) for d in (day, day - timedelta(days=1))]
-    if found[0] is None:
+    now, earlier = (accuracy(config, lake, d) for d in (day, day - timedelta(days=1)))
+    if now is None:
         return []
-    before = "" if found[1] is None else f" (the night before {found[1][0]:.4f})"
-    k, users = config.recommend.judged_at, found[0][1]
-    return [f"  NDCG@{k:<3d} of last night      {found[0][0]:.4f}{before}, {config.recommend.serve}, {users:,} users"]
+    before = "" if earlier is None else f" (the night before {earlier['value']:.4f})"
+    k, value, users = config.recommend.judged_at, now["value"], now["n_users"]
+    return [f"  NDCG@{k:<3d} of last night      {value:.4f}{before}, {config.recommend.serve}, {users:,} users"]
 
 
 def _decisions(lake: Lake, day: date) -> list[str]:
@@ -114,13 +115,3 @@ def _decisions(lake: Lake, day: date) -> list[str]:
         return []
     rows = {r["experiment"]: r for r in lake.read("eval_experiments", day).to_pylist()}
     return [f"  {'experiment ' + name:26s} {r['decision']}: {r['reason']}" for name, r in rows.items()]
-
-
-def _ndcg(config: Config, lake: Lake, day: date) -> tuple[float, int] | None:
-    if lake.manifest("eval_offline", day) is None:
-        return None
-    for r in lake.read("eval_offline", day).to_pylist():
-        found = (r["model"], r["metric"], r["slice"]) == (config.recommend.serve, "ndcg", "all")
-        if found and r["k"] == config.recommend.judged_at:
-            return r["value"], r["n_users"]
-    return None

@@ -20,15 +20,10 @@ from rich.text import Text
 from pipelines import ask
 from pipelines.config import Config
 from pipelines.lake.storage import Lake
+from pipelines.learning.reasons import in_words
 
 WIDE = 140  # characters where no terminal says how wide it is
 SIDE = 10  # pixels of a picture; two of them are one character high
-REASONS = {
-    "similar_to_history": "like {0}",
-    "similar_to_uploads": "like what was uploaded",
-    "popular_in_segment": "popular among {1}",
-    "wished": "wished: {1}",
-}
 
 
 def answer(args: argparse.Namespace, config: Config, lake: Lake) -> Any:
@@ -110,12 +105,6 @@ def _items(title: str, rows: list[dict[str, Any]], told: Sequence[tuple[str, Any
     return table
 
 
-def _why(row: dict[str, Any]) -> str:
-    words = REASONS.get(row["reason_code"], row["reason_code"])
-    said = words.format(row["because_of"][0] if row["because_of"] else "", row["reason_value"] or "")
-    return said + (f", by {row['reason_modality']}" if row["reason_modality"] else "")
-
-
 def _user(found: dict[str, Any], pictures: Pictures | None) -> list[Any]:
     facts = [f"{found['events']:,} events with {found['items']:,} items up to {found['night']}"]
     facts += [f"segment {found['segment']}"] if found["segment"] else []
@@ -127,7 +116,7 @@ def _user(found: dict[str, Any], pictures: Pictures | None) -> list[Any]:
     did = [("did, UTC", lambda r: f"{r['event']}, {r['at']:%Y-%m-%d %H:%M}")]
     if found["history"]:
         parts.append(_items("history, latest first", found["history"], did, pictures))
-    told = [("score", lambda r: f"{r['score']:.3f}"), ("why", _why)]
+    told = [("score", lambda r: f"{r['score']:.3f}"), ("why", lambda r: in_words(r, r["because_of"]))]
     if found["list"]:
         parts.append(_items(f"list of {found['night']}", found["list"], told, pictures))
     else:

@@ -6,12 +6,10 @@ A figure a dial: the largest setting up to which NDCG never falls, and NDCG ther
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
-from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figure, parser, show
-from benchmarks.nights import liked_later
+from benchmarks.figures import Figure, show
+from benchmarks.nights import liked_later, two_nights
 from pipelines.config import load_config
 from pipelines.lake.storage import Lake
 from pipelines.night.dials import free_settings
@@ -23,11 +21,7 @@ from pipelines.tradeoff import settings_judged, some_of
 
 def main() -> None:
     """Print the curves, then a figure a dial."""
-    command = parser(__doc__)
-    command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
-    command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
-    command.add_argument("--until", type=date.fromisoformat, required=True, help="a later night that was run")
-    args = command.parse_args()
+    args = two_nights(__doc__).parse_args()
     config = load_config(args.config)
     lake = Lake.of(config)
     with opened(config, lake, args.date) as night:

@@ -7,6 +7,7 @@ night's recommenders: what was most liked in the last days, and the hybrid witho
 days with 95% intervals; the hybrid is also compared with the best single one, user-day by user-day.
 """
 
+import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from pipelines.learning.statistics import mean_and_error
 from pipelines.night.events import RECENT_DAYS, end_of_day
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.judgement import Judgement, judge, lists_of
+from pipelines.night.measures import cut
 from pipelines.night.night import Night
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.ranking import top_k
@@ -65,6 +67,15 @@ def main() -> None:
     _show(values, args.json)
 
 
+def two_nights(doc: str | None) -> argparse.ArgumentParser:
+    """Command line of what judges a night by what users came to like until a later one."""
+    command = parser(doc)
+    command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
+    command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
+    command.add_argument("--until", type=date.fromisoformat, required=True, help="a later night that was run")
+    return command
+
+
 def liked_later(config: Config, lake: Lake, day: date, until: date) -> Judgement:
     """What users came to like after a night, up to the end of a later one."""
     night = Night.of(config, lake, until)
@@ -80,8 +91,7 @@ def _lists(config: Config, lake: Lake, day: date, judgement: Judgement) -> Itera
     """Name and lists (judged users, ``K``) of each recommender."""
     table = lake.read("reco_candidates", day, ["model", "user_id", "rank", "item_id"])
     for name in sorted(pc.unique(table["model"]).to_pylist()):
-        lists = lists_of(table.filter(pc.equal(table["model"], name)), judgement)[1][:, :K]
-        yield name, np.pad(lists, ((0, 0), (0, K - lists.shape[1])), constant_values=-1)
+        yield name, cut(lists_of(table.filter(pc.equal(table["model"], name)), judgement)[1], K)
     night = Night.of(config, lake, day)
     with single_threaded():
         data, inputs = load_inputs(night, "cpu")

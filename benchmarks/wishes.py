@@ -6,14 +6,12 @@ against the plain lists. It costs more where users want less of what they like m
 """
 
 from collections.abc import Iterator
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 
-from benchmarks.figures import Figure, parser, show
-from benchmarks.nights import liked_later
+from benchmarks.figures import Figure, show
+from benchmarks.nights import liked_later, two_nights
 from pipelines.config import Config, load_config
 from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
@@ -28,11 +26,7 @@ from pipelines.recommenders.ranking import is_warm, top_k
 
 def main() -> None:
     """Print both figures."""
-    command = parser(__doc__)
-    command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
-    command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
-    command.add_argument("--until", type=date.fromisoformat, required=True, help="a later night that was run")
-    args = command.parse_args()
+    args = two_nights(__doc__).parse_args()
     config = load_config(args.config)
     lake = Lake.of(config)
     with opened(config, lake, args.date) as night:

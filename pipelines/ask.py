@@ -19,9 +19,11 @@ from pipelines.config import Config, digest_of
 from pipelines.engine.database import database
 from pipelines.lake.cards import load_card
 from pipelines.lake.health import good_nights, is_carried
-from pipelines.lake.schemas import EVERYONE, EVERYTHING, rows_in
+from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake, StorageError
+from pipelines.lake.tables import TABLES
 from pipelines.night.events import IMPRESSION
+from pipelines.night.rules import remembered
 from pipelines.raw.places import RawError, RawStore
 
 HISTORY = 10  # latest items of a user
@@ -48,12 +50,20 @@ def latest(lake: Lake, day: date | None) -> date:
 
 
 def _found(lake: Lake, table: str, days: Sequence[date], where: str, values: Sequence[Any], columns: str = "*") -> Rows:
-    """Rows of some partitions for which a condition holds; only row groups that may have any are read."""
+    """Rows of some partitions for which a condition holds."""
+    rows: Rows = _table(lake, table, days, where, values, columns).to_pylist()
+    return rows
+
+
+def _table(
+    lake: Lake, table: str, days: Sequence[date], where: str, values: Sequence[Any], columns: str = "*"
+) -> pa.Table:
+    """The same as a table; only row groups that may have any are read."""
     files = [str(p) for d in days for p in lake.paths(table, d)]
     if not files:
-        return []
+        return TABLES[table].schema({}).empty_table()
     sql = f"SELECT {columns} FROM read_parquet(?) WHERE {where}"  # noqa: S608, conditions are ours, values are bound
-    found: Rows = database().sql(sql, params=[files, *values]).to_arrow_table().to_pylist()
+    found: pa.Table = database().sql(sql, params=[files, *values]).to_arrow_table()
     return found
 
 
@@ -94,12 +104,11 @@ def explain(lake: Lake, user: str, day: date) -> dict[str, Any]:
     """
     listed = sorted(_found(lake, "recommendations", [day], "user_id = ?", [user]), key=lambda r: r["rank"])
     days, own = lake.days("std_interactions", day), "user_id = ? AND event <> ?"
-    events = _found(lake, "std_interactions", days, own, [user, IMPRESSION])
-    if not listed and not events:
+    did = _table(lake, "std_interactions", days, own, [user, IMPRESSION])
+    if not listed and not did.num_rows:
         raise UnknownError(f"no user '{user}' in the lists or events up to {day}{_near(lake, day, user)}")
-    wishes = _found(lake, "std_controls", [day], "user_id = ?", [user]) if lake.manifest("std_controls", day) else []
-    forgotten = [w["created_at"] for w in wishes if w["target"] == EVERYTHING]
-    events = [e for e in events if not forgotten or e["event_at"] > max(forgotten)]
+    asked = _table(lake, "std_controls", [day] if lake.manifest("std_controls", day) else [], "user_id = ?", [user])
+    wishes, events = asked.to_pylist(), remembered(did, asked).to_pylist()
     events.sort(key=lambda r: (r["event_at"], r["item_id"]), reverse=True)
     last = {r["item_id"]: r for r in reversed(events)}
     history = sorted(last.values(), key=lambda r: (r["event_at"], r["item_id"]), reverse=True)[:HISTORY]
@@ -183,19 +192,20 @@ def nights(config: Config, lake: Lake) -> Rows:
                 "events": lake.rows("std_interactions", day) if lake.manifest("std_interactions", day) else 0,
                 "items": lake.require("std_items", day).rows if lake.manifest("std_items", day) else 0,
                 "encoded": sum(m.counters.get("encoded", 0) for m in made),
-                f"ndcg@{k}": _accuracy(config, lake, day, k),
+                f"ndcg@{k}": judged["value"] if (judged := accuracy(config, lake, day)) else None,
                 "decided": _decided(lake, day),
             }
         )
     return rows
 
 
-def _accuracy(config: Config, lake: Lake, day: date, k: int) -> float | None:
+def accuracy(config: Config, lake: Lake, day: date) -> dict[str, Any] | None:
+    """NDCG of what was served the night before: its row of ``eval_offline``, None where nothing is judged."""
     if lake.manifest("eval_offline", day) is None:
         return None
-    where, values = "model = ? AND metric = 'ndcg' AND k = ? AND slice = 'all'", [config.recommend.serve, k]
-    found = _found(lake, "eval_offline", [day], where, values, "value")
-    return found[0]["value"] if found else None
+    where = "model = ? AND metric = 'ndcg' AND k = ? AND slice = 'all'"
+    found = _found(lake, "eval_offline", [day], where, [config.recommend.serve, config.recommend.judged_at])
+    return found[0] if found else None
 
 
 def _decided(lake: Lake, day: date) -> list[str]:

@@ -11,6 +11,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders.device import single_threaded
@@ -50,7 +51,8 @@ def values(config: Config, lake: Lake, day: date) -> dict[str, Any]:
     counts = numbers.exposure(lake, day, tiles.ids)
     people = gallery.people(night, tiles, config.recommend.serve)
     unseen_count, unseen = gallery.unseen(night, tiles, counts)
-    across = gallery.across_modalities(night, tiles)
+    features = gallery.features_of(night)
+    across = gallery.across_modalities(night, tiles, features)
     neighbours = gallery.neighbours_of_two_nights(night, tiles, day - timedelta(days=1))
     return {
         "day": day,
@@ -63,7 +65,7 @@ def values(config: Config, lake: Lake, day: date) -> dict[str, Any]:
         "neighbours": neighbours,
         "pictures": sum(1 for p in tiles.made.values() if p),
         "skipped": tiles.skipped,
-    } | _in_numbers(config, lake, day, night, counts)
+    } | _in_numbers(config, lake, day, night, counts, features)
 
 
 def _facts(night: Night, counts: np.ndarray) -> str:
@@ -72,10 +74,12 @@ def _facts(night: Night, counts: np.ndarray) -> str:
     return f"{len(counts):,} items, {users:,} users with events; {listed:,} items are in tonight's lists"
 
 
-def _in_numbers(config: Config, lake: Lake, day: date, night: Night, counts: np.ndarray) -> dict[str, Any]:
+def _in_numbers(
+    config: Config, lake: Lake, day: date, night: Night, counts: np.ndarray, features: pa.Table | None
+) -> dict[str, Any]:
     """Numbers and charts."""
     head, found = numbers.headline(config, lake, day), numbers.recommenders(config, lake, day)
-    points, groups = gallery.map_of_items(night)
+    points, groups = gallery.map_of_items(night, features)
     days, events = numbers.events_by_day(night)
     return {
         "headline": head,

@@ -35,10 +35,10 @@ from pipelines.night.exploring import explored
 from pipelines.night.files import Loaded, save_exploring, save_exposed, save_night, save_plans
 from pipelines.night.night import Night
 from pipelines.night.placing import DEEP, behind, capped, held_of, pinned
-from pipelines.night.rules import allowed, meaningless, ruled, stands_for_segment
+from pipelines.night.rules import allowed, meaningless, stands_for_segment
 from pipelines.raw.places import UnusualError
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
-from pipelines.recommenders.blend.scored import popular_where_flat, scored
+from pipelines.recommenders.blend.scored import scored
 from pipelines.recommenders.ranking import MOST_SCORES, top_k
 from pipelines.sections import Dials
 
@@ -165,10 +165,10 @@ class ScoreBlock(beam.DoFn):
 
     def _scored(self, start: int, stop: int, total: int) -> Iterator[str]:
         night, serving, users = self.night, self.serving, np.arange(start, stop)
-        forbidden = night.hidden[users] + night.seen[users] if serving.filter_seen else night.hidden[users]
-        new, moved, parts = ~night.liked & night.servable, night.moved[users], list[pa.Table]()
+        forbidden = night.forbidden(users, serving.filter_seen)
+        new, parts = ~night.liked & night.servable, list[pa.Table]()
         for name, plain, chances in scored(night.models, night.inputs, users):
-            scores = ruled(popular_where_flat(plain, night.inputs), night.servable, moved)
+            scores = night.ranked_by(plain, users)
             lists = top_k(scores, serving.k, forbidden, night.inputs.device)
             every = self._with_new(lists, scores, chances, new, forbidden, serving.new_items)
             yield self._write(f"{name}-{start:09d}", candidates(night, users, name, *every))

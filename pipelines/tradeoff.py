@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy import sparse
 
 from encoders.device import choose_device
 from pipelines.config import Config
@@ -25,8 +24,7 @@ from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.files import Loaded, opened
 from pipelines.night.judgement import Judgement, judgement_of
 from pipelines.night.measures import cut, measured, of_all
-from pipelines.night.rules import ruled
-from pipelines.recommenders.blend.scored import popular_where_flat, scored
+from pipelines.recommenders.blend.scored import scored
 from pipelines.recommenders.ranking import blocks_of, top_k
 from pipelines.sections import Dials
 
@@ -96,9 +94,8 @@ def _ranked(night: Loaded, users: np.ndarray, config: Config) -> Lists:
     r, parts = config.recommend, list[Lists]()
     for block in blocks_of(users, len(night.items)):
         plain = next(s for name, s, _ in scored(night.models, night.inputs, block) if name == r.serve)
-        forbidden: sparse.csr_matrix = night.hidden[block] + night.seen[block] if r.filter_seen else night.hidden[block]
-        scores = ruled(popular_where_flat(plain, night.inputs), night.servable, night.moved[block])
-        parts.append(top_k(scores, r.k * POOL, forbidden, night.inputs.device))
+        forbidden = night.forbidden(block, r.filter_seen)
+        parts.append(top_k(night.ranked_by(plain, block), r.k * POOL, forbidden, night.inputs.device))
     items, values = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
     return items, values
 

@@ -3,8 +3,11 @@
 Belongs here: the rule. Does not: ids and tables (``score``), what a model makes of a history (``recommenders``).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -15,6 +18,27 @@ ITEMS = 3  # of the history that are named
 HISTORY = 50  # most recent items that can be a reason
 BLOCK_NUMBERS = 20_000_000  # of the vectors that are compared at once
 SIMILARITY = 0.1  # centred cosine below which a history item is no reason
+
+
+WORDS = {  # code -> in words, of the title of a history item and of the reason's value
+    "similar_to_history": "like {0}",
+    "similar_to_uploads": "like what was uploaded",
+    "popular_in_segment": "popular among {1}",
+    "wished": "wished: {1}",
+}
+
+
+def in_words(row: Mapping[str, Any], titles: Sequence[str], words: Mapping[str, str] = MappingProxyType(WORDS)) -> str:
+    """The reason of a row of ``recommendations``; codes without words stay as they are.
+
+    Args:
+        row: with its reason.
+        titles: of the history items that it names.
+        words: of each code.
+    """
+    said = words.get(row["reason_code"], row["reason_code"])
+    said = said.format(titles[0] if titles else "", row["reason_value"] or "")
+    return said + (f", by {row['reason_modality']}" if row["reason_modality"] else "")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from scipy import sparse
 
 from pipelines.learning.metrics import MIXED
-from pipelines.night.rules import groups_of_items
+from pipelines.night.rules import groups_of_items, shares_of_rows
 from pipelines.recommenders.base import Inputs
 from pipelines.sections import Dials
 
@@ -51,20 +51,14 @@ class Traits:
             exposed: in how many lists of the night before each item was.
         """
         liked = (inputs.positives > 0).astype(np.float32)
-        items = pa.table({"categories": categories, "domain": pa.nulls(len(categories), pa.string())})
-        shares = _rows_sum_to_one(groups_of_items(items, ["category"])["category"])
+        shares = shares_of_rows(groups_of_items(pa.table({"categories": categories}), ["category"])["category"])
         return cls(
             vectors=inputs.fused,
             categories=shares,
-            tastes=_rows_sum_to_one(liked @ shares),
+            tastes=shares_of_rows(liked @ shares),
             popular=_share_of_largest(np.asarray(liked.sum(0)).ravel()),
             exposed=_share_of_largest(exposed),
         )
-
-
-def _rows_sum_to_one(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    total = np.asarray(matrix.sum(1)).ravel()
-    return sparse.csr_matrix(sparse.diags_array(1 / np.where(total > 0, total, 1)) @ matrix)
 
 
 def _share_of_largest(counts: np.ndarray) -> np.ndarray:

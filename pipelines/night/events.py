@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import sparse
 
 from encoders.space.ragged import Ragged
@@ -21,6 +22,17 @@ VALIDATION_SHARE = 0.05
 RECENT_DAYS = (1, 7, 30)  # windows before the end in which positive events of an item are counted
 COLUMNS = ["user_id", "item_id", "event", "value", "event_at"]
 IMPRESSION = "impression"  # an item was shown; nobody has met or liked it by that
+
+
+def counts_by_day(events: pa.Table, since: datetime, timezone: str) -> dict[tuple[date, str], int]:
+    """Local day and kind -> number of events from a moment on."""
+    at = events["event_at"]
+    recent = events.filter(pc.greater_equal(at, pa.scalar(since, at.type)))
+    local = pc.local_timestamp(recent["event_at"].cast(pa.timestamp("us", timezone))).cast(pa.date32(), safe=False)
+    counted = (
+        pa.table({"day": local, "event": recent["event"]}).group_by(["day", "event"]).aggregate([([], "count_all")])
+    )
+    return {(r["day"], r["event"]): r["count_all"] for r in counted.to_pylist()}
 
 
 @dataclass(frozen=True)

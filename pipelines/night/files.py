@@ -35,8 +35,9 @@ from pipelines.night.inputs import (
 )
 from pipelines.night.night import Night
 from pipelines.night.placing import Places
-from pipelines.night.rules import wanted_of
+from pipelines.night.rules import ruled, wanted_of
 from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.blend.scored import popular_where_flat
 from pipelines.sections import Dials
 
 
@@ -149,6 +150,14 @@ class Loaded:
     plans: list[Plan]
     exposed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     exploring: Exploring | None = None
+
+    def forbidden(self, users: np.ndarray, filter_seen: bool) -> sparse.csr_matrix:
+        """Nonzero (users, items) where an item is never listed: hidden, or met where that is left out."""
+        return self.hidden[users] + self.seen[users] if filter_seen else self.hidden[users]
+
+    def ranked_by(self, scores: np.ndarray, users: np.ndarray) -> np.ndarray:
+        """What some users' lists are ranked by (users, items): a recommender's scores under rules and wishes."""
+        return ruled(popular_where_flat(scores, self.inputs), self.servable, self.moved[users])
 
     @classmethod
     def of(cls, lake: Lake, day: date, names: tuple[str, ...], folder: Path, device: str) -> "Loaded":

@@ -20,7 +20,7 @@ from pipelines.lake.schemas import EVERYONE, rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake
 from pipelines.night.events import Feedback, end_of_day, event_weights
 from pipelines.night.night import Night
-from pipelines.night.rules import groups_of_items, names_of, remembered, segment_of
+from pipelines.night.rules import groups_of_items, names_of, remembered, segment_of, shares_of_rows
 
 log = logging.getLogger(__name__)
 
@@ -217,10 +217,8 @@ def attributes_of(rows: pa.Table, users: pa.Array) -> dict[str, np.ndarray]:
 
 def categories_of(items: pa.Table) -> tuple[list[str], sparse.csr_matrix]:
     """Names of categories, and the share of each in each item (items, categories); rows without any are zeros."""
-    members = groups_of_items(items, ["category"])["category"]
-    number = np.asarray(members.sum(1)).ravel()
-    shares = sparse.diags_array(1 / np.where(number > 0, number, 1)) @ members
-    return names_of(items, "category").to_pylist(), sparse.csr_matrix(shares)
+    shares = shares_of_rows(groups_of_items(items, ["category"])["category"])
+    return names_of(items, "category").to_pylist(), shares
 
 
 def item_groups_of(items: pa.Table, features: pa.Table | None, first_met: np.ndarray) -> dict[str, np.ndarray]:

@@ -76,6 +76,12 @@ def groups_of_items(items: pa.Table, kinds: Iterable[str]) -> dict[str, sparse.c
     return found
 
 
+def shares_of_rows(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Each entry as a share of its row; rows without any stay empty."""
+    total = np.asarray(matrix.sum(1)).ravel()
+    return sparse.csr_matrix(sparse.diags_array(1 / np.where(total > 0, total, 1)) @ matrix)
+
+
 def names_of(items: pa.Table, kind: str) -> pa.Array:
     """Sorted names of the categories, tags or domains of a catalogue."""
     column = items[GROUPED[kind]].combine_chunks().flatten() if kind in GROUPED else items["domain"].combine_chunks()

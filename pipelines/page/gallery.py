@@ -21,6 +21,8 @@ from encoders.decode.image import thumbnail
 from encoders.errors import DecodeError
 from pipelines.lake.schemas import EVERYONE, rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake
+from pipelines.learning.reasons import WORDS as IN_WORDS
+from pipelines.learning.reasons import in_words
 from pipelines.night.events import end_of_day, event_weights
 from pipelines.night.night import Night
 from pipelines.raw.media import read_media
@@ -34,16 +36,7 @@ HISTORY, LISTED, WANTED = 8, 10, 6  # items of a user that are shown
 UNSEEN, ASKED, NEAR = 12, 3, 5  # items that nobody is shown; items whose neighbours are shown, and how many
 OTHERS = 2  # modalities in which neighbours are shown
 MOST_POINTS = 700  # of the map
-WORDS = {
-    "similar_to_history": "like {0}",
-    "similar_to_uploads": "like what was uploaded",
-    "popular": "popular",
-    "popular_in_segment": "popular among {1}",
-    "wished": "wished: {1}",
-    "new": "new here",
-    "pinned": "pinned by the shop",
-    "explored": "drawn to learn from",
-}
+WORDS = IN_WORDS | {"new": "new here", "pinned": "pinned by the shop", "explored": "drawn to learn from"}
 
 
 @dataclass(frozen=True)
@@ -170,8 +163,10 @@ def people(night: Night, tiles: Tiles, serve: str) -> list[Person]:
         if user not in chosen:
             chosen[user] = f"new: {n} item{'s' * (n != 1)} liked so far"
             break
-    served = _lists(night.lake, night.day, pc.field("user_id").isin(pa.array(list(chosen), pa.string())))
-    return [_person(night, tiles, user, why, served) for user, why in chosen.items()]
+    theirs = pc.field("user_id").isin(pa.array(list(chosen), pa.string()))
+    served, before = _lists(night.lake, night.day, theirs), night.day - timedelta(days=1)
+    earlier = _lists(night.lake, before, theirs) if night.lake.manifest("recommendations", before) else None
+    return [_person(night, tiles, user, why, served, earlier) for user, why in chosen.items()]
 
 
 def _lists(lake: Lake, day: date, where: pc.Expression, columns: list[str] | None = None) -> pa.Table:
@@ -186,7 +181,7 @@ def _judged(night: Night, serve: str) -> list[dict[str, Any]]:
     return rows.filter(pc.equal(rows["model"], serve)).to_pylist()
 
 
-def _person(night: Night, tiles: Tiles, user: str, why: str, served: pa.Table) -> Person:
+def _person(night: Night, tiles: Tiles, user: str, why: str, served: pa.Table, earlier: pa.Table | None) -> Person:
     mine = served.filter(pc.equal(served["user_id"], user)).sort_by("rank").slice(0, LISTED).to_pylist()
     events = night.events()
     events = events.filter(pc.equal(events["user_id"], user)).sort_by(
@@ -198,10 +193,15 @@ def _person(night: Night, tiles: Tiles, user: str, why: str, served: pa.Table) -
         user_id=user,
         why=why,
         history=[tiles.of(r["item_id"], f"{r['event']}, {r['event_at'].astimezone(zone):%m-%d}") for r in history],
-        listed=[tiles.of(r["item_id"], reason_in_words(r, tiles)) for r in mine],
-        wanted=_wanted(night, tiles, user),
+        listed=[tiles.of(r["item_id"], in_words(r, _named(r, tiles), WORDS)) for r in mine],
+        wanted=[] if earlier is None else _wanted(night, tiles, events, _of(user, earlier)),
         facts=", ".join(_facts(night, user, events.num_rows, len(latest), mine)),
     )
+
+
+def _named(row: dict[str, Any], tiles: Tiles) -> list[str]:
+    """Title of the first history item that a reason names."""
+    return [tiles.of(i).title for i in (row["reason_item_ids"] or [])[:1]]
 
 
 def _facts(night: Night, user: str, events: int, items: int, listed: list[dict[str, Any]]) -> list[str]:
@@ -213,30 +213,20 @@ def _facts(night: Night, user: str, events: int, items: int, listed: list[dict[s
     return facts
 
 
-def _wanted(night: Night, tiles: Tiles, user: str) -> list[Tile]:
-    """What a user came to like on the day, with marks where the list of the night before had it."""
-    before = night.day - timedelta(days=1)
-    if night.lake.manifest("recommendations", before) is None:
-        return []
-    had = set(_lists(night.lake, before, pc.field("user_id") == user, ["item_id"])["item_id"].to_pylist())
-    events, start = night.events(), end_of_day(before, night.timezone)
-    events = events.filter(pc.equal(events["user_id"], user))
+def _of(user: str, lists: pa.Table) -> set[str]:
+    """Items of a user's list."""
+    return set(lists.filter(pc.equal(lists["user_id"], user))["item_id"].to_pylist())
+
+
+def _wanted(night: Night, tiles: Tiles, events: pa.Table, had: set[str]) -> list[Tile]:
+    """What a user came to like on the day, by all events of the user, with marks where the list before had it."""
+    start = end_of_day(night.day - timedelta(days=1), night.timezone)
     late = np.asarray(pc.greater_equal(events["event_at"], pa.scalar(start, events["event_at"].type)))
     earlier = set(events.filter(pa.array(~late))["item_id"].to_pylist())
     now = events.filter(pa.array(late & (event_weights(events["event"], events["value"], night.feedback) > 0)))
     items = [i for i in sorted(set(now["item_id"].to_pylist())) if i not in earlier]
     items.sort(key=lambda i: i not in had)
     return [tiles.of(i, "was in the list" if i in had else "was not in the list", i in had) for i in items[:WANTED]]
-
-
-def reason_in_words(row: dict[str, Any], tiles: Tiles) -> str:
-    """Why an item is in a list."""
-    items = [tiles.of(i).title for i in (row["reason_item_ids"] or [])[:1]]
-    words = WORDS.get(row["reason_code"], row["reason_code"]).format(
-        items[0] if items else "", row["reason_value"] or ""
-    )
-    modality = f", by {row['reason_modality']}" if row["reason_modality"] else ""
-    return f"{words}{modality}"
 
 
 def unseen(night: Night, tiles: Tiles, counts: np.ndarray) -> tuple[int, list[Tile]]:
@@ -246,11 +236,16 @@ def unseen(night: Night, tiles: Tiles, counts: np.ndarray) -> tuple[int, list[Ti
     return len(rows), [tiles.of(i) for i in tiles.ids.take(pa.array(some)).to_pylist()]
 
 
-def across_modalities(night: Night, tiles: Tiles) -> list[Row]:
+def features_of(night: Night) -> pa.Table | None:
+    """``feat_items`` of the night; None without content."""
+    there = night.modalities and night.lake.manifest("feat_items", night.day)
+    return night.lake.read("feat_items", night.day) if there else None
+
+
+def across_modalities(night: Night, tiles: Tiles, table: pa.Table | None) -> list[Row]:
     """Items, and what in the other modalities stands nearest to their picture, sound or words in the unified space."""
-    if not night.modalities or night.lake.manifest("feat_items", night.day) is None:
+    if table is None:
         return []
-    table = night.lake.read("feat_items", night.day)
     ids = table["item_id"].combine_chunks()
     has = {m: np.asarray(table[f"has_{m}"].to_numpy(), bool) for m in night.modalities}
     vectors = {m: vectors_to_numpy(table[f"vector_{m}"].drop_null()) for m in has if has[m].any()}
@@ -305,11 +300,11 @@ def _alike(night: Night, day: date) -> dict[str, list[str]]:
     return found
 
 
-def map_of_items(night: Night) -> tuple[np.ndarray, list[str]]:
+def map_of_items(night: Night, table: pa.Table | None) -> tuple[np.ndarray, list[str]]:
     """Items on the two leading axes of the space (n, 2), and their groups; some of many, alike in distance."""
-    if not night.modalities or night.lake.manifest("feat_items", night.day) is None:
+    if table is None:
         return np.zeros((0, 2)), []
-    vectors = vectors_to_numpy(night.lake.read("feat_items", night.day, ["vector"])["vector"])
+    vectors = vectors_to_numpy(table["vector"])
     rows = (
         np.linspace(0, len(vectors) - 1, min(MOST_POINTS, len(vectors))).astype(int)
         if len(vectors)

@@ -19,7 +19,7 @@ from pipelines.lake.health import said
 from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
 from pipelines.night.dials import free_settings
-from pipelines.night.events import end_of_day
+from pipelines.night.events import counts_by_day, end_of_day
 from pipelines.night.night import Night
 from pipelines.page.charts import Curve
 
@@ -179,15 +179,8 @@ def health(lake: Lake, day: date) -> Rows:
 
 def events_by_day(night: Night) -> tuple[list[date], dict[str, list[int]]]:
     """Last days with the number of events of each kind, the most frequent kind first; what was shown alone is none."""
-    events = night.every_event()
-    first = pa.scalar(end_of_day(night.day - timedelta(days=NIGHTS), night.timezone), events["event_at"].type)
-    events = events.filter(pc.greater_equal(events["event_at"], first))
-    local = pc.local_timestamp(events["event_at"].cast(pa.timestamp("us", night.timezone)))
-    days = local.cast(pa.date32(), safe=False)
-    counted = (
-        pa.table({"day": days, "event": events["event"]}).group_by(["day", "event"]).aggregate([([], "count_all")])
-    )
-    counts = {(r["day"], r["event"]): r["count_all"] for r in counted.to_pylist()}
+    since = end_of_day(night.day - timedelta(days=NIGHTS), night.timezone)
+    counts = counts_by_day(night.every_event(), since, night.timezone)
     shown = sorted({d for d, _ in counts})
     kinds = sorted({k for _, k in counts}, key=lambda k: (-sum(counts.get((d, k), 0) for d in shown), k))
     return shown, {k: [counts.get((d, k), 0) for d in shown] for k in kinds}

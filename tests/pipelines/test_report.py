@@ -263,7 +263,9 @@ def test_what_was_liked_since_is_marked_where_the_list_had_it(shop: tuple[Config
 def test_a_picture_stands_near_its_own_words(shop: tuple[Config, Lake]) -> None:
     config, lake = shop
     night = night_of(lake)
-    rows = gallery.across_modalities(night, gallery.Tiles(night, RawStore(config.paths.raw), 9))
+    rows = gallery.across_modalities(
+        night, gallery.Tiles(night, RawStore(config.paths.raw), 9), gallery.features_of(night)
+    )
     table = {r["item_id"]: r for r in lake.read("feat_items", DAY).to_pylist()}
     for row in rows:
         m = row.item.note.removeprefix("by its ")
