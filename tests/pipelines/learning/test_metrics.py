@@ -51,4 +51,6 @@ def test_metrics_agree_with_ranx() -> None:
     for ours, name in RANX.items():
         few = n <= K if ours == "map" else n > 0  # ranx divides by all relevant items, RecBole and we by at most K
         assert few.sum() > 50
-        assert np.allclose(np.asarray(PER_USER[ours](hits, n))[few], theirs[f"{name}@{K}"][few], rtol=0, atol=1e-9), ours
+        assert np.allclose(np.asarray(PER_USER[ours](hits, n))[few], theirs[f"{name}@{K}"][few], rtol=0, atol=1e-9), (
+            ours
+        )
