@@ -19,7 +19,7 @@ from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake, Manifest, StorageError
 from pipelines.lake.tables import TABLES
 from pipelines.learning.statistics import adjusted, days_needed, sample_ratio_p, sequential_half
-from pipelines.night.arms import Decision, arm_of, decisions_of, is_over
+from pipelines.night.arms import Decision, arm_of, decisions_of, is_over, units_of
 from pipelines.night.events import end_of_day
 from pipelines.night.night import Night
 from pipelines.sections import Experiment
@@ -33,7 +33,7 @@ LEAST_USERS = 30  # of an arm, below which means are not taken to be normal
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What users did in an experiment so far.
+    """What users did in an experiment so far; a user stands for what falls into an arm as a whole.
 
     Attributes:
         users: sorted ids of who is in an arm and was served.
@@ -43,6 +43,22 @@ class Outcomes:
         before: events of each user before the start.
         shown: bool (users,), who had an impression on the first day; None where the log has none.
     """
+
+    def by(self, units: np.ndarray) -> "Outcomes":
+        """The same by what users fall into an arm with: means over its users, whoever of them was shown anything.
+
+        The analysis is that of what is randomized (https://doi.org/10.1002/sim.4780110202): users of one segment are
+        not independent of each other.
+
+        Args:
+            units: name of each user's (users,).
+        """
+        names, first, unit = np.unique(units.astype(str), return_index=True, return_inverse=True)
+        size = np.bincount(unit, minlength=len(names))
+        means = {c: np.bincount(unit, v, len(names)) / size for c, v in self.means.items()}
+        shown = None if self.shown is None else np.bincount(unit, self.shown, len(names)) > 0
+        before = np.bincount(unit, self.before, len(names)) / size
+        return Outcomes(pa.array(names, pa.string()), self.arm[first], self.days, means, before, shown)
 
     users: pa.Array
     arm: np.ndarray
@@ -102,7 +118,10 @@ def outcomes(config: Config, lake: Lake, day: date, name: str) -> Outcomes:
     first = np.arange(len(rows)) < (parts[0].num_rows if parts else 0)  # before any arm could bring users back
     impressions = (rows["shown"].to_numpy() == "impression") & counted & first
     shown = np.bincount(of_users[impressions], minlength=len(users)) > 0 if impressions.any() else None
-    return Outcomes(users, arm, len(judged), means, _before(config, lake, day, e.start, users), shown)
+    found = Outcomes(users, arm, len(judged), means, _before(config, lake, day, e.start, users), shown)
+    if e.unit == "user" or not served:
+        return found
+    return found.by(np.array(units_of(lake, served[-1], users.to_pylist()), object))
 
 
 def _arm_in(label: str, name: str) -> str | None:
@@ -214,7 +233,7 @@ class Planned:
 
     Attributes:
         days: until the effect is found with 80%, None where the longest looked at does not suffice.
-        users: of each arm.
+        users: of each arm, or segments where they are the unit.
         mean: daily mean of the metric.
         nights: of feedback that this is taken from.
     """
@@ -244,9 +263,15 @@ def planned(config: Config, lake: Lake, day: date, name: str, most: int = 365) -
         rows = lake.read("feedback", d, ["user_id", e.metric])
         at, value = rows_in(rows["user_id"], users), np.nan_to_num(rows[e.metric].cast(pa.float64()).to_numpy())
         outcome[:, n] = np.bincount(at[at >= 0], value[at >= 0], len(users))
+    units = users.to_pylist()
+    if e.unit == "segment":
+        names, unit = np.unique(np.array(units_of(lake, served[-1], units), str), return_inverse=True)
+        totals = np.zeros((len(names), len(days)))
+        np.add.at(totals, unit, outcome)
+        units, outcome = names.tolist(), totals / np.bincount(unit)[:, None]
     within = float(outcome.var(axis=1, ddof=1).mean())
     between = max(float(outcome.mean(1).var(ddof=1)) - within / len(days), 0.0)
-    arms = [arm_of(u, e.salt or name, e.share_of) for u in users.to_pylist()]
+    arms = [arm_of(u, e.salt or name, e.share_of) for u in units]
     number = {a: float(arms.count(a)) for a in e.arms}
     control, *others = e.arms
     smallest = [max(number[control], 1.0), max(min(number[a] for a in others), 1.0)]

@@ -304,6 +304,9 @@ class Experiment(Settings):
     shares: dict[str, float] = Field(
         {}, description="arm -> share of the users; alike by default, the rest is not in it"
     )
+    unit: Literal["user", "segment"] = Field(
+        "user", description="what falls into an arm as a whole; users without a segment go by themselves"
+    )
     metric: Outcome = Field("clicked", description="column of feedback, a user and day")
     guardrails: tuple[Outcome, ...] = Field((), description="columns that must not surely fall")
     start: date = Field(description="first night whose lists are split")

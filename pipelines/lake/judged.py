@@ -105,7 +105,7 @@ JUDGED = (
             _c("experiment", pa.string(), "name in the configuration"),
             _c("arm", pa.string(), "name of the arm"),
             _c("metric", pa.string(), "column of feedback: the metric, or a guardrail"),
-            _c("users", pa.int64(), "users of the arm who were served"),
+            _c("users", pa.int64(), "users of the arm who were served; segments where they are the unit"),
             _c("days", pa.int64(), "nights whose lists are judged"),
             _c("mean", pa.float64(), "of the metric, a user and day"),
             _c("effect", pa.float64(), "difference to the first arm, less what users did before (CUPED)", True),

@@ -72,6 +72,15 @@ def arm_of(user_id: str, salt: str, shares: dict[str, float]) -> str | None:
     return None
 
 
+def units_of(lake: Lake, day: date, users: list[str]) -> list[str]:
+    """What each user falls into an arm with where that is not the user alone: ``segment NAME``, else the user id."""
+    if lake.manifest("std_users", day) is None:
+        return users
+    rows = lake.read("std_users", day, ["user_id", "segment"])
+    segment = dict(zip(rows["user_id"].to_pylist(), rows["segment"].to_pylist(), strict=True))
+    return [f"segment {segment[u]}" if segment.get(u) else u for u in users]
+
+
 def decisions_of(lake: Lake, day: date) -> dict[str, Decision]:
     """Experiment -> what the night has decided, those that are over included."""
     if lake.manifest("eval_experiments", day) is None:
@@ -87,11 +96,12 @@ def plans_of(config: Config, lake: Lake, day: date, users: list[str]) -> list[Pl
     """
     decided = decisions_of(lake, day)
     made: dict[tuple[str | None, ...], Plan] = {}
+    by_segment = any(e.unit == "segment" for e in config.experiments.values())
     plans = []
-    for user in users:
+    for user, unit in zip(users, units_of(lake, day, users) if by_segment else users, strict=True):
         key = tuple(
             None if user.startswith(EVERYONE) or not runs(config, name, day, decided)
-            else arm_of(user, e.salt or name, e.share_of)
+            else arm_of(unit if e.unit == "segment" else user, e.salt or name, e.share_of)
             for name, e in config.experiments.items()
         )  # fmt: skip
         if key not in made:

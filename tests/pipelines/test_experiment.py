@@ -164,6 +164,41 @@ def test_a_handful_of_users_decide_nothing() -> None:
     assert read_out("x", PLAN, found, DAY)[0]["decision"] == "continue"
 
 
+def test_segments_are_compared_by_the_means_of_their_users() -> None:
+    """Segments of two and of one user: means of 1 and 3, and of 5; whoever was shown anything shows its segment."""
+    found = Outcomes(
+        pa.array(["a", "b", "c"]),
+        np.array(["base", "base", "new"], object),
+        2,
+        {"clicked": np.array([1.0, 3.0, 5.0])},
+        np.array([4.0, 0.0, 7.0]),
+        np.array([False, True, False]),
+    ).by(np.array(["segment x", "segment x", "c"], object))
+    assert found.users.to_pylist() == ["c", "segment x"]
+    assert found.arm.tolist() == ["new", "base"]
+    assert found.means["clicked"].tolist() == [5.0, 2.0]
+    assert found.before.tolist() == [7.0, 2.0]
+    assert found.shown is not None
+    assert found.shown.tolist() == [False, True]
+
+
+def test_the_level_holds_where_users_of_a_segment_are_alike() -> None:
+    """80 segments of 25 users who share most of what they do: by user almost half of all would be decided wrongly."""
+    wrong = {"user": 0, "segment": 0}
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        segment = np.repeat(np.arange(80), 25)
+        arm = np.array(["base", "new"], object)[rng.permutation(np.arange(80) % 2)[segment]]
+        clicked = 1 + rng.normal(0, 0.3, 80)[segment] + rng.normal(0, 0.3, len(segment))
+        ids = pa.array([f"u{n:04d}" for n in range(len(segment))])
+        by_user = Outcomes(ids, arm, 14, {"clicked": clicked}, np.zeros(len(segment)), None)
+        by_segment = by_user.by(np.array([f"segment {s}" for s in segment], object))
+        for unit, found in (("user", by_user), ("segment", by_segment)):
+            wrong[unit] += read_out("x", PLAN, found, DAY)[0]["decision"] in ("promote", "roll_back")
+    assert wrong["segment"] <= 200 * 0.05 + 3 * (200 * 0.05 * 0.95) ** 0.5
+    assert wrong["user"] > 50
+
+
 # --- through the lake -------------------------------------------------------------------------------------------------
 
 
@@ -264,3 +299,35 @@ def test_the_plan_is_taken_from_what_came_back_so_far(tmp_path: Path) -> None:
     assert found.days == days_needed(0.0, within, [150, 150], 0.5, 0.05, 0.8, 365)
     with pytest.raises(StorageError, match="run some nights first"):
         planned(config, lake, date(2026, 3, 2), "x")
+
+
+def test_a_segment_is_in_one_arm_and_is_what_is_compared(tmp_path: Path) -> None:
+    """Ten users in five segments and one in none: six units, whose lists name the arm of the unit."""
+    halves = {"base": 0.5, "new": 0.5}
+    plan = Experiment(arms=ARMS, start=date(2026, 3, 1), unit="segment")
+    config = config_of(tmp_path, experiments={"x": plan})
+    users = [f"u{n}" for n in range(10)] + ["alone"]
+    lake = tiny_lake(tmp_path, [event(u, "i", at(1)) for u in users], [{"item_id": "i"}], day=date(2026, 3, 1))
+    about = [{"user_id": u, "segment": f"s{n % 5}" if u != "alone" else None} for n, u in enumerate(users)]
+    for day in (date(2026, 3, 1), date(2026, 3, 2), date(2026, 3, 3)):
+        lake.publish("std_users", day, rows_of("std_users", about))
+    plans = dict(zip(users, plans_of(config, lake, date(2026, 3, 1), users), strict=True))
+    for n, user in enumerate(users):
+        unit = f"segment s{n % 5}" if user != "alone" else "alone"
+        assert plans[user].arm == f"x={arm_of(unit, 'x', halves)}"
+    assert {p.serve for p in plans.values()} == {"hybrid", "ease"}, "so that the arms differ"
+    place: dict[str, Any] = {"item_id": "i", "model": "m", "rank": 1, "score": 1.0, "reason_code": "new"}
+    lists = [place | {"recommendation_id": u, "user_id": u, "arm": plans[u].arm} for u in users]
+    did: dict[str, Any] = {"night": date(2026, 3, 1), "shown": "reaction", "clicked": True, "reactions": 1}
+    did |= {"favourite": False, "purchased": False, "disliked": False}
+    columns = {c.name for c in rows_of_columns("feedback")}
+    came = [{k: v for k, v in (r | did).items() if k in columns} for r in lists]
+    for n in (1, 2):
+        lake.publish("recommendations", date(2026, 3, n), rows_of("recommendations", lists))
+        lake.publish("feedback", date(2026, 3, n + 1), rows_of("feedback", came))
+    lake.publish("std_interactions", date(2026, 3, 2), rows_of("std_interactions", []))
+    list(experiment(config, lake, date(2026, 3, 2)))
+    rows = lake.read("eval_experiments", date(2026, 3, 2)).to_pylist()
+    assert sum(r["users"] for r in rows) == 6
+    assert {r["mean"] for r in rows if r["users"]} == {1.0}
+    assert sum(planned(config, lake, date(2026, 3, 3), "x").users.values()) == 6
