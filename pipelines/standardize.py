@@ -84,6 +84,8 @@ def _tables(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     found = MediaIndex(config.paths.data / "cache").look_up(wanted, config.raw_place, config.compute)
     _reject_media(refs, found, account)
     contents = uploads_table(uploaded, found, account)
+    for kind in SOURCES[1:]:
+        account.name_columns(kind, pieces[kind])
     rejects = {OF_EVENTS: of_night.quarantine(), OF_OTHERS: account.quarantine()}
     ledgers = {OF_EVENTS: of_night.ledger(), OF_OTHERS: account.ledger()}
     made = [

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.config import Config
-from pipelines.lake.promises import promise
+from pipelines.lake.promises import Remark, promise
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.sections import SOURCES
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipelines.night.night import Night
 
 USUAL_DAYS = 28  # before a day, of which the median is what is usual
+COLUMNS_OF = 7  # last nights whose raw files say which columns are usual
 EXAMPLES = 3  # reasons in a message
 SPELLINGS = {
     "without their .0": lambda ids: pc.replace_substring_regex(ids, r"\.0+$", ""),
@@ -47,6 +48,39 @@ def enough_is_read(config: Config, night: "Night", _: str, rows: pa.Table) -> li
                 f"{kind}: {lost} of {read + refused} rows are refused ({_why(night.lake, night.day, kind)})"
             )
     return [f"{p}; see table quarantine, or set guards.lost_rows" for p in problems]
+
+
+@promise(["ingest_files"], "Raw files have the columns that those of the last nights had.", ["kind", "columns"])
+def columns_as_before(_config: Config, night: "Night", _: str, rows: pa.Table) -> list[str]:
+    """Columns of the night's raw files that no file of the last nights had, and columns that all of them had.
+
+    What is read and is gone stops a night before it begins (``raw.judge``); the others are shown.
+    """
+    before = [_columns_of(night.lake.read("ingest_files", d, ["kind", "columns"])) for d in _last_nights(night)]
+    remarks = []
+    for kind, names in _columns_of(rows).items():
+        earlier = [found[kind] for found in before if kind in found]
+        if not earlier:
+            continue
+        new, gone = names - set[str]().union(*earlier), earlier[0].intersection(*earlier) - names
+        numbers = {f"{kind}_new": float(len(new)), f"{kind}_gone": float(len(gone))}
+        told = [f"{what}: {', '.join(sorted(x))}" for what, x in (("new", new), ("gone", gone)) if x]
+        text = f"{kind}: columns of raw files that are {'; '.join(told)}" if told else ""
+        remarks.append(Remark(text, warns=bool(told), numbers=numbers))
+    return list(remarks)
+
+
+def _last_nights(night: "Night") -> list[date]:
+    return [d for d in night.lake.days("ingest_files", night.day) if d < night.day][-COLUMNS_OF:]
+
+
+def _columns_of(rows: pa.Table) -> dict[str, set[str]]:
+    """Kind of raw file -> names of the columns of its files; nothing where a partition of an older version has none."""
+    found: dict[str, set[str]] = {}
+    for r in rows.to_pylist():
+        if r.get("columns"):
+            found.setdefault(r["kind"], set()).update(r["columns"])
+    return found
 
 
 def _lost_events(config: Config, night: "Night") -> list[str]:

@@ -162,6 +162,7 @@ TABLES: dict[str, Table] = {
                 _c("rows_superseded", pa.int64(), "older versions of an item or upload that a newer row replaced"),
                 _c("rows_quarantined", pa.int64(), "rejected rows"),
                 _c("rows_lost", pa.int64(), "lines of a file that is refused whole, in none of the other counts"),
+                _c("columns", pa.list_(pa.string()), "names in the file, of JSON those seen in its first objects"),
             ),
             stage="standardize", group="quality", parents=("quarantine",), by_step=True,
         ),

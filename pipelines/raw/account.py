@@ -35,6 +35,7 @@ class Account:
         self.tables: list[pa.Table] = []
         self.rows: list[dict[str, Any]] = []
         self.files: dict[tuple[str, str], Counter[str]] = {}
+        self.columns: dict[tuple[str, str], dict[str, None]] = {}
 
     def reject(self, stage: str, source: str, position: int, reason: str, detail: str) -> None:
         """Note one rejected row (stage ``ingest_<kind>``, position > 0), file (position 0) or reference (``media``)."""
@@ -78,6 +79,13 @@ class Account:
             detail = f"{column}: {count} cells became null, the first held '{value}'"
             self.reject(f"ingest_{kind}_fields", source, position, reason, detail)
 
+    def name_columns(self, kind: str, pieces: Iterable[Piece]) -> None:
+        """Note what the columns of the files are called that have an account."""
+        for piece in pieces:
+            if (piece.source, kind) in self.files and piece.account.shape is not None:
+                names = self.columns.setdefault((piece.source, kind), {})
+                names |= dict.fromkeys(piece.account.shape["header"])
+
     def lost(self) -> dict[str, int]:
         """``rows_lost``, that should have been events and are not; ``files_refused``, whole or from where they tear."""
         refused = sum(counts["lost"] for counts in self.files.values())
@@ -99,7 +107,8 @@ class Account:
     def ledger(self) -> pa.Table:
         """The accounts as rows of ``ingest_files``."""
         rows = [
-            {"source": source, "kind": kind} | {f"rows_{f}": counts[f] for f in FATES}
+            {"source": source, "kind": kind, "columns": list(self.columns.get((source, kind), ()))}
+            | {f"rows_{f}": counts[f] for f in FATES}
             for (source, kind), counts in self.files.items()
         ]
         return pa.Table.from_pylist(rows, schema=TABLES["ingest_files"].schema({}))
@@ -214,6 +223,7 @@ def events_account(
         account.tables.append(_repeated(duplicates))
         account.count_each("interactions", duplicates["source"], "quarantined")
     account.add_whole_files("interactions", pieces, day, start)
+    account.name_columns("interactions", pieces)
     return account
 
 

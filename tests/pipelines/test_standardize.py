@@ -96,6 +96,9 @@ def test_what_happened_before_the_first_day_is_counted_on_it(tmp_path: Path) -> 
     assert [(r["position"], r["reason"]) for r in rejects] == [(2, "before_start_date")]
     ledger = {r["source"]: r for r in lake.read("ingest_files", date(2026, 3, 9)).to_pylist()}
     assert [ledger["interactions/a.csv"][f"rows_{n}"] for n in ("in", "out", "quarantined")] == [2, 1, 1]
+    assert ledger["interactions/a.csv"]["columns"] == ["user_id", "item_id", "event", "value", "event_at"]
+    catalogue = next(r for r in ledger.values() if r["kind"] == "items")
+    assert "item_id" in catalogue["columns"]
     assert lake.days("std_interactions") == [date(2026, 3, 9)]
     made(config)
     assert lake.read("quarantine", date(2026, 3, 10)).num_rows == 0

@@ -1,11 +1,12 @@
 """Nights whose data is not what it was: thresholds, what counts as lost, what the message says."""
 
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
 
 from pipelines.lake import guards  # noqa: F401, its promises join the others
-from pipelines.lake.promises import PROMISES
+from pipelines.lake.promises import PROMISES, Remark
 from pipelines.lake.storage import Lake
 from pipelines.operation import Guards
 from tests.lakes import DAY, at, config_of, event, night_of, rows_of, tiny_lake
@@ -114,3 +115,29 @@ def test_events_of_unknown_items(tmp_path: Path, ids: list[str], catalogue: list
 def test_a_day_without_events_is_judged_by_the_last_that_has_some(tmp_path: Path) -> None:
     lake = tiny_lake(tmp_path, [event("u", "gone", at(9))], [{"item_id": "x"}])
     assert "2026-03-09" in broken(lake, "items_are_known", "std_items")[0]
+
+
+def ledger_of(lake: Lake, day: date, **columns: list[str]) -> None:
+    """A night's ``ingest_files`` with a file of each kind."""
+    rows = [ROWS | {"source": f"{kind}.csv", "kind": kind, "columns": names} for kind, names in columns.items()]
+    lake.publish_step("ingest_files", day, "standardize", rows_of("ingest_files", rows))
+
+
+def test_columns_of_raw_files_that_come_and_go(tmp_path: Path) -> None:
+    """`sometimes` was in one of two nights, so that it is neither new nor gone; users had no file before."""
+    lake = Lake(tmp_path)
+    assert [DAY - timedelta(days=n) for n in (9, 2, 1)] == [date(2026, 3, 1), date(2026, 3, 8), date(2026, 3, 9)]
+    for n in range(3, 9):
+        ledger_of(lake, DAY - timedelta(days=n), items=["id", "title", "sometimes"])
+    ledger_of(lake, DAY - timedelta(days=9), items=["id"], controls=["long ago"])
+    ledger_of(lake, DAY - timedelta(days=1), items=["id", "title"], interactions=["uid", "ts"])
+    ledger_of(lake, DAY, items=["id", "price", "colour"], interactions=["uid", "ts"], users=["uid"])
+    found = {r.split(":")[0]: r for r in broken(lake, "columns_as_before", "ingest_files")}
+    remarks = [r for r in broken(lake, "columns_as_before", "ingest_files") if isinstance(r, Remark)]
+    assert found.keys() == {"items", ""}, "interactions have nothing to say but their numbers"
+    assert found["items"] == "items: columns of raw files that are new: colour, price; gone: title"
+    assert [r.numbers for r in remarks] == [
+        {"interactions_new": 0.0, "interactions_gone": 0.0},
+        {"items_new": 2.0, "items_gone": 1.0},
+    ]
+    assert [r.warns for r in remarks] == [False, True]
