@@ -95,7 +95,6 @@ def table_metadata(lake: Lake, manifest: Manifest, sample: pa.Table) -> dict[str
     """Metadata of a published table partition; ``sample`` are its first rows."""
     found = manifest_metadata(lake, manifest)
     found["dagster/row_count"] = manifest.rows
-    found["dagster/column_schema"] = column_schema(manifest.table)
     found["sample"] = dg.MetadataValue.md(sample_rows(manifest.table, sample))
     return found
 

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from PIL import Image
 
+from encoders.modalities import MODALITIES
 from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.still import Pair
 from pipelines.lake.storage import Lake
 
 MAX_POINTS = 2000
+COLOURS = 64  # of a picture; Dagster keeps three copies of each
 
 
 def _figure(width: float = 7.0, height: float = 3.4, **grid: Any) -> tuple[Any, Any]:
@@ -29,9 +32,11 @@ def _figure(width: float = 7.0, height: float = 3.4, **grid: Any) -> tuple[Any, 
 def _png(figure: Any) -> bytes:
     from matplotlib import pyplot
 
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=90, metadata={"Software": None})
+    drawn, out = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=90, metadata={"Software": None})
     pyplot.close(figure)
+    picture = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    picture.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
@@ -121,6 +126,22 @@ def item_map(lake: Lake, day: date, items: pa.Table) -> bytes | None:
     return _png(figure)
 
 
+def attention(lake: Lake, day: date) -> bytes | None:
+    """How much each modality counts in the fused vectors of the items that have it: quartiles, and the mean."""
+    columns = [f"{c}_{m}" for m in MODALITIES for c in ("has", "attention")]
+    table = lake.read("feat_items", day, columns)
+    shares = {m: table.filter(table[f"has_{m}"])[f"attention_{m}"].drop_null().to_numpy() for m in MODALITIES}
+    shares = {m: values for m, values in shares.items() if len(values)}
+    if not shares:
+        return None
+    names = sorted(shares, key=lambda m: shares[m].mean())
+    figure, axes = _figure(7, 1.2 + 0.5 * len(names))
+    labels = [f"{m}\n{len(shares[m])} items" for m in names]
+    axes.boxplot([shares[m] for m in names], orientation="horizontal", tick_labels=labels, showmeans=True, whis=(5, 95))
+    axes.set(title="attention to each modality of the items that have it", xlabel="share of the attention", xlim=(0, 1))
+    return _png(figure)
+
+
 def two_nights(pair: Pair | None, day: date) -> bytes | None:
     """The same items on two nights, on the first two principal components of the earlier, each joined with itself."""
     if pair is None or len(pair.rows) < 3:
@@ -152,6 +173,29 @@ def reasons(lake: Lake, day: date) -> bytes | None:
     return _png(figure)
 
 
+PLACES = (1, 5, 20)  # whose scores are shown
+
+
+def scores(lake: Lake, day: date) -> bytes | None:
+    """Scores at some places of the served lists, of each recommender that serves."""
+    table = lake.read("recommendations", day, ["model", "rank", "score"])
+    models = sorted(pc.unique(table["model"]).to_pylist())
+    if not models:
+        return None
+    figure, panels = _figure(max(7, 4 * len(models)), 3.4, ncols=len(models), squeeze=False)
+    for axes, model in zip(panels[0], models, strict=True):
+        mine = table.filter(pc.equal(table["model"], model))
+        edges = np.histogram_bin_edges(mine["score"].to_numpy(), 40)
+        for i, place in enumerate(PLACES):
+            values = mine.filter(pc.equal(mine["rank"], place))["score"].to_numpy()
+            if len(values):
+                axes.hist(values, edges, histtype="step", lw=1.6, color=_colour(i), label=f"place {place}")
+        axes.set(title=f"scores of {model}, {day}", xlabel="score", ylabel="lists")
+        axes.legend(fontsize=8)
+    return _png(figure)
+
+
+FEW_USERS = 10  # below which a bar says little
 BARS = ("all", "item_cold", "item_warm", "user_cold", "user_warm")  # slices; others are in the table
 
 
@@ -164,15 +208,22 @@ def metric_bars(lake: Lake, day: date, metric: str = "ndcg", k: int = 10) -> byt
     slices = sorted({r["slice"] for r in rows if r["slice"] in BARS or r["slice"].startswith("segment=")})
     models = sorted({r["model"] for r in rows})
     value = {(r["model"], r["slice"]): r["value"] for r in rows}
+    users = {r["slice"]: r["n_users"] for r in rows}
     figure, axes = _figure(10, 4)
     width = 0.85 / len(models)
     for i, model in enumerate(models):
         x = np.arange(len(slices)) + (i - (len(models) - 1) / 2) * width
-        axes.bar(x, [value.get((model, s), 0.0) for s in slices], 0.9 * width, label=model, color=_colour(i))
-    users = {r["slice"]: r["n_users"] for r in rows}
-    labels = [f"{s}\n{users[s]} users" for s in slices]
-    axes.set(title=f"{metric}@{k} on {day}", xticks=range(len(slices)), xticklabels=labels)
-    axes.legend(fontsize=8, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.14))
+        bars = axes.bar(x, [value.get((model, s), 0.0) for s in slices], 0.9 * width, label=model, color=_colour(i))
+        for bar, few in zip(bars, [users[s] < FEW_USERS for s in slices], strict=True):
+            bar.set(color="0.85") if few else None
+    labels = [f"{s.replace('=', chr(10))}\n{users[s]} users" for s in slices]
+    top = max((v for (_, s), v in value.items() if users[s] >= FEW_USERS), default=1.0)
+    title = f"{metric}@{k} on {day}" + (
+        f", grey: fewer than {FEW_USERS} users" if min(users.values()) < FEW_USERS else ""
+    )
+    axes.set(title=title, xticks=range(len(slices)), ylim=(0, 1.1 * top))
+    axes.set_xticklabels(labels, fontsize=8)
+    axes.legend(fontsize=8, ncols=6, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return _png(figure)
 
 

@@ -93,6 +93,7 @@ def _feat_items(config: Config, night: "Night", manifest: Manifest) -> dict[str,
     return (
         plot_metadata(plots.item_map(night.lake, night.day, night.items()))
         | plot_metadata(plots.two_nights(pair, night.day), "two_nights")
+        | plot_metadata(plots.attention(night.lake, night.day), "attention")
         | cosine
     )
 
@@ -103,7 +104,8 @@ def _settings(config: Config, night: "Night", manifest: Manifest) -> dict[str, A
 
 
 def _recommendations(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
-    return plot_metadata(plots.reasons(night.lake, night.day))
+    drawn = plots.scores(night.lake, night.day)
+    return plot_metadata(plots.reasons(night.lake, night.day)) | plot_metadata(drawn, "scores")
 
 
 def _evaluation(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) 
     for name, m in mats.items():
         assert "path" in m.metadata, name
         if not name.startswith("model_") and name != "reports":
-            assert {"dagster/row_count", "dagster/column_schema", "sample"} <= set(m.metadata), name
+            assert {"dagster/row_count", "sample"} <= set(m.metadata), name
     for name in ("std_interactions", "quarantine", "feat_items", "recommendations", "model_aligner"):
         assert "plot" in mats[name].metadata, name
     materialized = [e.step_materialization_data.materialization for e in result.get_asset_materialization_events()]

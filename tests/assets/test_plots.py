@@ -1,13 +1,17 @@
 """Curves over nights: drawn from two nights on, and nothing where there is nothing."""
 
+import io
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from assets import plots
 from assets.summary import _decisions
+from encoders.modalities import MODALITIES
 from pipelines.lake.storage import Lake
 from tests.lakes import DAY, rows_of
 
@@ -52,3 +56,40 @@ def test_effects_of_arms_over_nights(tmp_path: Path, low: float | None, drawn: b
     lake.publish("eval_experiments", DAY, rows_of("eval_experiments", [row]))
     assert ((plots.effects(lake, DAY) or b"")[1:4] == b"PNG") is drawn
     assert _decisions(lake, DAY) == ["  experiment x               promote: new is surely better"]
+
+
+def test_bars_of_few_users_are_grey(tmp_path: Path) -> None:
+    """The only colours of a picture whose every slice has nine users are grey, black and white."""
+    lake, many = Lake(tmp_path), Lake(tmp_path / "many")
+    judged(lake, DAY, 0.2)
+    judged(many, DAY, 0.2, n_users=10)
+    assert [_is_coloured(plots.metric_bars(one, DAY)) for one in (lake, many)] == [False, True]
+
+
+def _is_coloured(drawn: bytes | None) -> bool:
+    """Whether a bar has a colour; the legend below, whose patches are grey too, has none of its own."""
+    pixels = np.asarray(Image.open(io.BytesIO(drawn or b"")).convert("RGB"), int)
+    return bool((np.ptp(pixels, axis=-1) > 60).mean() > 0.01)
+
+
+def test_attention_and_scores_are_drawn_of_what_is_there(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    nothing = {f"has_{m}": False for m in MODALITIES} | {f"attention_{m}": 0.0 for m in MODALITIES}
+    items = [nothing | {"item_id": f"i{n}", "has_text": n < 3, "attention_text": 1.0 * (n < 3)} for n in range(4)]
+    vectors: dict[str, Any] = {"vector": [1.0, 0.0], "frame": "f"} | {f"vector_{m}": None for m in MODALITIES}
+    lake.publish("feat_items", DAY, rows_of("feat_items", [vectors | r for r in items]))
+    few = plots.attention(lake, DAY)
+    items[3] |= {"has_image": True, "attention_image": 0.3}
+    lake.publish("feat_items", DAY, rows_of("feat_items", [vectors | r for r in items]))
+    assert (few or b"")[1:4] == b"PNG"
+    assert _height(plots.attention(lake, DAY)) > _height(few), "a row a modality that any item has"
+    row: dict[str, Any] = {"item_id": "i", "arm": "default", "recommendation_id": "r", "reason_code": "new"}
+    lake.publish("recommendations", DAY, rows_of("recommendations", []))
+    assert plots.scores(lake, DAY) is None
+    lists = [row | {"user_id": f"{m}{n}", "model": m, "rank": 1, "score": n / 9} for n in range(9) for m in ("a", "b")]
+    lake.publish("recommendations", DAY, rows_of("recommendations", lists))
+    assert (plots.scores(lake, DAY) or b"")[1:4] == b"PNG"
+
+
+def _height(drawn: bytes | None) -> int:
+    return Image.open(io.BytesIO(drawn or b"")).height
