@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from PIL import Image
 
+from encoders.decode.image import with_few_colours
 from encoders.modalities import MODALITIES
 from pipelines.lake.schemas import vectors_to_numpy
 from pipelines.lake.still import Pair
@@ -29,15 +29,13 @@ def _figure(width: float = 7.0, height: float = 3.4, **grid: Any) -> tuple[Any, 
     return pyplot.subplots(figsize=(width, height), layout="constrained", **grid)
 
 
-def _png(figure: Any) -> bytes:
+def _png(figure: Any, drawing: bool = True) -> bytes:
     from matplotlib import pyplot
 
-    drawn, out = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=90, metadata={"Software": None})
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=90, metadata={"Software": None})
     pyplot.close(figure)
-    picture = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    picture.save(out, "PNG", optimize=True)
-    return out.getvalue()
+    return with_few_colours(out.getvalue(), COLOURS) if drawing else out.getvalue()
 
 
 def events_by_day(events: pa.Table, end: datetime, timezone: str) -> bytes | None:
@@ -375,4 +373,4 @@ def gallery(examples: Sequence[Any]) -> bytes | None:
                 axis.imshow(decibels, aspect="auto", origin="lower")
             axis.set(xticks=[], yticks=[], title="original" if column == 0 else f"view {column - 1}")
             axis.title.set_fontsize(8)
-    return _png(figure)
+    return _png(figure, drawing=False)

@@ -92,6 +92,7 @@ def _in_numbers(
         "unknown": numbers.unknown_events(night),
         "events": charts.stacked("events", days, events, "events"),
         "refusals": numbers.refusals(lake, day),
+        "unread": numbers.unread_files(config),
         "health": numbers.health(lake, day),
         "slices": charts.bars("slices", numbers.slices(config, lake, day), head.metric),
         "gaps": numbers.gaps(config, lake, day),

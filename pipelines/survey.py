@@ -18,7 +18,7 @@ from pipelines.config import Config
 from pipelines.lake.guards import SPELLINGS
 from pipelines.raw.account import HARMLESS
 from pipelines.raw.columns import RAW_COLUMNS, REQUIRED
-from pipelines.raw.known import Known, media_files
+from pipelines.raw.known import Known, unread
 from pipelines.raw.media import MAX_FILE_BYTES
 from pipelines.raw.places import DataError, RawError, RawStore
 from pipelines.raw.sample import Sampled, sampled, spread
@@ -125,13 +125,8 @@ def survey(config: Config) -> Survey:
     _judge_events(config, found, samples)
     _judge_items(config, found, samples, store)
     _count_work(config, found, samples)
-    every = store.below(".")
-    found.unread = [n for n in every if n not in names and n not in set(media_files(every)) and not _is_hidden(n)]
+    found.unread = unread(store, names)
     return found
-
-
-def _is_hidden(name: str) -> bool:
-    return any(p.startswith((".", "_")) for p in name.split("/"))
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,9 @@ from pipelines.night.dials import free_settings
 from pipelines.night.events import counts_by_day, end_of_day
 from pipelines.night.night import Night
 from pipelines.page.charts import Curve
+from pipelines.raw.known import Known, unread
+from pipelines.raw.places import RawStore
+from pipelines.sections import SOURCES
 
 NIGHTS = 30  # of curves
 SHOWN = (
@@ -152,6 +155,12 @@ def rows_by_kind(lake: Lake, day: date) -> Rows:
         counted = {k: v for k, v in r.items() if k.startswith("rows_")} | {"files": 1}
         total.setdefault(r["kind"], Counter()).update(counted)
     return [{"kind": kind} | dict(counts) for kind, counts in sorted(total.items())]
+
+
+def unread_files(config: Config) -> list[str]:
+    """Files below the raw folder that no section of the configuration reads; of a bucket, nothing is listed for it."""
+    store = RawStore(*config.raw_place)
+    return unread(store, (n for kind in SOURCES for n in Known(kind, config).names())) if store.is_local else []
 
 
 def refusals(lake: Lake, day: date) -> Rows:

@@ -105,6 +105,18 @@ def media_files(names: Iterable[str]) -> list[str]:
     return [n for n in names if Path(n).suffix.lower() in (*PICTURES, *SOUNDS, *CLIPS)]
 
 
+def unread(store: RawStore, read: Iterable[str]) -> list[str]:
+    """Files below the raw folder that are neither read, nor pictures, sounds or clips, nor hidden.
+
+    Args:
+        store: raw folder, all of which is listed.
+        read: files that are read.
+    """
+    every, known = store.below("."), set(read)
+    known.update(media_files(every))
+    return [n for n in every if n not in known and not any(p.startswith((".", "_")) for p in n.split("/"))]
+
+
 class Known:
     """What was read of one kind of raw file.
 

@@ -95,6 +95,19 @@ def page_of(config: Config, lake: Lake) -> tuple[str, Page]:
     return text, Page(text)
 
 
+def test_files_that_nothing_reads_are_named(shop: tuple[Config, Lake]) -> None:
+    """Of a folder misspelt, a note, a hidden file and the two pictures."""
+    config, lake = shop
+    assert "that nothing reads" not in page_of(config, lake)[0]
+    raw = Path(config.paths.raw)
+    (raw / "interactons").mkdir()
+    (raw / "interactons" / "day.csv").write_text("user_id,item_id\n")
+    for name in ("notes.txt", ".hidden.csv"):
+        (raw / name).write_text("x")
+    said = "2 files in the raw folder that nothing reads: interactons/day.csv, notes.txt"
+    assert said in page_of(config, lake)[1].texts
+
+
 def test_the_page_is_whole_escaped_and_the_same_again(shop: tuple[Config, Lake]) -> None:
     text, page = page_of(*shop)
     assert page.open == [], "every element is closed"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.decode.image import decode_image
+from encoders.decode.image import decode_image, with_few_colours
 from encoders.decode.sound import decode_audio
 from encoders.errors import DecodeError
 from tests.payloads import picture
@@ -114,3 +114,15 @@ def test_hostile_media_are_decoded_or_refused() -> None:
                 reasons.append(e.reason)
         assert "" in reasons, kind
         assert any(reasons), kind
+
+
+def test_a_drawing_keeps_its_colours_in_fewer_bytes() -> None:
+    """Two colours and noise of one step around them: the palette keeps each pixel within a step or two."""
+    noise = np.random.default_rng(0).integers(0, 2, (200, 300, 3))
+    drawing = np.where(np.arange(300)[None, :, None] < 150, 10, 240) + noise
+    out = io.BytesIO()
+    Image.fromarray(drawing.astype(np.uint8)).save(out, "PNG")
+    png = out.getvalue()
+    small = with_few_colours(png, 4)
+    assert len(small) < len(png) / 3
+    assert np.abs(np.asarray(Image.open(io.BytesIO(small)).convert("RGB"), int) - drawing).max() <= 2
