@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from assets.metadata import SAMPLE_ROWS
 from pipelines.config import Config
-from pipelines.lake import guards, health, still  # noqa: F401, their promises join the others
+from pipelines.lake import deliveries, guards, health, still  # noqa: F401, their promises join the others
 from pipelines.lake.promises import PROMISES, Remark
 from pipelines.lake.schemas import Key
 from pipelines.lake.tables import TABLES

@@ -300,6 +300,26 @@ def effects(lake: Lake, day: date) -> bytes | None:
     return _png(figure)
 
 
+def credits(lake: Lake, day: date) -> bytes | None:
+    """What each recommender adds to the others, with its interval, and in the mean of the nights before."""
+    rows = [r for r in lake.read("eval_credit", day).to_pylist() if r["gain"] is not None]
+    if not rows:
+        return None
+    rows.sort(key=lambda r: (r["gain"], r["model"]))
+    figure, axes = _figure(7, 1 + 0.35 * len(rows))
+    gain, low, high = (np.array([r[c] for r in rows]) for c in ("gain", "low", "high"))
+    axes.errorbar(gain, range(len(rows)), xerr=[gain - low, high - gain], fmt="o", capsize=3, label="tonight, 95%")
+    means = [(r["mean_gain"], n) for n, r in enumerate(rows) if r["mean_gain"] is not None]
+    axes.scatter(
+        *zip(*means, strict=True), marker="D", color="tab:orange", label="mean of the nights"
+    ) if means else None
+    axes.axvline(0, color="tab:grey", lw=0.8)
+    labels = [r["model"] + (f" ({r['decision']})" if r["decision"] != "keep" else "") for r in rows]
+    axes.set(title="NDCG that each recommender adds to the others", yticks=range(len(rows)), yticklabels=labels)
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
 _METRICS = ("ndcg", "diversity", "calibration", "gini", "popularity_lift", "coverage")
 BUYS = {"diversity": "diversity", "calibration": "calibration", "exposure": "gini", "popularity": "popularity_lift"}
 

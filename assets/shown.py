@@ -133,6 +133,16 @@ def _experiments(config: Config, night: "Night", manifest: Manifest) -> dict[str
     return plot_metadata(plots.effects(night.lake, night.day)) | said
 
 
+def _credit(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
+    """What each recommender adds, what is proposed, and the seconds that each took to fit."""
+    rows = night.lake.read("eval_credit", night.day).to_pylist()
+    said = {f"decision_{r['model']}": f"{r['decision']}: {r['reason']}" for r in rows if r["decision"] != "keep"}
+    gains = {f"gain_{r['model']}": r["gain"] for r in rows if r["gain"] is not None}
+    fits = {r["model"]: night.lake.require(f"model_{r['model']}", night.day).counters for r in rows}
+    seconds = {f"seconds_{m}": c["fit_ms"] / 1000 for m, c in fits.items() if "fit_ms" in c}
+    return plot_metadata(plots.credits(night.lake, night.day)) | said | gains | seconds
+
+
 def _dials(config: Config, night: "Night", manifest: Manifest) -> dict[str, Any]:
     from pipelines.night.dials import free_settings
 
@@ -170,6 +180,7 @@ SHOWN: dict[str, Shown] = {
     "feedback": _feedback,
     "eval_offline": _evaluation,
     "eval_experiments": _experiments,
+    "eval_credit": _credit,
     "eval_dials": _dials,
     "reports": _report,
     "tracked": _tracked,

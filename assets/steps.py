@@ -79,10 +79,13 @@ def steps(config: Config) -> list[Step]:
         found.append(Step("augment", _stage("augment", reports=True), _of_stage("augment"), on_device=True))
     if config.encoders:
         found += [_step("align", on_device=True), _step("fuse", on_device=True)]
+    if config.recommend.external:
+        found.append(_step("external"))
     if config.recommend.search_days:
         found.append(_step("search"))
     found.append(Step("train", _train, tuple(f"model_{n}" for n in config.recommend.models)))
     found += [_step("score"), _step("similar"), _step("evaluate")]
+    found += [_step("credit")] if config.recommend.team else []
     found += [_step("tradeoff")] if config.recommend.dials else []
     found += [_step("track")] if config.tracking else []
     return [*found, _step("report")]
@@ -98,9 +101,9 @@ def _of_stage(stage: str) -> tuple[str, ...]:
     return tuple(name for name, product in _products().items() if product.stage == stage)
 
 
-def _products() -> dict[str, Table | Model]:
-    """Everything that a night may write."""
-    return {**TABLES, **models()}
+def _products(config: Config | None = None) -> dict[str, Table | Model]:
+    """Everything that a night may write, with the recommenders of a configuration."""
+    return {**TABLES, **(models(config.recommend.models) if config else models())}
 
 
 def _stage(name: str, *values: Any, reports: bool = False) -> Stage:
@@ -137,7 +140,8 @@ def raw_specs() -> list[dg.AssetSpec]:
 def build(partitions: dg.PartitionsDefinition, config: Config) -> list[dg.AssetsDefinition]:
     """The assets of a configuration, a multi-asset a step."""
     every = steps(config)
-    products = {n: _products()[n] for s in every for n in s.makes}
+    known = _products(config)
+    products = {n: known[n] for s in every for n in s.makes}
     specs = {n: _spec(p, products, partitions, config) for n, p in products.items()}
     return [_assets(step, [specs[n] for n in step.makes]) for step in every]
 

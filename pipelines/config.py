@@ -20,7 +20,7 @@ from encoders.modalities import KINDS, Modality
 from encoders.settings import VECTOR_FILES, ModelChoice
 from pipelines.operation import Alerts, Compute, Guards, Records, Report
 from pipelines.raw.places import RawPlace
-from pipelines.recommenders.registry import RECOMMENDERS
+from pipelines.recommenders.registry import RECOMMENDERS, entry
 from pipelines.sections import (
     SOURCES,
     Aligner,
@@ -110,7 +110,7 @@ class Config(Settings):
         late = [place for place in self.rules.pinned if place > self.recommend.k]
         if late:
             raise ValueError(f"rules.pinned has places {late}, lists have {self.recommend.k} (recommend.k)")
-        lost = [m for m in self.recommend.models if RECOMMENDERS[m].on_content]
+        lost = [m for m in self.recommend.models if entry(m).on_content]
         lost += ["dials.diversity"] if any(d.diversity for d in self.every_dials) else []
         if not self.encoders and (lost or self.augment.views or self.finetune.enabled):
             what = ", ".join([*lost, *(["augment"] if self.augment.views else []), *(["finetune"] if self.finetune.enabled else [])])  # noqa: E501 # fmt: skip

@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from encoders.augment import OPS
 from encoders.modalities import KINDS, Modality
 from encoders.settings import STRICT, AlignerSettings, FinetuneSettings
-from pipelines.recommenders.registry import RECOMMENDERS, known_recommender, singles
+from pipelines.recommenders.registry import EXTERNAL, RECOMMENDERS, blend_of, known_recommender, singles
 
 SOURCES = ("interactions", "items", "user_content", "users", "controls")  # of raw files, each a section
 ModelName = Annotated[str, AfterValidator(known_recommender)]
@@ -174,6 +174,23 @@ class Dials(Settings):
         return any(self.model_dump().values())
 
 
+class External(Settings):
+    """Lists of another team, vendor or model, which join as ``external_<name>``; see ``pipelines.external``."""
+
+    path: str = Field(description="folder, file or glob of Parquet files below paths.raw, with the date in their names")
+    columns: dict[Literal["user_id", "item_id", "score", "rank"], str] = Field(
+        {}, description="our column -> theirs; score or rank puts the items of a user in order"
+    )
+    max_age_days: int = Field(1, ge=0, description="days before a night from which lists are still used")
+
+
+class Team(Settings):
+    """What each recommender adds to the others, every night, and what follows; see ``pipelines.credit``."""
+
+    nights: int = Field(7, ge=1, description="in which a recommender has to add something, else it is to be retired")
+    act: bool = Field(False, description="whether the hybrid leaves out who is to be retired, from the next night on")
+
+
 class Recommend(Settings):
     """What is served."""
 
@@ -200,6 +217,10 @@ class Recommend(Settings):
     dials: Dials | None = Field(
         None, description="what counts beside relevance, with what each setting would cost in eval_dials"
     )
+    external: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], External] = Field(
+        {}, description="name -> lists of somebody else, each a recommender beside models"
+    )
+    team: Team | None = Field(None, description="judge what each recommender adds, with nights and act; off by default")
     similar: int = Field(20, ge=1, le=1000, description="items like an item, by each basis of similar_items")
     rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
     event_weights: dict[str, float] = Field(
@@ -220,11 +241,17 @@ class Recommend(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_hybrid(cls, values: Any) -> Any:
-        """Of models without the hybrid the first one serves, where none is named."""
-        models = values.get("models") if isinstance(values, dict) else None
-        if models and isinstance(models, list | tuple) and "serve" not in values and "hybrid" not in models:
-            return values | {"serve": models[0]}
+    def _named(cls, values: Any) -> Any:
+        """Of models without the hybrid the first one serves, where none is named; external ones join the models."""
+        if not isinstance(values, dict):
+            return values
+        models, external = values.get("models", list(RECOMMENDERS)), values.get("external")
+        if models and isinstance(models, list | tuple):
+            if "serve" not in values and "hybrid" not in models:
+                values = values | {"serve": models[0]}
+            if isinstance(external, dict):
+                more = [f"{EXTERNAL}{name}" for name in external]
+                values = values | {"models": [*models, *(m for m in more if m not in models)]}
         return values
 
     @property
@@ -236,10 +263,15 @@ class Recommend(Settings):
     def _served(self) -> "Recommend":
         if len(set(self.models)) < len(self.models):
             raise ValueError(f"models names one twice: {', '.join(self.models)}")
+        unknown = [m for m in self.models if m.startswith(EXTERNAL) and m.removeprefix(EXTERNAL) not in self.external]
+        if unknown:
+            raise ValueError(f"models has {', '.join(unknown)}, of which there is no [recommend.external.NAME]")
         if self.serve not in self.models:
             raise ValueError(f"serve = '{self.serve}' is not in models ({', '.join(self.models)})")
         if self.new_items >= self.k:
             raise ValueError(f"new_items ({self.new_items}) must be smaller than k ({self.k})")
+        if self.team and not blend_of(self.models):
+            raise ValueError("team judges what recommenders add to the hybrid, which is not in models")
         if not singles(self.models):
             raise ValueError("models has only the hybrid; name at least one recommender that it can combine")
         return self

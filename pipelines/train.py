@@ -8,17 +8,18 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
 from pipelines.lake.cards import chosen_settings, files_of_model, load_recommender, made_from
+from pipelines.lake.credits import retired_by
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Recommender
-from pipelines.recommenders.registry import RECOMMENDERS, blend_of, merged, unfitted
+from pipelines.recommenders.registry import blend_of, entry, merged, unfitted
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,8 @@ def train(
     facts = {"upto": day.isoformat(), "users": len(data.users), "items": len(data.items), "events": len(data.user)}
     models = unfitted(r.models, settings)
     if blend:
-        models.append(RECOMMENDERS[blend].load()())
+        settings[blend] = of_team(config, lake, day) if r.team else {}
+        models.append(entry(blend).make(settings[blend]))
     fitted: dict[str, Recommender] = {}
     now = made_from(lake, day)
     for model in models:
@@ -68,3 +70,11 @@ def train(
             inputs=now,
         )
         progress(f"{model.name}: fitted on {facts['events']} events in {counters['fit_ms'] / 1000:.1f} s")
+
+
+def of_team(config: Config, lake: Lake, day: date) -> dict[str, Any]:
+    """Settings of the hybrid where recommenders are judged by what they add: who is retired is left out."""
+    retired = retired_by(lake, day - timedelta(days=1)) if config.recommend.team and config.recommend.team.act else []
+    if retired:
+        log.info("%s: the hybrid goes without %s, see eval_credit", day, ", ".join(retired))
+    return {"credit": True, "without": retired}

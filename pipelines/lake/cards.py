@@ -16,7 +16,7 @@ from encoders.modalities import MODALITIES
 from pipelines.config import digest_of
 from pipelines.lake.storage import Lake, StorageError
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
-from pipelines.recommenders.registry import RECOMMENDERS, blend_of, singles
+from pipelines.recommenders.registry import blend_of, entry, singles
 
 
 def files_of_model(state: Arrays, card: Mapping[str, Any]) -> dict[str, bytes]:
@@ -59,7 +59,7 @@ def chosen_settings(lake: Lake, day: date) -> dict[str, Hyperparameters]:
     return settings
 
 
-OF_THE_NIGHT = ("std_items", "std_user_content", "feat_items", "feat_users", SETTINGS)
+OF_THE_NIGHT = ("std_items", "std_user_content", "external_lists", "feat_items", "feat_users", SETTINGS)
 GROWING = ("std_interactions", *(f"emb_{m}" for m in MODALITIES))  # a night reads their partitions of all days
 
 
@@ -112,5 +112,5 @@ def load_recommender(
     tables = {*now, *then} - {SETTINGS}  # a model has its settings in its card
     if changed := sorted(t for t in tables if now.get(t) != then.get(t)):
         raise StorageError(f"model_{name} of {day} was fitted on another {', '.join(changed)}; train the night again")
-    model = RECOMMENDERS[name].load()(**load_card(lake, name, day)["settings"])
+    model = entry(name).make(load_card(lake, name, day)["settings"])
     return model.given(fitted).restore(load_arrays(lake, name, day), inputs)

@@ -64,6 +64,26 @@ JUDGED = (
         stage="evaluate", group="evaluation", parents=("eval_offline",),
     ),
     Table(
+        "eval_credit", "What each recommender adds to the others in the hybrid, and what follows.", ("model",),
+        (
+            _c("model", pa.string(), "recommender"),
+            _c("gain", pa.float64(), "NDCG with it less NDCG without it, on the last days; null: not judged", True),
+            _c("low", pa.float64(), "lower end of the 95% interval over users", True),
+            _c("high", pa.float64(), "upper end", True),
+            _c("weight", pa.float64(), "in the hybrid, of users with history"),
+            _c("places", pa.float64(), "share of the hybrid's places whose item is in its own list for the user too"),
+            _c("alone", pa.float64(), "share of them whose item is in no other recommender's list"),
+            _c("coverage", pa.float64(), "share of the catalogue that its lists hold"),
+            _c("novelty", pa.float64(), "of its lists, in bits"),
+            _c("nights", pa.int64(), "nights of the team's window in which it was judged"),
+            _c("mean_gain", pa.float64(), "over these nights", True),
+            _c("mean_low", pa.float64(), "lower end of its 95% interval", True),
+            _c("decision", pa.string(), "keep, more or retire; retired: the hybrid goes without it"),
+            _c("reason", pa.string(), "why"),
+        ),
+        stage="credit", group="evaluation", parents=("group:models", "recommendations"),
+    ),
+    Table(
         "eval_dials", "What each setting of a dial would have done to yesterday's lists, the others as they are set.",
         ("dial", "setting", "metric", "k"),
         (

@@ -3,9 +3,10 @@
 Does not belong here: tables (``tables``), how a model is stored (``cards``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.recommenders.registry import RECOMMENDERS
+from pipelines.recommenders.registry import RECOMMENDERS, entry
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,12 @@ class Model:
     kind: str = "safetensors"
 
 
-def models() -> dict[str, Model]:
-    """Name -> every model that a night may write."""
+def models(recommenders: Sequence[str] = tuple(RECOMMENDERS)) -> dict[str, Model]:
+    """Name -> every model that a night may write.
+
+    Args:
+        recommenders: names of those that a night fits.
+    """
     own = (
         Model(
             "model_finetuned",
@@ -64,6 +69,6 @@ def models() -> dict[str, Model]:
         parents=("eval_*",),
         kind="json",
     )
-    parents = ("feat_*", "model_settings", "night_health")
-    recommenders = (Model(f"model_{e.name}", e.text, "train", "models", parents) for e in RECOMMENDERS.values())
-    return {m.name: m for m in (*own, *recommenders, page, told)}
+    parents = ("feat_*", "external_lists", "model_settings", "night_health")
+    fitted = (Model(f"model_{n}", entry(n).text, "train", "models", parents) for n in recommenders)
+    return {m.name: m for m in (*own, *fitted, page, told)}

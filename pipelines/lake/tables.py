@@ -174,6 +174,18 @@ TABLES: dict[str, Table] = {
             "list_health", "How much of the lists was in those of the night before, against the last nights.",
             ("day", "number"), HEALTH, stage="score", group="quality", parents=("group:models",),
         ),
+        Table(
+            "external_lists", "Lists that somebody else has made, as delivered last.", ("model", "user_id", "rank"),
+            (
+                _c("model", pa.string(), "external_ and the name in the configuration"),
+                _c("user_id", pa.string(), "user"),
+                _c("rank", pa.int32(), "place from 1, by their score or rank"),
+                _c("item_id", pa.string(), "item"),
+                _c("score", pa.float64(), "theirs, on their own scale", True),
+                _c("delivered", pa.date32(), "date of the lists"),
+            ),
+            stage="external", group="models", parents=("night_health",),
+        ),
         *(
             Table(
                 f"emb_{m}", f"Vectors of {m} that the day needed and no earlier day had.",

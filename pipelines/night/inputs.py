@@ -4,6 +4,7 @@ Belongs here: ``Inputs`` from a night's reads, the time split, their arrays as f
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
         has_signal=(np.diff(positives.indptr) > 0) | (uploads.pieces.lengths > 0),
         histories=data.histories(),
         recent=data.recent(),
+        external=night.external(night.day, data),
         device=device,
     )
     return data, inputs
@@ -115,6 +117,7 @@ def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filt
         has_signal=np.diff(positives.indptr) > 0,
         histories=histories,
         recent=past.recent(),
+        external=night.external(night.day - timedelta(days=days), data),
     )
     seen = past.seen() if filter_seen else None
     return Validation(days, before, relevant_after(data, days, seen), seen, k)

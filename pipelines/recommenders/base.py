@@ -30,6 +30,7 @@ class Inputs:
         graphs: modality -> similarity of items (items, items), where it is known or given instead of vectors.
         histories: distinct positive items of each user, oldest first; empty where nothing is known of the order.
         recent: positive events of each item in the last days, by window (items, windows); none where times are unknown.
+        external: recommender -> places from 1 of the items that somebody else lists for each user (users, items).
         device: torch device of what is trained or ranked there.
         validation: the last days, for what is fitted on them; None where they are not cut off.
         nearest: graphs of nearest neighbours that were built so far, each with the vectors that it is of; inputs that
@@ -45,6 +46,7 @@ class Inputs:
     graphs: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     histories: Ragged = field(default_factory=lambda: Ragged.of([]))
     recent: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    external: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     device: str = "cpu"
     validation: "Validation | None" = None
     nearest: dict[str, tuple[np.ndarray, sparse.csr_matrix]] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class Recommender(Protocol):
         signals: names of what a stack weighs one by one; for most there is the score alone.
         grid: settings that a search tries beside the defaults.
         combines: whether these settings change nothing but ``combine``.
+        outside: whether somebody else has made it; a stack lets it in only where it surely helps.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Recommender(Protocol):
     signals: tuple[str, ...] = ("score",)
     grid: ClassVar[tuple[Hyperparameters, ...]]
     combines: ClassVar[bool] = False
+    outside: ClassVar[bool] = False
 
     def given(self, others: "Mapping[str, Recommender]") -> Self:
         """Itself, with recommenders that were fitted on the same inputs before it; most need none of them."""

@@ -41,6 +41,12 @@ class Entry:
         recommender: type[Recommender] = getattr(importlib.import_module(module), name)
         return recommender
 
+    def make(self, settings: "Hyperparameters") -> "Recommender":
+        """A new one under its name."""
+        model = self.load()(**settings)
+        model.name = self.name
+        return model
+
 
 _HERE = "pipelines.recommenders"
 RECOMMENDERS: dict[str, Entry] = {
@@ -90,30 +96,45 @@ RECOMMENDERS: dict[str, Entry] = {
 }
 
 
+EXTERNAL = "external_"  # begins the name of a recommender whose lists somebody else has made
+
+
+def entry(name: str) -> Entry:
+    """The recommender of a name; every name of external lists has one.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    if name.startswith(EXTERNAL):
+        text = f"Lists of {name.removeprefix(EXTERNAL)}, as delivered."
+        return Entry(name, text, f"{_HERE}.external:External")
+    return RECOMMENDERS[name]
+
+
 def known_recommender(name: str) -> str:
     """The name of a recommender.
 
     Raises:
         ValueError: there is none of that name.
     """
-    if name not in RECOMMENDERS:
+    if name not in RECOMMENDERS and not name.startswith(EXTERNAL):
         raise ValueError(f"'{name}' is no recommender; known are {', '.join(RECOMMENDERS)}")
     return name
 
 
 def singles(names: Sequence[str]) -> list[str]:
     """Those of the names that do not combine others."""
-    return [n for n in names if not RECOMMENDERS[n].blends]
+    return [n for n in names if not entry(n).blends]
 
 
 def blend_of(names: Sequence[str]) -> str | None:
     """The one of the names that combines the others, or None."""
-    return next((n for n in names if RECOMMENDERS[n].blends), None)
+    return next((n for n in names if entry(n).blends), None)
 
 
 def classes() -> "dict[str, type[Recommender]]":
     """Name -> class of every recommender that does not combine others."""
-    return {n: RECOMMENDERS[n].load() for n in singles(list(RECOMMENDERS))}
+    return {n: entry(n).load() for n in singles(list(RECOMMENDERS))}
 
 
 def unfitted(names: Sequence[str], settings: "Mapping[str, Hyperparameters]") -> "list[Recommender]":
@@ -123,7 +144,7 @@ def unfitted(names: Sequence[str], settings: "Mapping[str, Hyperparameters]") ->
         names: which ones.
         settings: name -> what differs from the defaults.
     """
-    return [RECOMMENDERS[n].load()(**settings.get(n, {})) for n in singles(names)]
+    return [entry(n).make(settings.get(n, {})) for n in singles(names)]
 
 
 def merged(
@@ -152,5 +173,5 @@ def problems_of(name: str, pinned: Mapping[str, Any]) -> list[str]:
 
 
 def _parameters(name: str) -> list[inspect.Parameter]:
-    every = inspect.signature(RECOMMENDERS[name].load()).parameters.values()
+    every = inspect.signature(entry(name).load()).parameters.values()
     return [p for p in every if p.kind is p.POSITIONAL_OR_KEYWORD]  # a protocol's own __init__ takes anything

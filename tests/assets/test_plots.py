@@ -93,3 +93,16 @@ def test_attention_and_scores_are_drawn_of_what_is_there(tmp_path: Path) -> None
 
 def _height(drawn: bytes | None) -> int:
     return Image.open(io.BytesIO(drawn or b"")).height
+
+
+def test_credits_are_drawn_of_who_was_judged(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    row = {"weight": 0.0, "places": 0.0, "alone": 0.0, "coverage": 0.0, "novelty": 0.0, "nights": 1, "decision": "keep"}
+    unknown = row | {"model": "new", "gain": None, "low": None, "high": None}
+    lake.publish("eval_credit", DAY, rows_of("eval_credit", [unknown]))
+    assert plots.credits(lake, DAY) is None
+    judged_rows = [row | {"model": m, "gain": 0.1, "low": 0.0, "high": 0.2, "mean_gain": 0.1} for m in "ab"]
+    lake.publish("eval_credit", DAY, rows_of("eval_credit", [unknown, judged_rows[0]]))
+    one = plots.credits(lake, DAY)
+    lake.publish("eval_credit", DAY, rows_of("eval_credit", [unknown, *judged_rows]))
+    assert _height(plots.credits(lake, DAY)) > _height(one)

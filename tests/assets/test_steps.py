@@ -18,7 +18,7 @@ from pipelines.lake.models import models
 from pipelines.lake.schemas import Column, Table
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, Entry
-from pipelines.sections import Arm, Dials, Experiment, Explore
+from pipelines.sections import Arm, Dials, Experiment, Explore, External, Team
 from tests import toy
 from tests.nights import lake_at, nightly, run_job
 from tests.shop import FIRST, write_config
@@ -85,7 +85,8 @@ def replace_all(config: Config) -> Config:
 
     encoders = {k.name: ModelChoice(k.default_encoder) for k in KINDS.values()}
     trial = Experiment(arms={"a": Arm(), "b": Arm()}, start=config.start_date)
-    recommend = config.recommend.model_copy(update={"explore": Explore(), "dials": Dials()})
+    more = {"explore": Explore(), "dials": Dials(), "team": Team(), "external": {"a": External(path="a")}}
+    recommend = config.recommend.model_copy(update=more)
     on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
     return config.model_copy(update=on | {"recommend": recommend, "tracking": ("tensorboard",)})
 

@@ -4,7 +4,7 @@ Belongs here: segments, what is fitted for each, how scores are combined. Does n
 where the days are cut (``night.inputs``).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, ClassVar, Self
 
@@ -20,6 +20,8 @@ from pipelines.recommenders.ranking import MIN_USERS, blocks_of, is_warm, ndcg_o
 SEGMENTS = ("warm", "cold")
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 
+SURE_OF_OTHERS = 2.0  # standard errors by which what somebody else has made must gain
+
 
 class Hybrid(Recommender):
     """Weighted channels of other recommenders plus what speaks for each item anyway; weights by segment of users.
@@ -30,6 +32,8 @@ class Hybrid(Recommender):
 
     Args:
         facts: whether facts about items (``facts.ItemFacts``) may take part as covariates.
+        credit: whether the report says what each recommender adds to the others.
+        without: names of recommenders that are not combined.
 
     Attributes:
         models: the recommenders that are combined, fitted on the night.
@@ -40,8 +44,9 @@ class Hybrid(Recommender):
     signed = True
     grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
-    def __init__(self, facts: bool = True):
+    def __init__(self, facts: bool = True, credit: bool = False, without: Sequence[str] = ()):
         self.facts = ItemFacts() if facts else None
+        self.credit, self.without = credit, without
         self.models: list[Recommender] = []
         self.channels_of: dict[str, np.ndarray] = {}
         self.prior: dict[str, np.ndarray] = {}
@@ -50,7 +55,7 @@ class Hybrid(Recommender):
 
     def given(self, others: Mapping[str, Recommender]) -> Self:
         """Itself, to combine these."""
-        self.models = list(others.values())
+        self.models = [m for name, m in others.items() if name not in self.without]
         return self
 
     @property
@@ -86,7 +91,8 @@ class Hybrid(Recommender):
         covariates = self.facts.fit_transform(validation.past) if self.facts else np.zeros((items, 0), np.float32)
         users = np.flatnonzero(np.diff(relevant.indptr))
         warm = is_warm(validation.past, users)
-        start = Weights.even(len(self.channel_names), covariates.shape[1])
+        ours = self._ours
+        start = Weights.even(int(ours.sum()), covariates.shape[1]).at(ours)
         self.report = {}
         for segment, chosen in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
             chosen, weights = some_users(chosen, items), start
@@ -94,8 +100,7 @@ class Hybrid(Recommender):
                 shown: dict[str, Any] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
             else:
                 choices, alone = self._choices(validation, chosen, start, covariates)
-                sizes = {"recent": self.facts.recent, "every": covariates.shape[1]} if self.facts else {}
-                start, weights, shown = _fit_segment(choices, covariates, start, validation.k, segment == "warm", sizes)
+                start, weights, shown = self._fitted(choices, covariates, start, validation.k, segment == "warm")
                 shown["ndcg"] |= alone
             of_channels = zip(self.channel_names, weights.channels.round(4).tolist(), strict=True)
             self.report[segment] = shown | {"users": len(chosen), "weights": dict(of_channels)}
@@ -103,6 +108,18 @@ class Hybrid(Recommender):
             self.covariates_of[segment] = weights.covariates
         self._take(covariates)
         return self.report
+
+    def _fitted(
+        self, choices: Choices, covariates: np.ndarray, start: Weights, k: int, warm: bool
+    ) -> tuple[Weights, Weights, dict[str, Any]]:
+        """As ``_fit_segment``, of the channels that are let in; the others weigh nothing."""
+        let_in = self._let_in(choices, covariates, start, k)
+        sizes = {"recent": self.facts.recent, "every": covariates.shape[1]} if self.facts else {}
+        some = choices.of_channels(let_in)
+        full, weights, shown = _fit_segment(some, covariates, start.of_channels(let_in), k, warm, sizes)
+        if self.credit and warm:
+            shown["credit"] = self._credit(choices, covariates, start, full, let_in, k)
+        return full.at(let_in), weights.at(let_in), shown
 
     def _choices(
         self, validation: Validation, users: np.ndarray, start: Weights, covariates: np.ndarray
@@ -119,6 +136,45 @@ class Hybrid(Recommender):
             alone.append([ndcg_of(s, relevant, seen, validation.k, past.device) for s in scores])
         means = [round(float(np.concatenate(v).mean()), 5) for v in zip(*alone, strict=True)]
         return Choices.joined(parts), dict(zip([m.name for m in self.models], means, strict=True))
+
+    def _let_in(self, choices: Choices, covariates: np.ndarray, start: Weights, k: int) -> np.ndarray:
+        """Bool (channels,): those of our own recommenders, and of others' that surely help beside these."""
+        owner, ours = self._owners, self._ours
+        found = ours.copy()
+        for name in dict.fromkeys(owner[~ours]):
+            gains = _added(choices, covariates[:, :0], start.cut(0), ours, ours | (owner == name), k)
+            mean, error = mean_and_error(gains)
+            found |= (owner == name) & (mean > SURE_OF_OTHERS * error)
+        return found
+
+    @property
+    def _ours(self) -> np.ndarray:
+        """Bool (channels,): those of our own recommenders; where there are none, all."""
+        ours = np.array([not m.outside for m in self.models for _ in m.signals])
+        return ours if ours.any() else ~ours
+
+    @property
+    def _owners(self) -> np.ndarray:
+        """Name of the recommender of each channel."""
+        return np.array([m.name for m in self.models for _ in m.signals])
+
+    def _credit(
+        self, choices: Choices, covariates: np.ndarray, start: Weights, full: Weights, let_in: np.ndarray, k: int
+    ) -> dict[str, dict[str, float]]:
+        """What each recommender that speaks adds, or would add, to NDCG@k beside all others that are let in.
+
+        The others have weights of their own without it, so that a copy of another one adds nothing.
+        """
+        used = int(np.flatnonzero(full.covariates).max(initial=-1)) + 1
+        shown = {}
+        for name in dict.fromkeys(self._owners):
+            mine = self._owners == name
+            if not choices.speaks(mine):
+                continue
+            gains = _added(choices, covariates[:, :used], start.cut(used), let_in & ~mine, let_in | mine, k)
+            mean, error = mean_and_error(gains)
+            shown[name] = {"gain": round(mean, 6), "standard_error": round(error, 6)}
+        return shown
 
     def evidence_of(self, inputs: Inputs, users: np.ndarray) -> dict[str, list[np.ndarray]]:
         """Recommender -> its signals (users, items)."""
@@ -205,13 +261,35 @@ def _fit_segment(
     return full.padded(every), weights.padded(every), report
 
 
-def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int, fewer: int, more: int) -> np.ndarray:
-    """What ``more`` covariates add to NDCG@K of each user beside ``fewer``, by weights of other users (two folds)."""
+def _folds(choices: Choices) -> Iterator[tuple[Choices, Choices]]:
+    """Choices to fit on and to judge by: each half of the users once."""
     order = np.random.default_rng(0).permutation(len(choices.candidate))
     halves = np.sort(order[::2]), np.sort(order[1::2])
-    gains = []
     for fitted, judged in (halves, halves[::-1]):
-        train, test = choices.of(fitted), choices.of(judged)
+        yield choices.of(fitted), choices.of(judged)
+
+
+def _added(
+    choices: Choices, covariates: np.ndarray, start: Weights, fewer: np.ndarray, more: np.ndarray, k: int
+) -> np.ndarray:
+    """What ``more`` channels (bool) add to NDCG@k of each user beside ``fewer``, by weights of other users."""
+    gains = []
+    for train, test in _folds(choices):
+        values = []
+        for kept in (more, fewer):
+            if not kept.any():
+                values.append(np.zeros(len(test.candidate)))
+                continue
+            weights = fit(train.of_channels(kept), covariates, start.of_channels(kept))
+            values.append(test.of_channels(kept).ndcg(weights, covariates, k))
+        gains.append(values[0] - values[1])
+    return np.concatenate(gains)
+
+
+def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int, fewer: int, more: int) -> np.ndarray:
+    """What ``more`` covariates add to NDCG@K of each user beside ``fewer``, by weights of other users (two folds)."""
+    gains = []
+    for train, test in _folds(choices):
         with_them, without = (
             test.ndcg(fit(train, c, start.cut(c.shape[1])), c, k) for c in (covariates[:, :more], covariates[:, :fewer])
         )

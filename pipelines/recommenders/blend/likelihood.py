@@ -25,6 +25,7 @@ LEAST_GAIN = 1e-4  # of log-likelihood a user, below which a step is the last
 MOST_LOSS = 2e-3  # of log-likelihood a user, which leaving channels out may cost altogether
 BLOCK_NUMBERS = 1_000_000  # of one block; it stays in the processor's cache
 CANDIDATES = 512  # of each user
+TIE = 1e-5  # difference of two scores that rounding may make
 SHARPNESS = 2.0  # of the probability to be drawn
 
 
@@ -71,6 +72,16 @@ class Weights:
     def cut(self, covariates: int) -> "Weights":
         """The same with the first covariates alone."""
         return Weights(self.channels, self.covariates[:covariates])
+
+    def of_channels(self, kept: np.ndarray) -> "Weights":
+        """The same of some channels."""
+        return Weights(self.channels[kept], self.covariates)
+
+    def at(self, kept: np.ndarray) -> "Weights":
+        """Weights of more channels, of which these are those that are ``kept`` (bool) and the others 0."""
+        channels = np.zeros(len(kept))
+        channels[kept] = self.channels
+        return Weights(channels, self.covariates)
 
     def padded(self, covariates: int) -> "Weights":
         """The same with weights of zero for further covariates."""
@@ -169,11 +180,18 @@ class Choices:
         """The same with some of the channels."""
         return replace(self, relevant=self.relevant[:, kept], channels=self.channels[..., kept])
 
+    def speaks(self, kept: np.ndarray) -> bool:
+        """Whether some channels (bool) tell any user's candidates apart."""
+        values, drawn = self.channels[..., kept], (self.weight > 0)[..., None]
+        return bool((np.where(drawn, values, -np.inf).max(1) > np.where(drawn, values, np.inf).min(1) + TIE).any())
+
     def ndcg(self, weights: Weights, covariates: np.ndarray, k: int) -> np.ndarray:
-        """NDCG@k of each user (n,) by estimated ranks."""
+        """NDCG@k of each user (n,) by estimated ranks; half of what ties with an item stands before it."""
         prior, w = weights.prior(covariates), weights.channels.astype(np.float32)
         own, others = self.relevant @ w + prior[self.item], self.channels @ w + prior[self.candidate]
-        rank = 1 + ((others[self.user] > own[:, None]) * self.weight[self.user]).sum(1)
+        ahead = others[self.user] - own[:, None]
+        tied = (np.abs(ahead) <= TIE) & (self.candidate[self.user] != self.item[:, None])
+        rank = 1 + ((np.where(ahead > TIE, 1.0, 0.0) + tied / 2) * self.weight[self.user]).sum(1)
         gain = np.bincount(self.user, np.where(rank <= k, 1 / np.log2(1 + rank), 0), len(self.candidate))
         length = np.bincount(self.user, minlength=len(self.candidate))
         ideal = np.concatenate([[1.0], np.cumsum(1 / np.log2(2 + np.arange(k)))])
@@ -245,8 +263,8 @@ def fit_sparse(choices: Choices, covariates: np.ndarray, start: Weights, weights
     fitted = fit(
         fewer,
         covariates,
-        Weights(start.channels[kept], start.covariates),
-        Weights(near.channels[kept], near.covariates),
+        start.of_channels(kept),
+        near.of_channels(kept),
     )
     channels = np.zeros(len(weights.channels))
     channels[kept] = fitted.channels

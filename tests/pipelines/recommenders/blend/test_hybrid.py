@@ -1,5 +1,7 @@
 """The hybrid: segments, facts, places for new items."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -67,6 +69,64 @@ def test_recent_popularity_takes_part_where_it_surely_helps(trending: bool) -> N
         then = Inputs(history, recent=np.roll(past.recent, 1, 0))  # what tomorrow's night sees
         mixed._take(mixed.facts.transform(then)[:, : len(mixed.covariates_of["warm"])])
         assert np.roll(recent, 1)[mixed.score(then, np.arange(5)).argmax(1)].min() > 10
+
+
+class Foreign(Fixed):
+    """A recommender that somebody else has made."""
+
+    outside = True
+
+
+def team_of(*foreign: str, credit: bool = False) -> tuple[Hybrid, dict[str, Any]]:
+    """The hybrid of a recommender of ours with others, and its weights; 200 users like 5 of 60 items each."""
+    rng = np.random.default_rng(0)
+    users, items = 200, 60
+    history = sparse.csr_matrix((rng.random((users, items)) < 0.1).astype(np.float32))
+    wanted = sparse.csr_matrix(((rng.random((users, items)) < 0.08) & (history.toarray() == 0)).astype(np.float32))
+    ours = wanted.toarray() + rng.normal(size=(users, items))
+    scores = {
+        "knows": wanted.toarray() + rng.normal(size=(users, items)),
+        "copy": ours,
+        **{f"chance{n}": rng.normal(size=(users, items)) for n in range(5)},
+    }
+    models = {"ours": Fixed("ours", ours)} | {n: Foreign(n, scores[n]) for n in foreign}
+    mixed = Hybrid(facts=False, credit=credit).given(models)
+    report = mixed.weigh(Validation(0, Inputs(history), wanted, history, 10))
+    return mixed, report["warm"]
+
+
+def test_what_somebody_else_has_made_is_let_in_only_where_it_surely_helps() -> None:
+    alone, plain = team_of()
+    mixed, report = team_of("chance0", "knows", "copy", *(f"chance{n}" for n in range(1, 5)))
+    assert report["weights"]["knows"] > 0.5 * report["weights"]["ours"]
+    assert {n for n, w in report["weights"].items() if w} == {"ours", "knows"}
+    assert report["ndcg"]["blend"] > plain["ndcg"]["blend"] + 0.05
+    for junk in (("copy",), tuple(f"chance{n}" for n in range(5))):
+        other, found = team_of(*junk)
+        assert found["weights"]["ours"] == plain["weights"]["ours"], "nothing changes at all"
+        assert other.channels_of["cold"].tolist() == [*alone.channels_of["cold"], *[0] * len(junk)]
+    assert mixed.channels_of["cold"][1] == 0, "where nobody without history could be asked, chance stays out too"
+
+
+def test_credit_is_what_the_others_lose_without_a_recommender() -> None:
+    """A copy has none, and takes none from what it copies as it is not let in; chance has about none."""
+    mixed, report = team_of("knows", "copy", "chance0", credit=True)
+    credit = report["credit"]
+    assert credit.keys() == {"ours", "knows", "copy", "chance0"}
+    assert credit["ours"]["gain"] > 5 * credit["ours"]["standard_error"]
+    assert credit["knows"]["gain"] > 5 * credit["knows"]["standard_error"]
+    assert credit["copy"]["gain"] == pytest.approx(0, abs=1e-3)
+    assert abs(credit["chance0"]["gain"]) < 3 * credit["chance0"]["standard_error"] + 1e-3
+    assert "credit" not in team_of("knows")[1]
+    left_out = Hybrid(without=("knows",)).given({m.name: m for m in mixed.models})
+    assert left_out.channel_names == ["ours", "copy", "chance0"]
+
+
+def test_a_hybrid_of_nothing_but_what_others_have_made_combines_it() -> None:
+    wanted = sparse.csr_matrix(np.eye(5, 8, dtype=np.float32))
+    models = {n: Foreign(n, np.ones((5, 8))) for n in "ab"}
+    report = Hybrid(facts=False).given(models).weigh(Validation(0, Inputs(wanted), wanted, None, 3))
+    assert report["warm"]["weights"] == {"a": 0.5, "b": 0.5}
 
 
 def test_a_segment_with_few_validation_users_keeps_the_weights_it_starts_from() -> None:

@@ -129,3 +129,13 @@ def test_channels_that_hardly_add_are_left_out_where_enough_users_say_so(users: 
     assert (few[[0, 2]] == 0).sum() == 1, "of twins one is enough"
     assert few.sum() == pytest.approx(1.5, abs=0.15), "it speaks for both"
     assert choices.ndcg(sparse_weights, facts, 10).mean() > choices.ndcg(whole, facts, 10).mean() - 0.005
+
+
+def test_half_of_what_ties_with_an_item_stands_before_it() -> None:
+    """Of eleven items all are level: the one that is relevant is at place 1 + 10 / 2, behind the end of a list of 5."""
+    wanted = sparse.csr_matrix(np.eye(1, 11, dtype=np.float32))
+    level = chosen([np.ones((1, 11), np.float32)], wanted)
+    none = np.zeros((11, 0))
+    assert level.candidate.shape == (1, 11), "all are drawn"
+    found = [level.ndcg(weights(1, value=1), none, k)[0] for k in (5, 10)]
+    assert found == [0, pytest.approx(1 / np.log2(7))]

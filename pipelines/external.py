@@ -1,0 +1,198 @@
+"""Lists of another team, vendor or model: the newest delivery up to a night, in our columns, unless it is too old.
+
+Writes ``external_lists``. A delivery is all files of one date: that in their names, else when they were written.
+Belongs here: which delivery a night uses, reading and ordering its rows. Does not: what the lists are worth
+(``recommenders.external``, the hybrid).
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.config import Config
+from pipelines.engine.database import database
+from pipelines.lake.deliveries import LATE, MISSING, STALE, USED, said
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
+from pipelines.raw.places import RawError, RawStore, file_day
+from pipelines.recommenders.registry import EXTERNAL
+from pipelines.sections import External
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("user_id", "item_id", "score", "rank")
+TYPES = dict(zip(COLUMNS, (pa.string(), pa.string(), pa.float64(), pa.float64()), strict=True))
+
+ORDERED = """
+    WITH typed AS (
+        SELECT source, position, trim(user_id::VARCHAR) AS user_id, trim(item_id::VARCHAR) AS item_id,
+            TRY_CAST(score AS DOUBLE) AS score, TRY_CAST(rank AS DOUBLE) AS rank
+        FROM delivered
+    ),
+    judged AS (
+        SELECT *, CASE
+            WHEN coalesce(user_id, '') = '' THEN 'missing_user_id'
+            WHEN coalesce(item_id, '') = '' THEN 'missing_item_id'
+            WHEN {order} IS NULL OR NOT isfinite({order}) THEN 'bad_number'
+            WHEN row_number() OVER (PARTITION BY user_id, item_id ORDER BY {by}, source, position) > 1
+                THEN 'duplicate'
+        END AS reason
+        FROM typed
+    )
+    SELECT *, row_number() OVER (PARTITION BY user_id, reason ORDER BY {by}, item_id)::INT AS place FROM judged
+"""
+DETAILS = {
+    "missing_user_id": "user_id is empty",
+    "missing_item_id": "item_id is empty",
+    "bad_number": "the number that orders the list is missing, or none",
+    "duplicate": "the item is in the user's list already",
+}
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What a night uses of somebody's lists.
+
+    Attributes:
+        state: ``used``; ``late``, all files are of a later date; ``stale``, too old; ``missing``, there are none.
+        delivered: date of the newest files up to the night.
+        files: of that date.
+    """
+
+    state: str
+    delivered: date | None
+    files: tuple[str, ...]
+
+
+def external(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
+    """Publish ``external_lists`` of the night, and what of them could not be used.
+
+    The manifest's ``spec`` says of each name which delivery it is, and why it is left out.
+    """
+    store, rows, rejected = RawStore(*config.raw_place), list[pa.Table](), list[dict[str, Any]]()
+    spec, counters = {}, {"in": 0, "quarantined": 0}
+    for name, settings in config.recommend.external.items():
+        found = delivery_of(store, settings, day, config.timezone)
+        spec[name] = {"state": found.state, "delivered": str(found.delivered), "files": len(found.files)}
+        if found.state != USED:
+            log.warning("external_lists %s: %s", day, said(name, spec[name], settings, day))
+            continue
+        delivered, refused = read(store, found, settings)
+        rejected += refused
+        if delivered is not None and found.delivered is not None:
+            table, bad = ordered(delivered, f"{EXTERNAL}{name}", found.delivered)
+            counters["in"] += delivered.num_rows
+            counters["quarantined"] += len(bad)
+            rows.append(table)
+            rejected += bad
+    quarantine = pa.Table.from_pylist(rejected, schema=TABLES["quarantine"].schema({}))
+    yield lake.publish_step("quarantine", day, "external_lists", quarantine)
+    schema = TABLES["external_lists"].schema({})
+    table = pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in rows)])
+    yield lake.publish(
+        "external_lists", day, table, config_digest=config.digest("recommend"), counters=counters, spec=spec
+    )
+
+
+def delivery_of(store: RawStore, settings: External, day: date, timezone: str) -> Delivery:
+    """The newest delivery up to the end of a night."""
+    dated = [
+        (_date_of(store, name, timezone), name) for name in store.below(settings.path) if name.endswith(".parquet")
+    ]
+    if not dated:
+        return Delivery(MISSING, None, ())
+    known = [d for d, _ in dated if d <= day]
+    if not known:
+        return Delivery(LATE, min(d for d, _ in dated), ())
+    newest = max(known)
+    files = tuple(name for d, name in dated if d == newest)
+    return Delivery(USED if (day - newest).days <= settings.max_age_days else STALE, newest, files)
+
+
+def _date_of(store: RawStore, name: str, timezone: str) -> date:
+    """Date in a file's path, else of its last change."""
+    if (named := file_day(name)) is not None:
+        return named
+    changed: datetime = store.fs.modified(f"{store.root}/{name}")
+    return (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).astimezone(ZoneInfo(timezone)).date()
+
+
+def read(store: RawStore, found: Delivery, settings: External) -> tuple[pa.Table | None, list[dict[str, Any]]]:
+    """Rows of a delivery (source, position and ``COLUMNS``), None without any, and files that are refused whole."""
+    parts, refused = list[pa.Table](), list[dict[str, Any]]()
+    for name in found.files:
+        try:
+            parts.append(_read(store, name, settings))
+        except RawError as e:
+            refused.append(_reject(name, 0, e.reason, e.detail))
+        except (pa.ArrowException, OSError) as e:
+            refused.append(_reject(name, 0, "unreadable_parquet", f"{type(e).__name__}: {str(e)[:300]}"))
+    return (pa.concat_tables(parts) if parts else None), refused
+
+
+def _read(store: RawStore, name: str, settings: External) -> pa.Table:
+    """Rows of a file.
+
+    Raises:
+        RawError: a column is missing.
+    """
+    with store.fs.open(f"{store.root}/{name}", "rb") as f:
+        file, named = pq.ParquetFile(f), {str(ours): name for ours, name in settings.columns.items()}
+        theirs = {c: named.get(c, c) for c in COLUMNS}
+        there = [c for c, t in theirs.items() if t in file.schema_arrow.names]
+        lacking = [theirs[c] for c in COLUMNS[:2] if c not in there]
+        lacking += [] if {"score", "rank"} & {*there} else [f"{theirs['score']} or {theirs['rank']}"]
+        if lacking:
+            has = ", ".join(file.schema_arrow.names[:12])
+            raise RawError("missing_column", f"expected {' and '.join(lacking)}, it has {has}")
+        table = file.read(columns=[theirs[c] for c in there])
+    columns = {c: _plain(c, table[theirs[c]]) if c in there else pa.nulls(len(table), TYPES[c]) for c in COLUMNS}
+    place = {
+        "source": pa.repeat(pa.scalar(name), len(table)),
+        "position": pa.array(range(1, len(table) + 1), pa.int64()),
+    }
+    return pa.table(place | columns)
+
+
+def _plain(column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids as text, 7.0 as 7; numbers as floats, those that are none as null."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if TYPES[column] == pa.float64():
+        return values if pa.types.is_string(values.type) else values.cast(pa.float64())
+    return (values.cast(pa.int64()) if pa.types.is_floating(values.type) else values).cast(pa.string())
+
+
+def ordered(rows: pa.Table, model: str, delivered: date) -> tuple[pa.Table, list[dict[str, Any]]]:
+    """Rows of ``external_lists`` and rejects of a delivery; by rank where it has any, else by score.
+
+    Args:
+        rows: see ``read``.
+        model: name of the recommender.
+        delivered: date of the delivery.
+    """
+    by_rank = rows["rank"].null_count < len(rows)
+    query = ORDERED.format(order="rank" if by_rank else "score", by="rank" if by_rank else "score DESC")
+    with database() as connection:
+        connection.register("delivered", rows)
+        connection.execute(f"CREATE TEMP TABLE judged AS {query}")
+        good = connection.sql(
+            "SELECT user_id, place AS rank, item_id, score FROM judged WHERE reason IS NULL ORDER BY user_id, place"
+        ).to_arrow_table()
+        bad = connection.sql(
+            "SELECT source, position, reason FROM judged WHERE reason IS NOT NULL ORDER BY source, position"
+        ).to_arrow_table()
+        connection.execute("DROP TABLE judged")
+    names = pa.repeat(pa.scalar(model), len(good))
+    table = good.add_column(0, "model", names).append_column("delivered", pa.repeat(pa.scalar(delivered), len(good)))
+    return table, [_reject(r["source"], r["position"], r["reason"], DETAILS[r["reason"]]) for r in bad.to_pylist()]
+
+
+def _reject(source: str, position: int, reason: str, detail: str) -> dict[str, Any]:
+    return {"stage": "external_lists", "source": source, "position": position, "reason": reason, "detail": detail}

@@ -1,0 +1,57 @@
+"""What became of lists that somebody else was to deliver: in words, and as promises of ``external_lists``.
+
+Does not belong here: finding and reading them (``pipelines.external``).
+"""
+
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.config import Config
+from pipelines.lake.promises import Remark, promise
+from pipelines.sections import External
+
+if TYPE_CHECKING:
+    from pipelines.night.night import Night
+
+USED, LATE, STALE, MISSING = "used", "late", "stale", "missing"
+
+
+def said(name: str, spec: dict[str, Any], settings: External, day: date) -> str:
+    """Why somebody's lists are left out, and what is expected."""
+    where = f"recommend.external.{name}: {settings.path}"
+    if spec["state"] == MISSING:
+        return f"{where} has no Parquet file; its lists are left out"
+    if spec["state"] == LATE:
+        return f"{where} has lists from {spec['delivered']} on, none up to {day}; left out"
+    most = f"more than max_age_days ({settings.max_age_days})"
+    return f"{where}: the newest lists are of {spec['delivered']}, {most} before {day}; left out"
+
+
+@promise(["external_lists"], "Every name of recommend.external has lists that are not too old.", [])
+def lists_are_delivered(config: Config, night: "Night", table: str, _: pa.Table) -> list[str]:
+    """Names whose lists are late, stale or missing, so that they are left out; numbers are ages in days."""
+    remarks, spec = [], night.lake.require(table, night.day).spec
+    for name, settings in config.recommend.external.items():
+        found = spec.get(name, {"state": "missing", "delivered": "None"})
+        used = found["state"] == USED
+        age = (
+            {}
+            if found["delivered"] == "None"
+            else {name: float((night.day - date.fromisoformat(found["delivered"])).days)}
+        )
+        remarks.append(Remark("" if used else said(name, found, settings, night.day), warns=not used, numbers=age))
+    return list(remarks)
+
+
+@promise(["external_lists"], "Rows in = rows out + quarantined.", ["model"])
+def delivered_rows_accounted(_config: Config, night: "Night", table: str, rows: pa.Table) -> list[str]:
+    """Rows of deliveries that are neither in the table nor in the quarantine."""
+    counters = night.lake.require(table, night.day).counters
+    rejects = night.lake.read("quarantine", night.day, ["stage", "position"])
+    mine = pc.and_(pc.equal(rejects["stage"], table), pc.greater(rejects["position"], 0))
+    quarantined, read = pc.sum(mine).as_py() or 0, counters["in"]
+    same = read == rows.num_rows + quarantined and quarantined == counters["quarantined"]
+    return [] if same else [f"in {read}, out {rows.num_rows} + quarantined {quarantined}"]
