@@ -30,6 +30,7 @@ from pipelines.sections import (
     Evaluation,
     Experiment,
     Finetune,
+    Graph,
     ItemsSource,
     Paths,
     Recommend,
@@ -71,6 +72,7 @@ class Config(Settings):
     encoders: dict[Annotated[Modality, AfterValidator(known_modality)], ModelChoice] = {
         k.name: ModelChoice(k.default_encoder) for k in KINDS.values()
     }
+    graphs: dict[str, Graph] = Field({}, description="name -> triples about items that make them alike")
     feedback: Attribution = Attribution()
     experiments: dict[str, Experiment] = {}
     rules: Rules = Rules()
@@ -96,6 +98,9 @@ class Config(Settings):
             raise ValueError(f"timezone '{self.timezone}' is not an IANA name such as Europe/Paris") from e
         if self.end_date and self.end_date < self.start_date:
             raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}")
+        wrong_names = [n for n in self.graphs if not re.fullmatch(r"[a-z][a-z0-9_]*", n) or n in KINDS]
+        if wrong_names:
+            raise ValueError(f"graphs: {wrong_names} are no names; use a-z, 0-9 and '_', and no modality")
         for name, experiment in self.experiments.items():
             served = {a: arm.serve for a, arm in experiment.arms.items() if arm.serve}
             long = [a for a, arm in experiment.arms.items() if (arm.new_items or 0) >= self.recommend.k]

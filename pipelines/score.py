@@ -275,11 +275,10 @@ def served(
     at, rank = np.nonzero(items >= 0)
     histories = night.inputs.histories.take(users)
     speakers = speakers_of(night, users, rows["model"][0].as_py() if rows.num_rows else "", items)
-    reasons = explain(night.space, histories, night.inputs.has_signal[users], night.liked, items, speakers)
-    history, (codes, values) = (
-        reasons.history[at, rank],
-        _named(night, users[at], items[at, rank], reasons.code[at, rank]),
-    )
+    signal = night.inputs.has_signal[users]
+    reasons = explain(night.space, histories, signal, night.liked, items, speakers, night.shared)
+    history = reasons.history[at, rank]
+    codes, values = _named(night, users[at], items[at, rank], reasons.code[at, rank], history[:, 0])
     chance = np.full(len(at), np.nan, np.float32) if propensity is None else propensity[at, rank]
     for code, where in (("pinned", None if fixed is None else fixed[at, rank]), ("explored", ~np.isnan(chance))):
         if where is not None:
@@ -304,12 +303,15 @@ def served(
     )
 
 
-def _named(night: Loaded, users: np.ndarray, items: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes and what they refer to, by place (n,): the segment, the category of a wish, else None.
+def _named(
+    night: Loaded, users: np.ndarray, items: np.ndarray, codes: np.ndarray, nearest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Codes and what they refer to, by place (n,): what is shared, the segment, the category of a wish.
 
     A wish is the reason where no history and no upload is.
     """
     codes, values = codes.copy(), np.full(len(codes), None, object)
+    values[:] = night.shared.of(nearest, items)
     ids = night.users.take(pa.array(users)).to_pylist()
     segment = stands_for_segment(ids) & (codes == "popular")
     codes[segment] = "popular_in_segment"

@@ -104,6 +104,7 @@ def _tables(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
 def _rejecting(config: Config) -> set[str]:
     """Steps after this one that reject content; what others have rejected on an earlier run of the night is gone."""
     found = {f"emb_{m}" for m in config.encoders} | ({"aug_views"} if config.augment.views else set())
+    found |= {"item_graphs"} if config.graphs else set()
     return found | ({"external_lists"} if config.recommend.external else set())
 
 

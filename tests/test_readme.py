@@ -12,7 +12,7 @@ from encoders.settings import ModelChoice
 from pipelines.config import Config
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, classes
-from pipelines.sections import Experiment
+from pipelines.sections import Experiment, Graph
 from tests.shop import REPO
 
 README = (REPO / "README.md").read_text()
@@ -42,7 +42,7 @@ def sections() -> dict[str, dict[str, Any]]:
     """Section -> key -> field; keys of the file's top are in the section ``""``."""
     found: dict[str, dict[str, Any]] = {"": {}}
     for name, field in Config.model_fields.items():
-        section = {"encoders": ModelChoice, "experiments": Experiment}.get(name, field.annotation)
+        section = {"encoders": ModelChoice, "experiments": Experiment, "graphs": Graph}.get(name, field.annotation)
         keys = getattr(section, "model_fields", None) or getattr(section, "__pydantic_fields__", None)
         if keys:
             found[name] = dict(keys)

@@ -69,6 +69,6 @@ def models(recommenders: Sequence[str] = tuple(RECOMMENDERS)) -> dict[str, Model
         parents=("eval_*",),
         kind="json",
     )
-    parents = ("feat_*", "external_lists", "model_settings", "night_health")
+    parents = ("feat_*", "item_graphs", "external_lists", "model_settings", "night_health")
     fitted = (Model(f"model_{n}", entry(n).text, "train", "models", parents) for n in recommenders)
     return {m.name: m for m in (*own, *fitted, page, told)}

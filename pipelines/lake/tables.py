@@ -175,6 +175,17 @@ TABLES: dict[str, Table] = {
             ("day", "number"), HEALTH, stage="score", group="quality", parents=("group:models",),
         ),
         Table(
+            "item_graphs", "Items alike by what is known of them.", ("graph", "item_id", "other_item_id"),
+            (
+                _c("graph", pa.string(), "name in the configuration"),
+                _c("item_id", pa.string(), "item"),
+                _c("other_item_id", pa.string(), "item that shares something with it"),
+                _c("similarity", pa.float32(), "cosine of what they share, rare things counting more; 0 to 1"),
+                _c("why", pa.string(), "the rarest thing that they share: relation and entity"),
+            ),
+            stage="knowledge", group="embedded", parents=("std_items", "night_health"),
+        ),
+        Table(
             "external_lists", "Lists that somebody else has made, as delivered last.", ("model", "user_id", "rank"),
             (
                 _c("model", pa.string(), "external_ and the name in the configuration"),
@@ -283,7 +294,7 @@ TABLES: dict[str, Table] = {
                 _c("propensity", pa.float32(), "probability with which it was drawn; null: it was not", True),
                 _c("recommendation_id", pa.string(), "night and hash; log it with what the user is shown and does"),
                 _c("reason_code", pa.string(), "similar_to_history or _uploads, wished, popular, new, pinned"),
-                _c("reason_value", pa.string(), "the segment, or the category that the user wants more of", True),
+                _c("reason_value", pa.string(), "the segment, the wanted category, or what both share", True),
                 _c("reason_item_ids", STRINGS, "items of the user's history that speak for it"),
                 _c("reason_modality", pa.string(), "modality that makes them alike, by attention times cosine", True),
                 _c("reason_attention", pa.float32(), "attention of that modality in the item's vector, 0 to 1", True),

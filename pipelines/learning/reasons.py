@@ -38,6 +38,8 @@ def in_words(row: Mapping[str, Any], titles: Sequence[str], words: Mapping[str, 
     """
     said = words.get(row["reason_code"], row["reason_code"])
     said = said.format(titles[0] if titles else "", row["reason_value"] or "")
+    if row["reason_code"] == "similar_to_history" and row["reason_value"]:
+        said += f", both {row['reason_value']}"
     return said + (f", by {row['reason_modality']}" if row["reason_modality"] else "")
 
 
@@ -54,6 +56,43 @@ class Space:
     centred: np.ndarray
     aligned: dict[str, np.ndarray]
     attention: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What pairs of items share, as far as it is known.
+
+    Attributes:
+        items: how many there are.
+        pairs: row of an item times ``items`` plus that of the other (n,), ascending.
+        why: of each pair (n,).
+    """
+
+    items: int
+    pairs: np.ndarray
+    why: np.ndarray
+
+    @classmethod
+    def nothing(cls) -> "Shared":
+        """Where nothing is known."""
+        return cls(0, np.zeros(0, np.int64), np.zeros(0, object))
+
+    def _places(self, one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Place of each pair among the known ones, and whether it is one of them."""
+        wanted = one * self.items + other
+        if not len(self.pairs):
+            return np.zeros(wanted.shape, np.int64), np.zeros(wanted.shape, bool)
+        at = np.minimum(np.searchsorted(self.pairs, wanted), len(self.pairs) - 1)
+        return at, (self.pairs[at] == wanted) & (one >= 0)
+
+    def known(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Bool, whether each item of ``one`` is known to share something with that of ``other``."""
+        return self._places(one, other)[1]
+
+    def of(self, one: np.ndarray, other: np.ndarray) -> list[str | None]:
+        """What each item of ``one`` (m,) shares with that of ``other``; None where nothing is known."""
+        at, found = self._places(one, other)
+        return [str(self.why[n]) if there else None for n, there in zip(at.tolist(), found.tolist(), strict=True)]
 
 
 @dataclass(frozen=True)
@@ -129,6 +168,7 @@ def explain(
     liked: np.ndarray,
     items: np.ndarray,
     speakers: Speakers | None = None,
+    shared: Shared | None = None,
 ) -> Reasons:
     """Reasons of the lists of some users.
 
@@ -144,10 +184,20 @@ def explain(
         liked: bool (items,), whether anybody has liked an item.
         items: (users, k) item rows; -1 behind the end of a list.
         speakers: what the models make of these histories; None where that is not known.
+        shared: what pairs of items are known to share.
     """
     size = max(1, BLOCK_NUMBERS // max(items.shape[1] * space.centred.shape[1], 1))
     blocks = [
-        _explained(space, histories, has_signal, liked, items, speakers, slice(a, min(a + size, len(items))))
+        _explained(
+            space,
+            histories,
+            has_signal,
+            liked,
+            items,
+            speakers,
+            shared or Shared.nothing(),
+            slice(a, min(a + size, len(items))),
+        )
         for a in range(0, max(len(items), 1), size)
     ]
     return Reasons(*(np.concatenate([getattr(b, f.name) for b in blocks]) for f in fields(Reasons)))
@@ -160,6 +210,7 @@ def _explained(
     liked: np.ndarray,
     items: np.ndarray,
     speakers: Speakers | None,
+    shared: Shared,
     users: slice,
 ) -> Reasons:
     histories, has_signal, items = histories[users], has_signal[users], items[users]
@@ -168,7 +219,8 @@ def _explained(
     history[recent.owner, recent.place] = recent.values
     history = np.sort(history, axis=1)  # so that the first of equal ones is the lower row
     says = None if speakers is None else speakers.influence(users, history, rows)
-    nearest, effect = _named(space, history, rows, says, liked)
+    known = shared.known(history[:, None], rows[..., None])
+    nearest, effect = _named(space, history, rows, says, liked[rows][..., None] | known)
     alike = nearest[..., 0] >= 0
     uploads = (has_signal & (histories.lengths == 0))[:, None]
     code = np.where(alike, "similar_to_history", np.where(uploads, "similar_to_uploads", "popular"))
@@ -177,17 +229,18 @@ def _explained(
 
 
 def _named(
-    space: Space, history: np.ndarray, items: np.ndarray, influence: np.ndarray | None, liked: np.ndarray
+    space: Space, history: np.ndarray, items: np.ndarray, influence: np.ndarray | None, heard: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """History items (users, k, ``ITEMS``) that say most, and the share of all that they say (users, k).
 
-    For an item that nobody has liked only those speak that are like it.
+    Of history items that are not ``heard`` (users, k, h) those speak that are like the item: for an item that nobody
+    has liked nothing else speaks than content and what is known of both.
     """
     cosine = np.matmul(space.centred[items], space.centred[np.maximum(history, 0)].swapaxes(1, 2))  # (users, k, h)
     cosine[np.broadcast_to(history[:, None] < 0, cosine.shape)] = -np.inf
     cosine = np.where(cosine >= SIMILARITY, cosine, 0)
     if influence is not None:
-        influence = influence * (liked[items][..., None] | (cosine > 0))
+        influence = influence * (heard | (cosine > 0))
     says = cosine if influence is None else np.where(influence.any(2, keepdims=True), influence, cosine)
     whole = says.sum(2)
     nearest = np.full((*items.shape, ITEMS), -1, np.int64)

@@ -21,7 +21,7 @@ from pipelines.lake.folders import scratch
 from pipelines.lake.health import good_nights
 from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake, write_parquet
-from pipelines.learning.reasons import Space
+from pipelines.learning.reasons import Shared, Space
 from pipelines.night.arms import Plan, plans_of
 from pipelines.night.exploring import Exploring
 from pipelines.night.inputs import (
@@ -70,12 +70,28 @@ def save_night(night: Night, folder: Path, device: str, ignored: float = 0.0) ->
     save_sparse(places.unwanted, folder, "unwanted")
     np.save(folder / "at_most.npy", places.at_most)
     np.save(folder / "pinned.npy", np.array(sorted(places.pinned.items()), np.int64).reshape(-1, 2))
+    _save_shared(night, data.items, folder)
     space = space_of(night, inputs.fused)
     np.save(folder / "space.npy", space.centred)
     for m in space.aligned:
         np.save(folder / f"aligned.{m}.npy", space.aligned[m])
         np.save(folder / f"attention.{m}.npy", space.attention[m])
     return len(data.users), len(data.items)
+
+
+def _save_shared(night: Night, items: np.ndarray, folder: Path) -> None:
+    """Write what is known that pairs of items share; of several graphs the one in which they are most alike counts."""
+    rows = night.item_graphs().sort_by([("similarity", "descending"), ("graph", "ascending")])
+    one, other = (rows_in(rows[c], pa.array(items, pa.string())) for c in ("item_id", "other_item_id"))
+    there = (one >= 0) & (other >= 0)
+    pairs, first = np.unique((one * len(items) + other)[there], return_index=True)
+    why = rows["why"].filter(pa.array(there)).take(pa.array(first))
+    write_parquet(pa.table({"pair": pairs, "why": why}), folder / "shared.parquet")
+
+
+def _load_shared(folder: Path, items: int) -> Shared:
+    rows = pq.read_table(folder / "shared.parquet")
+    return Shared(items, rows["pair"].to_numpy(), rows["why"].to_numpy())
 
 
 def load_places(folder: Path) -> Places:
@@ -148,6 +164,7 @@ class Loaded:
     places: Places
     models: list[Recommender]
     plans: list[Plan]
+    shared: Shared = field(default_factory=Shared.nothing)
     exposed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     exploring: Exploring | None = None
 
@@ -181,6 +198,7 @@ class Loaded:
             places=load_places(folder),
             space=Space(centred_vectors, arrays_of(folder, "aligned"), arrays_of(folder, "attention")),
             models=load_recommenders(lake, day, names, inputs),
+            shared=_load_shared(folder, len(items)),
             exploring=load_exploring(folder),
             plans=[
                 Plan(**r | {"dials": Dials(**r["dials"])}) for r in pq.read_table(folder / "plans.parquet").to_pylist()

@@ -44,7 +44,8 @@ def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
         has_signal=(np.diff(positives.indptr) > 0) | (uploads.pieces.lengths > 0),
         histories=data.histories(),
         recent=data.recent(),
-        external=night.external(night.day, data),
+        graphs=graphs_of(night.item_graphs(), data.items),
+        external=places_of(night.external_lists(night.day), data),
         device=device,
     )
     return data, inputs
@@ -52,6 +53,31 @@ def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
 
 def _nothing(users: int, like: np.ndarray) -> np.ndarray:
     return np.zeros((users, like.shape[1]), np.float32)
+
+
+def places_of(lists: pa.Table, data: Dataset) -> dict[str, sparse.csr_matrix]:
+    """Recommender -> places from 1 of what others list for each user (users, items), of rows of ``external_lists``."""
+    known = {"user_id": data.users, "item_id": data.items}
+    row, column = (rows_in(lists[c], pa.array(ids, pa.string())) for c, ids in known.items())
+    return _matrices(lists["model"], row, column, lists["rank"], (len(data.users), len(data.items)))
+
+
+def graphs_of(pairs: pa.Table, items: np.ndarray) -> dict[str, sparse.csr_matrix]:
+    """Graph -> similarity of items (items, items) by what is known of them, of rows of ``item_graphs``."""
+    row, column = (rows_in(pairs[c], pa.array(items, pa.string())) for c in ("item_id", "other_item_id"))
+    return _matrices(pairs["graph"], row, column, pairs["similarity"], (len(items), len(items)))
+
+
+def _matrices(
+    names: pa.ChunkedArray, row: np.ndarray, column: np.ndarray, values: pa.ChunkedArray, shape: tuple[int, int]
+) -> dict[str, sparse.csr_matrix]:
+    """A matrix a name, of the entries whose row and column are known (not -1)."""
+    name, value = names.to_numpy(), values.to_numpy().astype(np.float32)
+    found = {}
+    for one in sorted(set(name)):
+        mine = (name == one) & (row >= 0) & (column >= 0)
+        found[one] = sparse.csr_matrix((value[mine], (row[mine], column[mine])), shape=shape)
+    return found
 
 
 def feature_vectors(night: Night, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +143,7 @@ def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filt
         has_signal=np.diff(positives.indptr) > 0,
         histories=histories,
         recent=past.recent(),
-        external=night.external(night.day - timedelta(days=days), data),
+        external=places_of(night.external_lists(night.day - timedelta(days=days)), data),
     )
     seen = past.seen() if filter_seen else None
     return Validation(days, before, relevant_after(data, days, seen), seen, k)

@@ -253,24 +253,18 @@ class Night:
         users = pc.unique(pa.concat_arrays([pc.unique(t["user_id"]) for t in (events, self.uploads())]))
         return numbered(events, np.array(sorted(users.to_pylist()), object), items, self.end, self.feedback)
 
-    def external(self, day: date, data: Dataset) -> dict[str, sparse.csr_matrix]:
-        """Recommender -> places from 1 of what others list for each user (users, items), as of a night up to this one.
-
-        Nothing where that night had none.
-        """
+    def external_lists(self, day: date) -> pa.Table:
+        """``external_lists`` of a night up to this one; empty where it had none."""
         if day > self.day or self.lake.manifest("external_lists", day) is None:
-            return {}
-        rows, found = self.lake.read("external_lists", day, ["model", "user_id", "rank", "item_id"]), {}
-        user, item = (
-            rows_in(rows[c], pa.array(ids, pa.string()))
-            for c, ids in (("user_id", data.users), ("item_id", data.items))
-        )
-        model, rank = rows["model"].to_numpy(), rows["rank"].to_numpy().astype(np.float32)
-        for name in pc.unique(rows["model"]).to_pylist():
-            mine = (model == name) & (user >= 0) & (item >= 0)
-            places = (rank[mine], (user[mine], item[mine]))
-            found[name] = sparse.csr_matrix(places, shape=(len(data.users), len(data.items)))
-        return found
+            return TABLES["external_lists"].schema({}).empty_table()
+        return self.lake.read("external_lists", day)
+
+    def item_graphs(self) -> pa.Table:
+        """``item_graphs`` of the day; empty where nothing is known of items."""
+        known = self.lake.manifest("item_graphs", self.day)
+        if known is None:
+            return TABLES["item_graphs"].schema({}).empty_table()
+        return self._once("item_graphs", known.content_digest, lambda: self.lake.read("item_graphs", self.day))
 
     # --- content --------------------------------------------------------------------------------------------------
 

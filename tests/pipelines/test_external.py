@@ -15,6 +15,7 @@ from pipelines.external import delivery_of, external
 from pipelines.lake.deliveries import said
 from pipelines.lake.promises import PROMISES, Remark
 from pipelines.lake.storage import Lake
+from pipelines.night.inputs import places_of
 from pipelines.raw.places import RawStore
 from pipelines.recommenders.external import External as Recommender
 from pipelines.recommenders.external import fusion
@@ -154,11 +155,11 @@ def test_places_of_known_users_and_items_as_of_a_night(tmp_path: Path) -> None:
     rows = [row | {"user_id": u, "rank": n, "item_id": i} for u, n, i in lists]
     lake.publish("external_lists", DAY, rows_of("external_lists", rows))
     night = night_of(lake)
-    found = night.external(DAY, night.dataset())
+    found = places_of(night.external_lists(DAY), night.dataset())
     assert found["external_x"].toarray().tolist() == [[3, 0, 1], [0, 0, 0]]
-    assert night.external(DAY - timedelta(days=1), night.dataset()) == {}, "nothing was known a night before"
+    assert night.external_lists(DAY - timedelta(days=1)).num_rows == 0, "nothing was known a night before"
     lake.publish("external_lists", DAY + timedelta(days=1), rows_of("external_lists", rows))
-    assert night.external(DAY + timedelta(days=1), night.dataset()) == {}, "and a night knows of no later one"
+    assert night.external_lists(DAY + timedelta(days=1)).num_rows == 0, "and a night knows of no later one"
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from pipelines.align import align
 from pipelines.fuse import fuse
 from pipelines.lake.promises import PROMISES
 from pipelines.lake.storage import Lake, StorageError
-from pipelines.learning.reasons import Space
+from pipelines.learning.reasons import Shared, Space
 from pipelines.night.arms import Plan
 from pipelines.night.dials import Traits
 from pipelines.night.exploring import Exploring
@@ -160,6 +160,17 @@ def test_where_nothing_else_speaks_a_wish_is_the_reason(night: Loaded) -> None:
     assert table["reason_code"].to_pylist() == ["popular_in_segment", "new", "new"]
     row = served(night, np.array([1]), DAY, candidates(night, np.array([1]), "m", *lists), lists[0])
     assert row["reason_code"].to_pylist()[:2] == ["similar_to_history"] * 2, "u's history comes before a wish"
+
+
+def test_what_is_known_to_be_shared_is_said(night: Loaded) -> None:
+    """u likes a, which is like b and, as far as is known, shares a director with it."""
+    users, lists = np.array([1]), (np.array([[1, 2]]), np.array([[1.0, 0.5]], np.float32))
+    rows = candidates(night, users, "m", *lists)
+    known = replace(night, shared=Shared(3, np.array([0 * 3 + 1]), np.array(["directed_by Lee"], object)))
+    plain, table = (served(n, users, DAY, rows, lists[0]) for n in (night, known))
+    assert plain["reason_code"].to_pylist() == table["reason_code"].to_pylist() == ["similar_to_history", "new"]
+    assert plain["reason_value"].to_pylist() == [None, None]
+    assert table["reason_value"].to_pylist() == ["directed_by Lee", None]
 
 
 def test_a_user_with_uploads_alone_is_told_so(night: Loaded) -> None:

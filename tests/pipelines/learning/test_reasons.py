@@ -8,7 +8,7 @@ from scipy import sparse
 
 from encoders.space.ragged import Ragged
 from pipelines.learning import reasons
-from pipelines.learning.reasons import Space, Speakers, explain
+from pipelines.learning.reasons import Shared, Space, Speakers, explain, in_words
 
 A, B, AB = (1.0, 0.0), (0.0, 1.0), (0.6, 0.8)
 #             0  1  2   3  4 (no content)
@@ -137,3 +137,14 @@ def test_effect_is_the_share_of_the_named_among_all_that_speak() -> None:
     found = explain(space(**HALF), Ragged.of([[0, 1, 2, 3]]), np.array([True]), everything, np.array([[4]]), model)
     assert found.history[0, 0].tolist() == [0, 1, 2]
     assert found.effect[0, 0] == pytest.approx(0.9)
+
+
+def test_what_pairs_of_items_share() -> None:
+    """Of four items 0 and 2, and 3 and 1, in this direction."""
+    known = Shared(4, np.array([2, 13]), np.array(["directed_by Lee", "starring Kim"], object))
+    one, other = np.array([0, 2, 3, -1, 3]), np.array([2, 0, 1, 2, 3])
+    assert known.of(one, other) == ["directed_by Lee", None, "starring Kim", None, None]
+    assert Shared.nothing().of(one, other) == [None] * 5
+    row = {"reason_code": "similar_to_history", "reason_value": "directed_by Lee", "reason_modality": "text"}
+    assert in_words(row, ["Heat"]) == "like Heat, both directed_by Lee, by text"
+    assert in_words(row | {"reason_value": None}, ["Heat"]) == "like Heat, by text"
