@@ -32,11 +32,16 @@ METRIC = "recall@20"
 GOALS = {("new", "with it"): 1.5, ("known", "with it"): 1.0}
 
 
-def held_out(inputs: Inputs, seed: int, cold: bool) -> tuple[Inputs, sparse.csr_matrix, np.ndarray]:
-    """What is left, what was taken away (users, items), and the items that are ranked."""
+def held_out(inputs: Inputs, seed: int, known: np.ndarray | None) -> tuple[Inputs, sparse.csr_matrix, np.ndarray]:
+    """What is left, what was taken away (users, items), and the items that are ranked.
+
+    Args:
+        inputs: all.
+        seed: of the draw.
+        known: items of which some lose all events; None where all items lose some.
+    """
     rng, positives = np.random.default_rng(seed), inputs.positives.tocoo()
-    if cold:
-        known = np.unique(np.concatenate([g.nonzero()[0] for g in inputs.graphs.values()]))
+    if known is not None:
         liked = np.intersect1d(known, positives.col)
         ranked = np.sort(rng.permutation(liked)[: round(COLD * len(liked))])
         gone = np.isin(positives.col, ranked)
@@ -55,9 +60,9 @@ def shuffled(inputs: Inputs) -> Inputs:
     return replace(inputs, graphs={name: g[order][:, order].tocsr() for name, g in inputs.graphs.items()})
 
 
-def accuracy(inputs: Inputs, name: str, seed: int, cold: bool) -> float:
+def accuracy(inputs: Inputs, name: str, seed: int, known: np.ndarray | None) -> float:
     """Recall@20 of a recommender on one draw."""
-    past, relevant, ranked = held_out(inputs, seed, cold)
+    past, relevant, ranked = held_out(inputs, seed, known)
     relevant = relevant[:, ranked].tocsr()
     users = np.flatnonzero((np.diff(past.positives.indptr) > 0) & (np.diff(relevant.indptr) > 0))
     model = classes()[name]().fit(past)
@@ -68,13 +73,12 @@ def accuracy(inputs: Inputs, name: str, seed: int, cold: bool) -> float:
 
 def figures(inputs: Inputs, draws: int) -> Iterator[Figure]:
     """Each recommender on new items, and one on known items; the ratio is to the same without a graph."""
+    known = np.unique(np.concatenate([g.nonzero()[0] for g in inputs.graphs.values()]))
     ways = {"without": replace(inputs, graphs={}), "with it": inputs, "shuffled": shuffled(inputs)}
-    for what, names in (("new", NAMES), ("known", NAMES[1:])):
+    for what, names, of in (("new", NAMES, known), ("known", NAMES[1:], None)):
         for name in names:
             found = {
-                way: float(
-                    np.mean([accuracy(i, name, seed, what == "new") for seed in tqdm(range(draws), way, disable=None)])
-                )
+                way: float(np.mean([accuracy(i, name, s, of) for s in tqdm(range(draws), way, disable=None)]))
                 for way, i in ways.items()
             }
             for way, value in found.items():
