@@ -59,6 +59,10 @@ COMMANDS: dict[str, tuple[str, Options]] = {
         "say where the page of a night is",
         {**LATEST, "--open": {"action": "store_true", "help": "open it in the browser"}},
     ),
+    "hub": (
+        "add up what sites have left at the exchange, and open a round; run it after their nights",
+        {"--date": {"type": date.fromisoformat, "help": "the sites' night, YYYY-MM-DD; yesterday by default"}},
+    ),
     "ui": (
         "start Dagster on 127.0.0.1, after ending runs that a crash left open",
         {"--port": {"type": int, "default": 3000}},

@@ -10,8 +10,9 @@ import logging
 import os
 import sys
 import webbrowser
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from assets.arguments import ASKED, INTERRUPTED, build_parser
 from pipelines.config import ENV_CONFIG, Config, ConfigError, config_path, load_config
@@ -28,13 +29,13 @@ def main(argv: list[str] | None = None) -> int:
         path = Path(args.config).resolve() if args.config else config_path()
         config = load_config(path)
         os.environ[ENV_CONFIG] = str(path)
-        if args.command not in ("ui", "report", *ASKED):
+        if args.command not in ("ui", "hub", "report", *ASKED):
             verify(config, str(path))
     except ConfigError as e:
         print(e, file=sys.stderr)
         return 2
     commands = {"run": _run, "backfill": _backfill, "search": _search, "check": _check, "ui": _ui}
-    commands |= {"accept": _accept, "power": _power, "report": _report}
+    commands |= {"accept": _accept, "power": _power, "report": _report, "hub": _hub}
     commands |= dict.fromkeys(ASKED, _ask)
     try:
         return commands[args.command](args, config, path)
@@ -133,6 +134,22 @@ def _accept(args: argparse.Namespace, config: Config, path: Path) -> int:
         print(f"all numbers of {args.date} are in their usual range; nothing to accept", file=sys.stderr)
         return 1
     return run_nights(config, path, [args.date], args.verbose)
+
+
+def _hub(args: argparse.Namespace, config: Config, path: Path) -> int:
+    """Visit the exchange as its hub; exit code 1 where sites are missing and that is to stop it."""
+    from pipelines.federation.hub import MissingSitesError, visit
+
+    if config.federate is None or config.federate.role != "hub":
+        print(f'{path} is no hub: expected [federate] with role = "hub", exchange and sites', file=sys.stderr)
+        return 2
+    try:
+        found = visit(config.federate, args.date or datetime.now(ZoneInfo(config.timezone)).date() - timedelta(days=1))
+    except MissingSitesError as e:
+        print(e, file=sys.stderr)
+        return 1
+    print("\n".join(found.done) or "nothing to do")
+    return 0
 
 
 def _power(args: argparse.Namespace, config: Config, path: Path) -> int:

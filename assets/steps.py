@@ -79,6 +79,8 @@ def steps(config: Config) -> list[Step]:
         found.append(Step("augment", _stage("augment", reports=True), _of_stage("augment"), on_device=True))
     if config.encoders:
         found += [_step("align", on_device=True), _step("fuse", on_device=True)]
+    if config.federate and config.federate.role == "site":
+        found.append(_step("federate"))
     if config.graphs:
         found.append(_step("knowledge"))
     if config.recommend.external:

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from encoders.modalities import KINDS, Modality
 from encoders.settings import VECTOR_FILES, ModelChoice
+from pipelines.beyond import Federate, Graph
 from pipelines.operation import Alerts, Compute, Guards, Records, Report
 from pipelines.raw.places import RawPlace
 from pipelines.recommenders.registry import RECOMMENDERS, entry
@@ -30,7 +31,6 @@ from pipelines.sections import (
     Evaluation,
     Experiment,
     Finetune,
-    Graph,
     ItemsSource,
     Paths,
     Recommend,
@@ -73,6 +73,7 @@ class Config(Settings):
         k.name: ModelChoice(k.default_encoder) for k in KINDS.values()
     }
     graphs: dict[str, Graph] = Field({}, description="name -> triples about items that make them alike")
+    federate: Federate | None = Field(None, description="sites that share sums; off by default")
     feedback: Attribution = Attribution()
     experiments: dict[str, Experiment] = {}
     rules: Rules = Rules()

@@ -174,18 +174,6 @@ class Dials(Settings):
         return any(self.model_dump().values())
 
 
-class Graph(Settings):
-    """What is known of items as triples (head, relation, tail); see ``pipelines.knowledge``."""
-
-    triples: str = Field(description="file below paths.raw, delimited text or Parquet; heads or tails are item ids")
-    columns: dict[Literal["head", "relation", "tail", "item_id", "entity"], str] = Field(
-        {}, description="our column -> theirs; without a header the first three count"
-    )
-    links: str = Field("", description="file of item_id and entity, where triples name items by ids of their own")
-    relations: tuple[str, ...] = Field((), description="that make items alike; all where it is empty")
-    neighbours: int = Field(20, ge=1, le=1000, description="most similar items that are kept of each")
-
-
 class External(Settings):
     """Lists of another team, vendor or model, which join as ``external_<name>``; see ``pipelines.external``."""
 

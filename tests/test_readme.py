@@ -9,10 +9,11 @@ import pytest
 from assets.arguments import build_parser
 from encoders.catalogue import BUILTIN
 from encoders.settings import ModelChoice
+from pipelines.beyond import Federate, Graph
 from pipelines.config import Config
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, classes
-from pipelines.sections import Experiment, Graph
+from pipelines.sections import Experiment
 from tests.shop import REPO
 
 README = (REPO / "README.md").read_text()
@@ -42,7 +43,9 @@ def sections() -> dict[str, dict[str, Any]]:
     """Section -> key -> field; keys of the file's top are in the section ``""``."""
     found: dict[str, dict[str, Any]] = {"": {}}
     for name, field in Config.model_fields.items():
-        section = {"encoders": ModelChoice, "experiments": Experiment, "graphs": Graph}.get(name, field.annotation)
+        section = {"encoders": ModelChoice, "experiments": Experiment, "graphs": Graph, "federate": Federate}.get(
+            name, field.annotation
+        )
         keys = getattr(section, "model_fields", None) or getattr(section, "__pydantic_fields__", None)
         if keys:
             found[name] = dict(keys)
@@ -99,7 +102,7 @@ def test_commands() -> None:
     assert named <= targets
     assert targets - named <= {"setup", "clean"}, "what make can do is said"
     known = next(a.choices for a in build_parser()._actions if a.choices)
-    names = "run|backfill|accept|search|power|check|init|import|report|explain|similar|history|compare|ui"
+    names = "run|backfill|accept|search|power|check|init|import|report|explain|similar|history|compare|hub|ui"
     assert set(re.findall(rf"nightloom ({names})\b", README)) == set(known or ())
     for module in set(re.findall(r"python -m ([a-z_.]+)", README)):
         path = REPO / module.replace(".", "/")

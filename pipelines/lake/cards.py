@@ -59,7 +59,16 @@ def chosen_settings(lake: Lake, day: date) -> dict[str, Hyperparameters]:
     return settings
 
 
-OF_THE_NIGHT = ("std_items", "std_user_content", "external_lists", "item_graphs", "feat_items", "feat_users", SETTINGS)
+OF_THE_NIGHT = (
+    "std_items",
+    "model_pooled",
+    "std_user_content",
+    "external_lists",
+    "item_graphs",
+    "feat_items",
+    "feat_users",
+    SETTINGS,
+)
 GROWING = ("std_interactions", *(f"emb_{m}" for m in MODALITIES))  # a night reads their partitions of all days
 
 

@@ -1,6 +1,6 @@
-"""What became of lists that somebody else was to deliver: in words, and as promises of ``external_lists``.
+"""What became of what others were to deliver, in words and as promises: lists of others, sums of other sites.
 
-Does not belong here: finding and reading them (``pipelines.external``).
+Does not belong here: finding and reading them (``pipelines.external``, ``pipelines.federate``).
 """
 
 from datetime import date
@@ -55,3 +55,21 @@ def delivered_rows_accounted(_config: Config, night: "Night", table: str, rows: 
     quarantined, read = pc.sum(mine).as_py() or 0, counters["in"]
     same = read == rows.num_rows + quarantined and quarantined == counters["quarantined"]
     return [] if same else [f"in {read}, out {rows.num_rows} + quarantined {quarantined}"]
+
+
+@promise(
+    ["fed_stats"], "Every site is in the sums that the night's recommenders are made of.", ["site", "state", "used"]
+)
+def sites_are_summed(config: Config, _night: "Night", _table: str, rows: pa.Table) -> list[str]:
+    """Sites that the used sums go without; with ``missing = "stop"`` that stops the night."""
+    used = rows.filter(rows["used"])
+    missing = used.filter(pc.equal(used["state"], "missing"))["site"].to_pylist()
+    numbers = {"sites": float(len(used) - len(missing))}
+    if not missing:
+        return [
+            Remark("" if len(used) else "there is no sum of sites yet; this night is of its own log", numbers=numbers)
+        ]
+    said_of = f"the sums of the sites go without {', '.join(sorted(missing))}"
+    if config.federate and config.federate.missing == "stop":
+        return [f"{said_of}; run their nights and the hub, or set federate.missing = go_on"]
+    return [Remark(said_of, warns=True, numbers=numbers)]

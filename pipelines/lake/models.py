@@ -53,6 +53,13 @@ def models(recommenders: Sequence[str] = tuple(RECOMMENDERS)) -> dict[str, Model
             parents=("feat_*", "night_health"),
         ),
     )
+    pooled = Model(
+        "model_pooled",
+        "Sums over the users of all sites that popularity, item-based CF and EASE are made of.",
+        stage="federate",
+        group="models",
+        parents=("std_interactions", "std_items", "night_health"),
+    )
     page = Model(
         "reports",
         "The night as one page to look at, index.html: accuracy, decisions, data, groups, people, items alike.",
@@ -69,6 +76,6 @@ def models(recommenders: Sequence[str] = tuple(RECOMMENDERS)) -> dict[str, Model
         parents=("eval_*",),
         kind="json",
     )
-    parents = ("feat_*", "item_graphs", "external_lists", "model_settings", "night_health")
+    parents = ("feat_*", "item_graphs", "model_pooled", "external_lists", "model_settings", "night_health")
     fitted = (Model(f"model_{n}", entry(n).text, "train", "models", parents) for n in recommenders)
-    return {m.name: m for m in (*own, *fitted, page, told)}
+    return {m.name: m for m in (*own, pooled, *fitted, page, told)}

@@ -186,6 +186,18 @@ TABLES: dict[str, Table] = {
             stage="knowledge", group="embedded", parents=("std_items", "night_health"),
         ),
         Table(
+            "fed_stats", "Sums over the users of several sites: who is in those of the night.", ("round", "site"),
+            (
+                _c("round", pa.date32(), "night whose offers of items the sum is of"),
+                _c("site", pa.string(), "name of a site"),
+                _c("state", pa.string(), "summed, missing (the sum goes without it), shared or waited_for"),
+                _c("items", pa.int64(), "items of all sites"),
+                _c("known_until", pa.date32(), "night that the site's share knows", True),
+                _c("used", pa.bool_(), "whether it is the sum that the night's recommenders are made of"),
+            ),
+            stage="federate", group="quality", parents=("model_pooled",),
+        ),
+        Table(
             "external_lists", "Lists that somebody else has made, as delivered last.", ("model", "user_id", "rank"),
             (
                 _c("model", pa.string(), "external_ and the name in the configuration"),

@@ -4,7 +4,7 @@ Belongs here: ``Inputs`` from a night's reads, the time split, their arrays as f
 """
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +16,14 @@ from encoders.space.alignment import load_aligner
 from encoders.space.features import Uploads
 from encoders.space.fusion import fuse_users
 from encoders.space.ragged import Ragged
-from pipelines.lake.cards import load_card
+from pipelines.federation.statistics import pooled_of
+from pipelines.lake.cards import load_arrays, load_card
 from pipelines.lake.schemas import rows_in, vectors_to_numpy
 from pipelines.lake.storage import StorageError
 from pipelines.learning.reasons import Space
 from pipelines.night.events import Dataset
 from pipelines.night.night import Night
-from pipelines.recommenders.base import Inputs, Validation
+from pipelines.recommenders.base import Inputs, Pooled, Validation
 from pipelines.recommenders.item_graphs import centred
 
 
@@ -46,6 +47,7 @@ def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
         recent=data.recent(),
         graphs=graphs_of(night.item_graphs(), data.items),
         external=places_of(night.external_lists(night.day), data),
+        pooled=pooled_at(night, night.day, data),
         device=device,
     )
     return data, inputs
@@ -66,6 +68,17 @@ def graphs_of(pairs: pa.Table, items: np.ndarray) -> dict[str, sparse.csr_matrix
     """Graph -> similarity of items (items, items) by what is known of them, of rows of ``item_graphs``."""
     row, column = (rows_in(pairs[c], pa.array(items, pa.string())) for c in ("item_id", "other_item_id"))
     return _matrices(pairs["graph"], row, column, pairs["similarity"], (len(items), len(items)))
+
+
+def pooled_at(night: Night, day: date, data: Dataset) -> Pooled | None:
+    """Sums over the users of several sites as a night up to this one had them; None where it had none."""
+    if day > night.day or night.lake.manifest("model_pooled", day) is None:
+        return None
+    card = load_card(night.lake, "pooled", day)
+    if card["round"] is None:
+        return None
+    rows = rows_in(pa.array(card["item_ids"], pa.string()), pa.array(data.items, pa.string()))
+    return pooled_of(load_arrays(night.lake, "pooled", day)["sums"], rows)
 
 
 def _matrices(
@@ -144,6 +157,7 @@ def load_validation(night: Night, data: Dataset, now: Inputs, history: int, filt
         histories=histories,
         recent=past.recent(),
         external=places_of(night.external_lists(night.day - timedelta(days=days)), data),
+        pooled=pooled_at(night, night.day - timedelta(days=days), data),
     )
     seen = past.seen() if filter_seen else None
     return Validation(days, before, relevant_after(data, days, seen), seen, k)

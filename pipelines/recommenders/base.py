@@ -17,6 +17,23 @@ Hyperparameters = dict[str, float | int | str]
 
 
 @dataclass(frozen=True, eq=False)
+class Pooled:
+    """Sums over the users of several sites, of items that this one has too.
+
+    Attributes:
+        items: rows of the items in the catalogue (m,), ascending.
+        liked: float32 (m, m), users who like both; the diagonal is who likes each.
+        walks: float64 (m, m), what users' weights of both come to over the users' weights of all.
+        weight: float32 (m,), decayed weight of all positive feedback on each.
+    """
+
+    items: np.ndarray
+    liked: np.ndarray
+    walks: np.ndarray
+    weight: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Inputs:
     """What a recommender may see. Rows are users and items of one night.
 
@@ -31,6 +48,7 @@ class Inputs:
         histories: distinct positive items of each user, oldest first; empty where nothing is known of the order.
         recent: positive events of each item in the last days, by window (items, windows); none where times are unknown.
         external: recommender -> places from 1 of the items that somebody else lists for each user (users, items).
+        pooled: sums over the users of several sites, which popularity, item-based CF and EASE are made of; or None.
         device: torch device of what is trained or ranked there.
         validation: the last days, for what is fitted on them; None where they are not cut off.
         nearest: graphs of nearest neighbours that were built so far, each with the vectors that it is of; inputs that
@@ -47,6 +65,7 @@ class Inputs:
     histories: Ragged = field(default_factory=lambda: Ragged.of([]))
     recent: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
     external: dict[str, sparse.csr_matrix] = field(default_factory=dict)
+    pooled: Pooled | None = None
     device: str = "cpu"
     validation: "Validation | None" = None
     nearest: dict[str, tuple[np.ndarray, sparse.csr_matrix]] = field(default_factory=dict)

@@ -31,11 +31,18 @@ class Ease(Recommender):
     def fit(self, inputs: Inputs) -> Self:
         """Invert the damped co-occurrences."""
         liked = (inputs.positives > 0).astype(np.float32).tocsc()
-        degree = np.asarray(liked.sum(0)).ravel()
+        degree, pooled = np.asarray(liked.sum(0)).ravel(), inputs.pooled
+        if pooled:
+            degree = np.zeros_like(degree)
+            degree[pooled.items] = np.diag(pooled.liked)
         self.chosen = np.sort(np.argsort(-degree, kind="stable")[: self.items])
         self.chosen = self.chosen[degree[self.chosen] > 0]
-        part = liked[:, self.chosen]
-        damped = (part.T @ part).toarray()
+        if pooled:
+            at = np.searchsorted(pooled.items, self.chosen)
+            damped = pooled.liked[np.ix_(at, at)].copy()
+        else:
+            part = liked[:, self.chosen]
+            damped = (part.T @ part).toarray()
         damped[np.diag_indices_from(damped)] += self.ridge
         if len(damped):
             damped = _inverse(damped)

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender
+from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Pooled, Recommender
 from pipelines.recommenders.matrices import keep_largest, pack, scaled, unit_or_empty, unpack, without_self
 
 Similarity = Literal["shrunk", "cosine", "bm25", "rp3beta"]
@@ -25,6 +25,9 @@ class Popularity(Recommender):
     def fit(self, inputs: Inputs) -> Self:
         """Add up."""
         self.weight = np.asarray(inputs.positives.sum(0), np.float32).ravel()
+        if inputs.pooled:
+            self.weight = np.zeros_like(self.weight)
+            self.weight[inputs.pooled.items] = inputs.pooled.weight
         return self
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
@@ -110,7 +113,10 @@ class ItemCF(Recommender):
     def fit(self, inputs: Inputs) -> Self:
         """Similarity of items, the nearest of each."""
         kinds = SIMILARITIES | {"rp3beta": lambda positives: _rp3beta(positives, self.alpha, self.beta)}
-        similarity = kinds[self.kind](inputs.positives).tocsr()
+        if inputs.pooled and self.kind == "rp3beta" and self.alpha == 1:
+            similarity = _of_pooled(inputs.pooled, inputs.positives.shape[1], self.beta)
+        else:
+            similarity = kinds[self.kind](inputs.positives).tocsr()
         similarity = without_self(similarity, np.arange(similarity.shape[0]))
         self.similarity = keep_largest(similarity, self.neighbours).astype(np.float32)
         return self
@@ -163,6 +169,15 @@ def _rp3beta(positives: sparse.csr_matrix, alpha: float, beta: float) -> sparse.
     to_user.data, to_item.data = to_user.data**alpha, to_item.data**alpha
     popularity = np.asarray((positives > 0).sum(0), np.float64).ravel()
     return to_user @ to_item @ sparse.diags_array(np.maximum(popularity, 1) ** -beta)
+
+
+def _of_pooled(pooled: Pooled, items: int, beta: float) -> sparse.csr_matrix:
+    """The same as ``_rp3beta`` with steps as they are, of sums over the users of several sites."""
+    weight = pooled.weight.astype(np.float64)
+    popularity = np.maximum(np.diag(pooled.liked).astype(np.float64), 1) ** -beta
+    steps = sparse.coo_matrix(pooled.walks / np.where(weight > 0, weight, 1)[:, None] * popularity)
+    places = (pooled.items[steps.row], pooled.items[steps.col])
+    return sparse.csr_matrix((steps.data, places), shape=(items, items))
 
 
 SIMILARITIES: dict[Similarity, Callable[[sparse.csr_matrix], sparse.csr_matrix]] = {

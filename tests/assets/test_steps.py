@@ -13,12 +13,13 @@ from assets import steps
 from assets.definitions import build_defs
 from assets.steps import Step
 from pipelines import train
+from pipelines.beyond import Federate, Graph
 from pipelines.config import Config, load_config
 from pipelines.lake.models import models
 from pipelines.lake.schemas import Column, Table
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, Entry
-from pipelines.sections import Arm, Dials, Experiment, Explore, External, Graph, Team
+from pipelines.sections import Arm, Dials, Experiment, Explore, External, Team
 from tests import toy
 from tests.nights import lake_at, nightly, run_job
 from tests.shop import FIRST, write_config
@@ -88,7 +89,8 @@ def replace_all(config: Config) -> Config:
     more = {"explore": Explore(), "dials": Dials(), "team": Team(), "external": {"a": External(path="a")}}
     recommend = config.recommend.model_copy(update=more)
     on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
-    on |= {"graphs": {"a": Graph(triples="a")}}
+    site = Federate(role="site", name="a", sites=("a", "b"), exchange="e")
+    on |= {"graphs": {"a": Graph(triples="a")}, "federate": site}
     return config.model_copy(update=on | {"recommend": recommend, "tracking": ("tensorboard",)})
 
 

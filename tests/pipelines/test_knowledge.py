@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from scipy import sparse
 
+from pipelines.beyond import Graph
 from pipelines.config import Config
 from pipelines.knowledge import knowledge, shared, similar
 from pipelines.lake.storage import Lake
 from pipelines.night.inputs import graphs_of
-from pipelines.sections import Graph
 from tests.lakes import DAY, at, config_of, event, night_of, tiny_lake
 
 TRIPLES = [

@@ -1,0 +1,185 @@
+"""A site's part of federated nights: offer its items, leave masked sums over its users, use the sum of all.
+
+Writes ``model_pooled``, ``fed_stats``. What a night leaves at the exchange is used by the nights after the hub's next
+visit: nothing waits for anybody. Belongs here: one visit of a site. Does not: the hub's (``federation.hub``), what
+recommenders make of the sums (``recommenders``).
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from scipy import sparse
+
+from encoders.modalities import FILES
+from pipelines.beyond import Federate
+from pipelines.config import Config
+from pipelines.federation.exchange import Exchange, Summed
+from pipelines.federation.masks import mask, private_key, public_text
+from pipelines.federation.statistics import Layout, sums_of
+from pipelines.lake.cards import files_of_model
+from pipelines.lake.storage import Lake, Manifest
+from pipelines.lake.tables import TABLES
+from pipelines.night.night import Night
+from pipelines.raw.places import DataError
+
+log = logging.getLogger(__name__)
+
+
+def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
+    """Publish ``model_pooled`` and ``fed_stats`` of the night, and leave at the exchange what others wait for.
+
+    Raises:
+        DataError: another site's key has changed.
+    """
+    settings = config.federate
+    if settings is None:
+        return
+    site = Site(settings, config.paths.data / "federate")
+    night = Night.of(config, lake, day)
+    keys = keys_of(night.items(), settings.items)
+    site.offer(day, keys)
+    for of in site.open_rounds(day):
+        site.answer(of, day, night.dataset().positives(), keys)
+    used = site.newest(day)
+    digest = config.digest("federate")
+    yield lake.publish_files(
+        "model_pooled", day, files_of_model(*site.model(used, night.items(), keys)), config_digest=digest
+    )
+    rows = pa.Table.from_pylist(site.told(used, day), schema=TABLES["fed_stats"].schema({}))
+    yield lake.publish("fed_stats", day, rows, config_digest=digest)
+
+
+def keys_of(items: pa.Table, by: str) -> list[str]:
+    """What each item of a catalogue is known by to all sites: its id, or a digest of all of its content."""
+    ids: list[str] = items["item_id"].to_pylist()
+    if by == "item_id":
+        return ids
+    texts, media = items["text_sha256"].to_pylist(), [items[k.sha_column].to_pylist() for k in FILES]
+    contents = [[t or "", *sorted(x for of in m for x in of or [])] for t, *m in zip(texts, *media, strict=True)]
+    return [
+        hashlib.sha256("|".join(c).encode()).hexdigest() if any(c) else i for c, i in zip(contents, ids, strict=True)
+    ]
+
+
+class Site:
+    """A site at its exchange.
+
+    Args:
+        settings: of the site.
+        folder: where its private key and the others' public ones are kept.
+    """
+
+    def __init__(self, settings: Federate, folder: Path):
+        self.settings, self.folder, self.name = settings, folder, settings.name
+        self.exchange = Exchange(settings.exchange)
+        self.key: X25519PrivateKey = private_key(folder / "key")
+
+    def offer(self, day: date, keys: Sequence[str]) -> None:
+        """Leave the site's public key, and its items of a night."""
+        self.exchange.put_key(self.name, public_text(self.key))
+        self.exchange.put_offer(day, self.name, sorted(set(keys)))
+
+    def open_rounds(self, day: date) -> list[str]:
+        """Rounds of earlier nights that the site takes part in and that have no sum yet, oldest first."""
+        mine = [of for of in self.exchange.rounds() if of < str(day) and self.name in self.exchange.sites(of)]
+        return [of for of in mine if self.exchange.summed(of) is None]
+
+    def answer(self, of: str, day: date, positives: sparse.csr_matrix, keys: Sequence[str]) -> None:
+        """Leave the site's share of a round, or what it has masked against sites that are missing.
+
+        Args:
+            of: the round.
+            day: night that the share knows.
+            positives: decayed weights of positive feedback (users, items).
+            keys: of the items.
+        """
+        missing, frame = self.exchange.missing(of), self.exchange.frame(of)
+        others = [s for s in self.exchange.sites(of) if s != self.name]
+        n = Layout(len(frame)).length
+        if self.name in self.exchange.shares(of):
+            if missing and self.exchange.fix(of, self.name) is None:
+                self.exchange.put_fix(of, self.name, mask(self.key, self.name, self._keys(missing), of, n))
+                log.info("federate: round %s goes on without %s", of, ", ".join(missing))
+        elif self.name in missing:
+            log.warning("federate: round %s goes on without this site, which was late", of)
+        else:
+            shared = sums_of(on_frame(positives, keys, frame)) + mask(self.key, self.name, self._keys(others), of, n)
+            self.exchange.put_share(of, self.name, day, shared)
+            log.info("federate: round %s: share of %d items for %s", of, len(frame), ", ".join(others))
+
+    def _keys(self, sites: Sequence[str]) -> dict[str, str]:
+        """Public keys of other sites; the first one seen of each is kept for good.
+
+        Raises:
+            DataError: a key has changed, or is not there.
+        """
+        path = self.folder / "peers.json"
+        known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+        problems = []
+        for site in sites:
+            now = self.exchange.key(site)
+            if now is None:
+                problems.append(f"federate: site {site} takes part and has left no key at {self.settings.exchange}")
+            elif known.setdefault(site, now) != now:
+                problems.append(f"federate: the key of site {site} has changed; if they say so, take it out of {path}")
+        if problems:
+            raise DataError(problems)
+        path.with_suffix(".part").write_text(json.dumps(known, sort_keys=True))
+        path.with_suffix(".part").replace(path)
+        return {site: known[site] for site in sites}
+
+    def newest(self, day: date) -> Summed | None:
+        """The newest sum of nights up to a day; None where there is none yet."""
+        sums = [s for of in self.exchange.rounds() if (s := self.exchange.summed(of)) and s.night <= str(day)]
+        return sums[-1] if sums else None
+
+    def model(
+        self, used: Summed | None, items: pa.Table, keys: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays and card of ``model_pooled``: the sums, and which of the site's items each is of."""
+        if used is None:
+            return {"sums": np.zeros(0, np.uint64)}, {"round": None, "item_ids": []}
+        own: dict[str, str] = {}
+        for key, item in zip(keys, items["item_id"].to_pylist(), strict=True):
+            own.setdefault(key, item)
+        facts = {"round": used.round, "night": used.night, "sites": used.sites, "missing": used.missing}
+        return {"sums": self.exchange.sum(used.round)}, facts | {
+            "item_ids": [own.get(k) for k in self.exchange.frame(used.round)]
+        }
+
+    def told(self, used: Summed | None, day: date) -> list[dict[str, Any]]:
+        """Rows of ``fed_stats``: sites of the sum that is used, and of rounds that wait for somebody."""
+        rows = []
+        waiting = [of for of in self.exchange.rounds() if of < str(day) and self.exchange.summed(of) is None]
+        for of in dict.fromkeys([*([used.round] if used else []), *waiting]):
+            summed, shares, missing = self.exchange.summed(of), self.exchange.shares(of), self.exchange.missing(of)
+            row = {
+                "round": date.fromisoformat(of),
+                "items": len(self.exchange.frame(of)),
+                "used": bool(used and used.round == of),
+            }
+            for site in self.settings.sites:
+                gone = site not in self.exchange.sites(of) or site in (summed.missing if summed else missing)
+                state = "missing" if gone else "summed" if summed else "shared" if site in shares else "waited_for"
+                until = date.fromisoformat(shares[site]) if site in shares else None
+                rows.append(row | {"site": site, "state": state, "known_until": until})
+        return rows
+
+
+def on_frame(positives: sparse.csr_matrix, keys: Sequence[str], frame: Sequence[str]) -> sparse.csr_matrix:
+    """The columns of the frame's items (users, items of the frame); of items with the same key the first."""
+    own: dict[str, int] = {}
+    for row, key in enumerate(keys):
+        own.setdefault(key, row)
+    columns = np.array([own.get(key, -1) for key in frame], np.int64)
+    there = np.flatnonzero(columns >= 0)
+    choice = sparse.csr_matrix((np.ones(len(there)), (columns[there], there)), shape=(positives.shape[1], len(frame)))
+    return (positives @ choice).tocsr()

@@ -1,0 +1,1 @@
+"""Sites that share sums over their users, and no logs."""
