@@ -66,33 +66,44 @@ class Step:
 
 def steps(config: Config) -> list[Step]:
     """The steps of a configuration's nights, in the flow's order. Stages are imported when they run."""
-    found = [_step("standardize", verifies=True), _step("monitor"), _step("feedback")]
-    if config.experiments:
-        found.append(_step("experiment"))
-    if config.recommend.explore:
-        found.append(_step("offpolicy"))
-    if config.finetune.enabled:
-        found.append(_step("finetune", on_device=True))
-    every = sorted(config.encoders)
-    found += [Step(f"embed_{m}", _stage("embed", m, reports=True), (f"emb_{m}",), on_device=True) for m in every]
-    if config.augment.views:
-        found.append(Step("augment", _stage("augment", reports=True), _of_stage("augment"), on_device=True))
-    if config.encoders:
-        found += [_step("align", on_device=True), _step("fuse", on_device=True)]
-    if config.federate and config.federate.role == "site":
-        found.append(_step("federate"))
-    if config.graphs:
-        found.append(_step("knowledge"))
-    if config.recommend.external:
-        found.append(_step("external"))
-    if config.recommend.search_days:
-        found.append(_step("search"))
-    found.append(Step("train", _train, tuple(f"model_{n}" for n in config.recommend.models)))
-    found += [_step("score"), _step("similar"), _step("evaluate")]
-    found += [_step("credit")] if config.recommend.team else []
-    found += [_step("tradeoff")] if config.recommend.dials else []
-    found += [_step("track")] if config.tracking else []
-    return [*found, _step("report")]
+    embedded = [
+        Step(f"embed_{m}", _stage("embed", m, reports=True), (f"emb_{m}",), on_device=True)
+        for m in sorted(config.encoders)
+    ]
+    every = [
+        _step("standardize", verifies=True),
+        *map(_step, ("monitor", "feedback", "experiment", "offpolicy")),
+        _step("finetune", on_device=True),
+        *embedded,
+        Step("augment", _stage("augment", reports=True), _of_stage("augment"), on_device=True),
+        *(_step(name, on_device=True) for name in ("align", "fuse")),
+        *map(_step, ("label", "federate", "knowledge", "external", "search")),
+        Step("train", _train, tuple(f"model_{n}" for n in config.recommend.models)),
+        *map(_step, ("score", "similar", "evaluate", "credit", "tradeoff", "track", "report")),
+    ]
+    wanted = _wanted(config)
+    return [step for step in every if wanted.get(step.name, True)]
+
+
+def _wanted(config: Config) -> dict[str, bool]:
+    """Step that a night may go without -> whether a configuration's nights have it."""
+    r = config.recommend
+    return {
+        "experiment": bool(config.experiments),
+        "offpolicy": r.explore is not None,
+        "finetune": config.finetune.enabled,
+        "augment": config.augment.views > 0,
+        "align": bool(config.encoders),
+        "fuse": bool(config.encoders),
+        "label": bool(config.items.fill),
+        "federate": config.federate is not None and config.federate.role == "site",
+        "knowledge": bool(config.graphs),
+        "external": bool(r.external),
+        "search": r.search_days > 0,
+        "credit": r.team is not None,
+        "tradeoff": r.dials is not None,
+        "track": bool(config.tracking),
+    }
 
 
 def _step(stage: str, **kind: bool) -> Step:

@@ -116,12 +116,18 @@ class Config(Settings):
         late = [place for place in self.rules.pinned if place > self.recommend.k]
         if late:
             raise ValueError(f"rules.pinned has places {late}, lists have {self.recommend.k} (recommend.k)")
+        self._of_content()
+        return self
+
+    def _of_content(self) -> None:
+        """What needs content cannot be had without."""
         lost = [m for m in self.recommend.models if entry(m).on_content]
         lost += ["dials.diversity"] if any(d.diversity for d in self.every_dials) else []
         if not self.encoders and (lost or self.augment.views or self.finetune.enabled):
             what = ", ".join([*lost, *(["augment"] if self.augment.views else []), *(["finetune"] if self.finetune.enabled else [])])  # noqa: E501 # fmt: skip
             raise ValueError(f"encoders is empty, so there is no content for {what}; leave them out or name an encoder")
-        return self
+        if self.items.fill and not self.encoders:
+            raise ValueError("items.fill tells labels from content; encoders is empty, so that there is none")
 
     def _apart(self) -> None:
         """Two experiments that set the same thing for the same users say nothing of either."""

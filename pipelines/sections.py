@@ -94,6 +94,9 @@ class ItemsSource(Source):
     mode: Literal["changes", "snapshot"] = Field(
         "changes", description="whether files hold changes, or each dated file the whole catalogue of its day"
     )
+    fill: tuple[Literal["categories", "tags"], ...] = Field(
+        (), description="labels that are told from content, in item_labels, where an item has none of the kind"
+    )
 
 
 def known_modality(name: str) -> str:

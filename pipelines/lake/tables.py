@@ -175,6 +175,16 @@ TABLES: dict[str, Table] = {
             ("day", "number"), HEALTH, stage="score", group="quality", parents=("group:models",),
         ),
         Table(
+            "item_labels", "Labels told from content, of items without any of the kind.", ("kind", "item_id", "label"),
+            (
+                _c("kind", pa.string(), "categories or tags"),
+                _c("item_id", pa.string(), "item"),
+                _c("label", pa.string(), "one that other items have"),
+                _c("confidence", pa.float32(), "share of such labels that are right, 0 to 1"),
+            ),
+            stage="label", group="embedded", parents=("emb_*", "std_items"),
+        ),
+        Table(
             "item_graphs", "Items alike by what is known of them.", ("graph", "item_id", "other_item_id"),
             (
                 _c("graph", pa.string(), "name in the configuration"),

@@ -152,3 +152,18 @@ def uploads_of(
     order = np.lexsort((at, owner))
     pieces = Ragged.grouped(owner[order], np.arange(len(order)), len(users))
     return Uploads(pieces, modality[order], row[order], {m: matrix for m, (_, matrix) in vectors.items()})
+
+
+def labelled(items: pa.Table, told: pa.Table, kind: str) -> pa.ListArray:
+    """Labels of a kind of each item: those that are given, else those that are told from its content.
+
+    Args:
+        items: rows of ``std_items``.
+        told: rows of ``item_labels``.
+        kind: categories or tags.
+    """
+    of: dict[str, list[str]] = {}
+    for row in told.filter(pc.equal(told["kind"], kind)).to_pylist():
+        of.setdefault(row["item_id"], []).append(row["label"])
+    names = zip(items["item_id"].to_pylist(), items[kind].to_pylist(), strict=True)
+    return pa.array([given or of.get(item, []) for item, given in names], pa.list_(pa.string()))

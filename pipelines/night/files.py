@@ -63,7 +63,7 @@ def save_night(night: Night, folder: Path, device: str, ignored: float = 0.0) ->
     np.save(folder / "servable.npy", night.servable())
     ids = {n: pa.table({"id": pa.array(x, pa.string())}) for n, x in (("users", data.users), ("items", data.items))}
     write_parquet(ids["users"], folder / "users.parquet")
-    write_parquet(ids["items"].append_column("categories", night.items()["categories"]), folder / "items.parquet")
+    write_parquet(ids["items"].append_column("categories", night.categories()), folder / "items.parquet")
     write_parquet(wanted_of(night.controls()), folder / "wanted.parquet")
     places = Places.of(night.items(), night.controls(), pa.array(data.users, pa.string()), night.rules)
     save_sparse(places.members, folder, "members")

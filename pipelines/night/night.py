@@ -24,7 +24,7 @@ from pipelines.config import Config, digest_of
 from pipelines.lake.schemas import EVERYONE, rows_in, vectors_to_numpy
 from pipelines.lake.storage import Lake
 from pipelines.lake.tables import TABLES
-from pipelines.night.contents import Reuse, content_of, features_of, identity_of, needed, uploads_of
+from pipelines.night.contents import Reuse, content_of, features_of, identity_of, labelled, needed, uploads_of
 from pipelines.night.events import COLUMNS, IMPRESSION, Dataset, Feedback, end_of_day, numbered
 from pipelines.night.rules import (
     IGNORED_DAYS,
@@ -252,6 +252,13 @@ class Night:
         events, items = self.events(), np.array(self.items()["item_id"].to_pylist(), object)
         users = pc.unique(pa.concat_arrays([pc.unique(t["user_id"]) for t in (events, self.uploads())]))
         return numbered(events, np.array(sorted(users.to_pylist()), object), items, self.end, self.feedback)
+
+    def categories(self) -> pa.ListArray:
+        """Categories of each item of the catalogue: given, else those that ``item_labels`` tells."""
+        items, known = self.items(), self.lake.manifest("item_labels", self.day)
+        if known is None:
+            return items["categories"].combine_chunks()
+        return labelled(items, self.lake.read("item_labels", self.day), "categories")
 
     def external_lists(self, day: date) -> pa.Table:
         """``external_lists`` of a night up to this one; empty where it had none."""

@@ -91,6 +91,7 @@ def replace_all(config: Config) -> Config:
     on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
     site = Federate(role="site", name="a", sites=("a", "b"), exchange="e")
     on |= {"graphs": {"a": Graph(triples="a")}, "federate": site}
+    on |= {"items": config.items.model_copy(update={"fill": ("tags",)})}
     return config.model_copy(update=on | {"recommend": recommend, "tracking": ("tensorboard",)})
 
 
