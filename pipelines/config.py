@@ -20,6 +20,7 @@ from encoders.modalities import KINDS, Modality
 from encoders.settings import VECTOR_FILES, ModelChoice
 from pipelines.beyond import Federate, Graph
 from pipelines.operation import Alerts, Compute, Guards, Records, Report
+from pipelines.presets.merge import with_preset
 from pipelines.raw.places import RawPlace
 from pipelines.recommenders.registry import RECOMMENDERS, entry
 from pipelines.sections import (
@@ -61,6 +62,7 @@ class Config(Settings):
     """A whole configuration file."""
 
     paths: Paths
+    domain: str | None = Field(None, description="kind of house, whose preset is under what the file sets")
     start_date: date = Field(description="day of the first partition; earlier events are quarantined")
     end_date: date | None = Field(None, description="last day of a finished data set; leave out for a living one")
     timezone: str = "UTC"
@@ -197,6 +199,10 @@ def load_config(path: ConfigFile) -> Config:
     for name in SOURCES:
         if isinstance(raw.get(name), dict):
             raw[name].setdefault("path", name)
+    try:
+        raw = with_preset(raw)
+    except ValueError as e:
+        raise ConfigError(str(path), [str(e)]) from e
     try:
         config = Config.model_validate(raw)
     except ValidationError as e:

@@ -47,6 +47,9 @@ class Guards(Settings):
     )
 
 
+Word = Literal["item", "items", "user", "users"]
+
+
 class Report(Settings):
     """The page of a night; see ``pipelines.report``."""
 
@@ -55,6 +58,11 @@ class Report(Settings):
         "http://127.0.0.1:3001",
         description="where lake/reports is served, for links; `nightloom ui` does so at this one",
     )
+    words: dict[Word, str] = Field({}, description="what the house calls them, on the page")
+
+    def word(self, name: Word) -> str:
+        """What the house calls an item or a user."""
+        return self.words.get(name, name)
 
 
 class Alerts(Settings):

@@ -8,7 +8,7 @@ and pictures themselves (``page``).
 import logging
 from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -18,12 +18,14 @@ from encoders.device import single_threaded
 from pipelines.config import Config
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.night import Night
+from pipelines.operation import Report, Word
 from pipelines.page import charts, gallery, numbers
 from pipelines.raw.places import RawStore
 
 log = logging.getLogger(__name__)
 
 NAME = "index.html"
+WORDS: tuple[Word, ...] = get_args(Word)
 
 
 def report(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -56,7 +58,8 @@ def values(config: Config, lake: Lake, day: date) -> dict[str, Any]:
     neighbours = gallery.neighbours_of_two_nights(night, tiles, day - timedelta(days=1))
     return {
         "day": day,
-        "facts": _facts(night, counts),
+        "facts": _facts(night, counts, config.report),
+        "words": {w: config.report.word(w) for w in WORDS},
         "catalogue": len(tiles.ids),
         "people": people,
         "unseen_count": unseen_count,
@@ -68,10 +71,11 @@ def values(config: Config, lake: Lake, day: date) -> dict[str, Any]:
     } | _in_numbers(config, lake, day, night, counts, features)
 
 
-def _facts(night: Night, counts: np.ndarray) -> str:
+def _facts(night: Night, counts: np.ndarray, said: Report) -> str:
     users = len(pc.unique(night.events()["user_id"]))
-    listed = int((counts > 0).sum())
-    return f"{len(counts):,} items, {users:,} users with events; {listed:,} items are in tonight's lists"
+    listed, items = int((counts > 0).sum()), said.word("items")
+    known = f"{len(counts):,} {items}, {users:,} {said.word('users')} with events"
+    return f"{known}; {listed:,} {items} are in tonight's lists"
 
 
 def _in_numbers(

@@ -60,7 +60,7 @@ def test_every_key_of_the_configuration_and_no_other() -> None:
         names = quoted(key)
         if "." in names[0] and "<" not in names[0]:
             shown.setdefault("paths", set()).update(n.removeprefix("paths.") for n in names)
-        elif names[0] in ("start_date", "timezone", "tracking"):
+        elif names[0] in ("start_date", "domain", "timezone", "tracking"):
             shown.setdefault("", set()).update(names)
         else:
             keys = {k for k in quoted(meaning) if re.fullmatch("[a-z_]+", k)}

@@ -108,6 +108,16 @@ def test_files_that_nothing_reads_are_named(shop: tuple[Config, Lake]) -> None:
     assert said in page_of(config, lake)[1].texts
 
 
+def test_a_house_calls_its_items_and_users_what_it_likes(shop: tuple[Config, Lake]) -> None:
+    config, lake = shop
+    words = {"items": "tracks", "users": "listeners", "user": "listener"}
+    said = config.model_copy(update={"report": config.report.model_copy(update={"words": words})})
+    plain, own = (page_of(c, lake)[1].texts for c in (config, said))
+    assert "3 items, 2 users with events; 3 items are in tonight's lists" in plain
+    assert "3 tracks, 2 listeners with events; 3 tracks are in tonight's lists" in own
+    assert sum("tracks" in text for text in own) > sum("tracks" in text for text in plain) + 1
+
+
 def test_the_page_is_whole_escaped_and_the_same_again(shop: tuple[Config, Lake]) -> None:
     text, page = page_of(*shop)
     assert page.open == [], "every element is closed"

@@ -1,0 +1,1 @@
+"""Settings of five kinds of houses, each a file with its reasons."""
