@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt encoders/carried/weights.py
 	touch $@
 
 demo: setup
-	$(BIN)/python -m demo
+	$(BIN)/python -m demo $(DOMAIN)
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report= --cov-fail-under=95

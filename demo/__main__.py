@@ -1,4 +1,4 @@
-"""`make demo`: generate the shop, run its nights through the Dagster job, print what was made and how good it is.
+"""`make demo [DOMAIN=news]`: generate the shop, run its nights through the Dagster job, print what was made.
 
 Between the nights the shop's users react to their lists, one hides an item, and robots spoil the log of the last day.
 """
@@ -14,7 +14,7 @@ import duckdb
 
 from assets.runs import run_nights
 from demo.crowd import BAD_EVENTS, bad_day, hide, react
-from demo.shop import Size, generate
+from demo.shop import HABITS, Size, generate
 from pipelines.config import Config, ConfigError, config_path, load_config
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake
@@ -27,10 +27,14 @@ NIGHTS = 4  # of the demo's ten; the first of them makes the std tables of the e
 def main() -> int:
     """Run the demo; the exit code is that of its nights."""
     started = time.monotonic()
-    path = config_path()
+    kind = next(iter(sys.argv[1:]), "")
+    if kind and kind not in HABITS:
+        print(f"DOMAIN={kind} is no kind of house; known are {', '.join(HABITS)}", file=sys.stderr)
+        return 2
+    path = config_of(kind) if kind else config_path()
     config = load_config(path)
     days = (config.end_date or config.start_date) - config.start_date
-    generate(Path(config.paths.raw), config.start_date, Size(days=days.days + 1))
+    generate(Path(config.paths.raw), config.start_date, Size(days=days.days + 1), habits=HABITS[kind or "ecommerce"])
     print(f"shop:   {config.paths.raw}\nconfig: {path}\n", flush=True)
     try:
         verify(config, str(path))
@@ -50,6 +54,19 @@ def main() -> int:
     query = f"FROM '{Lake.of(config).root}/recommendations/*/*.parquet' LIMIT 10"
     print(f'  .venv/bin/python -c "import duckdb; print(duckdb.sql(\\"{query}\\"))"')
     return 0
+
+
+def config_of(kind: str) -> Path:
+    """The demo's configuration for a kind of house, written beside its data."""
+    text = config_path().read_text().replace("data/demo", ".").replace("[paths]", f'domain = "{kind}"\n\n[paths]', 1)
+    if not HABITS[kind].sound:
+        text = text.replace(', audios = "sound"', "")
+    if not HABITS[kind].clip_every:
+        text = text.replace(', videos = "clip"', "")
+    path = Path("data") / f"demo-{kind}" / "nightloom.toml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path.resolve()
 
 
 def nights(config: Config, path: Path, days: list[date]) -> int:

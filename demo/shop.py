@@ -108,7 +108,45 @@ class Size:
     new_items_per_day: int = 3
 
 
-def generate(root: Path, first_day: date, size: Size = Size(), seed: int = 7) -> None:
+@dataclass(frozen=True)
+class Habits:
+    """What items of a kind of house have, and how they are found.
+
+    Attributes:
+        text: share of the items with a text; likewise ``image`` and ``sound``.
+        clip_every: one item in so many has a clip; 0: none.
+        event: what users do.
+        strong: what they do more rarely, with an amount.
+        strong_share: how rarely.
+        fresh: how much sooner an item is found on its first day.
+        lasts: share of its fame that an item keeps from day to day.
+    """
+
+    text: float = 0.9
+    image: float = 0.85
+    sound: float = 0.5
+    clip_every: int = 6
+    event: str = "view"
+    strong: str = "purchase"
+    strong_share: float = 0.15
+    fresh: float = 2.0
+    lasts: float = 1.0
+
+
+HABITS = {
+    "ecommerce": Habits(),
+    "music": Habits(text=0.3, image=0.5, sound=1.0, clip_every=0, event="play", strong="favorite", strong_share=0.2),
+    "news": Habits(
+        text=1.0, sound=0.0, clip_every=0, event="click", strong="share", strong_share=0.05, fresh=6.0, lasts=0.4
+    ),
+    "travel": Habits(sound=0.0, clip_every=0, strong="favorite", strong_share=0.3, fresh=1.0),
+    "video": Habits(text=0.6, sound=0.0, clip_every=1, event="play", strong="rating", strong_share=0.1),
+}
+
+
+def generate(
+    root: Path, first_day: date, size: Size = Size(), seed: int = 7, habits: Habits = HABITS["ecommerce"]
+) -> None:
     """Write the shop's raw folder, unless the same shop is there already.
 
     Args:
@@ -116,8 +154,9 @@ def generate(root: Path, first_day: date, size: Size = Size(), seed: int = 7) ->
         first_day: day of the first log.
         size: how much.
         seed: same seed, same bytes.
+        habits: of the kind of house.
     """
-    stamp = digest_of([VERSION, first_day.isoformat(), vars(size), seed])
+    stamp = digest_of([VERSION, first_day.isoformat(), vars(size), seed, vars(habits)])
     if (root / "_SHOP").is_file() and (root / "_SHOP").read_text() == stamp:
         return
     shutil.rmtree(root, ignore_errors=True)
@@ -129,9 +168,9 @@ def generate(root: Path, first_day: date, size: Size = Size(), seed: int = 7) ->
     late = min(size.items, size.new_items_per_day * (size.days - 1))
     if late:
         appears[-late:] = np.repeat(np.arange(1, size.days), size.new_items_per_day)[:late]
-    _write_items(root, rng, themes, appears, first_day)
+    _write_items(root, rng, themes, appears, first_day, habits)
     taste = _tastes(rng, size.users)
-    _write_events(root, rng, themes, appears, taste, first_day, size)
+    _write_events(root, rng, themes, appears, taste, first_day, size, habits)
     np.save(root / THEME_OF, themes)
     np.save(root / TASTE, taste)
     _write_uploads(root, rng, taste, first_day, size)
@@ -144,7 +183,7 @@ def generate(root: Path, first_day: date, size: Size = Size(), seed: int = 7) ->
 
 
 def _write_items(
-    root: Path, rng: np.random.Generator, themes: np.ndarray, appears: np.ndarray, first_day: date
+    root: Path, rng: np.random.Generator, themes: np.ndarray, appears: np.ndarray, first_day: date, habits: Habits
 ) -> None:
     lines = []
     for i, theme_at in enumerate(themes):
@@ -155,7 +194,7 @@ def _write_items(
             "created_at": _moment(first_day, int(appears[i]), 0.0),
         }
         row["domain"] = theme.name  # colours the map of items; no model reads it
-        has_text, has_image, has_sound = rng.random(3) < (0.9, 0.85, 0.5)
+        has_text, has_image, has_sound = rng.random(3) < (habits.text, habits.image, habits.sound)
         row["name"] = f"{noun.title()} no. {i}{EXTRAS[rng.integers(len(EXTRAS))]}"
         if has_text or not (has_image or has_sound):
             row["about"] = f"A {noun} print: {scene}. Made for people who love the {theme.name}."
@@ -166,7 +205,7 @@ def _write_items(
             suffix = "flac" if i % 2 else "ogg"
             row["sound"] = f"media/I{i:04d}.{suffix}"
             (root / "media" / f"I{i:04d}.{suffix}").write_bytes(_sound(rng, theme, suffix))
-        if i % 6 == 0:
+        if habits.clip_every and i % habits.clip_every == 0:
             row["clip"] = f"media/I{i:04d}.mp4"
             (root / "media" / f"I{i:04d}.mp4").write_bytes(_clip(np.random.default_rng((len(themes), i)), theme))
         row["price"] = round(float(rng.uniform(5, 80)), 2)
@@ -280,6 +319,7 @@ def _write_events(
     taste: np.ndarray,
     first_day: date,
     size: Size,
+    habits: Habits,
 ) -> None:
     """One CSV a day; items are found by theme, with a mild popularity among them, newest slightly favoured."""
     fame = rng.pareto(3.0, size=len(themes)) + 0.3
@@ -287,17 +327,18 @@ def _write_events(
     seen: set[tuple[int, int]] = set()
     for day in range(size.days):
         lines = ["uid,item_id,event,amount,ts"]
-        there = appears <= day
+        known = fame * (appears <= day) * habits.lasts ** np.maximum(day - appears, 0)
         for user in np.flatnonzero(joins <= day):
             for _ in range(rng.poisson(size.events_per_user_day)):
-                weight = taste[user, themes] * fame * there * np.where(appears == day, 2.0, 1.0)
+                weight = taste[user, themes] * known * np.where(appears == day, habits.fresh, 1.0)
                 item = int(rng.choice(len(themes), p=weight / weight.sum()))
                 if (int(user), item) in seen:
                     continue
                 seen.add((int(user), item))
                 second = int(rng.integers(86_400))
                 epoch = int(datetime.fromisoformat(_moment(first_day, day, 0.0)).timestamp()) + second
-                event, amount = ("purchase", f"{rng.uniform(5, 80):.2f}") if rng.random() < 0.15 else ("view", "")
+                strong = rng.random() < habits.strong_share
+                event, amount = (habits.strong, f"{rng.uniform(5, 80):.2f}") if strong else (habits.event, "")
                 lines.append(f"U{user:04d},I{item:04d},{event},{amount},{epoch}")
         lines += _broken_events(day, lines)
         name = f"{(first_day + timedelta(days=day)).isoformat()}.csv"

@@ -36,6 +36,7 @@ def verify(config: Config, source: str = "configuration") -> None:
         ]
     except Exception as e:  # an unknown protocol or refused credentials: every kind is a wrong path here
         problems.append(f"paths.raw: cannot open {config.paths.raw}: {type(e).__name__}: {e}")
+    problems += _check_exchange(config)
     for name in SOURCES:
         known = set(RAW_COLUMNS[name])
         settings = getattr(config, name)
@@ -51,6 +52,19 @@ def verify(config: Config, source: str = "configuration") -> None:
     problems += runtime.check(config.compute.runner, config.compute.device)
     if problems:
         raise ConfigError(source, problems)
+
+
+def _check_exchange(config: Config) -> list[str]:
+    """The folder or bucket that sites share cannot be listed."""
+    if config.federate is None:
+        return []
+    from pipelines.federation.exchange import Exchange
+
+    try:
+        Exchange(config.federate.exchange).rounds()
+    except Exception as e:  # an unknown protocol or refused credentials, as of paths.raw
+        return [f"federate.exchange: cannot open {config.federate.exchange}: {type(e).__name__}: {e}"]
+    return []
 
 
 def _check_settings(pinned: Mapping[str, Mapping[str, Any]]) -> list[str]:

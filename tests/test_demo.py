@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from assets.cli import main
-from demo.__main__ import first_place, views_by_arm
+from demo.__main__ import config_of, first_place, views_by_arm
 from demo.crowd import bad_day, hide, react
-from demo.shop import Size, generate
+from demo.shop import HABITS, Size, generate
+from pipelines.config import load_config
 from pipelines.lake.storage import Lake
+from pipelines.standardize import standardize
 from tests.nights import lake_at
 
 pytestmark = pytest.mark.slow
@@ -136,3 +138,28 @@ def test_the_same_lists_have_the_same_reactions(played: Path, tmp_path: Path) ->
     assert name.read_bytes() == before
     assert views == before.count(b",view,")
     assert before.count(b",impression,") > views > 0
+
+
+@pytest.mark.parametrize("kind", sorted(HABITS))
+def test_every_kind_of_house_has_a_shop_that_its_configuration_fits(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small one, standardized with the preset and the columns of the demo's configuration."""
+    monkeypatch.chdir(tmp_path)
+    config = load_config(config_of(kind))
+    assert config.domain == kind
+    generate(Path(config.paths.raw), FIRST, Size(items=24, users=12, days=2), habits=HABITS[kind])
+    made = {m.table: m for m in standardize(config, Lake.of(config), FIRST)}
+    assert made["std_items"].rows >= 24
+    events = Lake.of(config).read("std_interactions", FIRST)["event"].to_pylist()
+    assert HABITS[kind].event in events
+    assert set(events) <= {HABITS[kind].event, HABITS[kind].strong}
+
+
+@pytest.mark.parametrize(("kind", "recent"), [("news", True), ("ecommerce", False)])
+def test_articles_of_a_newsroom_lose_their_readers(kind: str, recent: bool, tmp_path: Path) -> None:
+    """Of what is read on the eighth day most is of the last three days, 9 of 60 items; in a shop it is not."""
+    generate(tmp_path / "raw", FIRST, Size(items=60, users=100, days=8), habits=HABITS[kind])
+    lines = (tmp_path / "raw" / "interactions" / f"{FIRST + timedelta(days=7)}.csv").read_text().splitlines()[1:]
+    late = [line.split(",")[1] >= "I0051" for line in lines if line.startswith("U")]
+    assert (np.mean(late) > 0.5) == recent

@@ -11,6 +11,7 @@ from scipy import sparse, stats
 
 from assets.cli import main
 from pipelines.beyond import Federate
+from pipelines.config import ConfigError
 from pipelines.federate import Site, federate, keys_of, on_frame
 from pipelines.federation.exchange import Exchange
 from pipelines.federation.hub import MissingSitesError, visit
@@ -22,6 +23,7 @@ from pipelines.night.night import Night
 from pipelines.raw.places import DataError
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.registry import classes
+from pipelines.verify import verify
 from tests.lakes import DAY, at, config_of, event, rows_of, tiny_lake
 
 NAMES = ("berlin", "paris", "rome")
@@ -30,7 +32,7 @@ FIRST = date(2026, 3, 8)
 
 def settings(root: Path, name: str = "", **more: Any) -> Federate:
     role = {"role": "site", "name": name} if name else {"role": "hub"}
-    return Federate.model_validate(role | {"exchange": str(root / "exchange"), "sites": NAMES} | more)
+    return Federate.model_validate({"exchange": str(root / "exchange"), "sites": NAMES} | role | more)
 
 
 # --- masks and sums ---------------------------------------------------------------------------------------------------
@@ -249,6 +251,12 @@ def test_items_beyond_the_most_are_those_that_fewest_sites_have(tmp_path: Path) 
         "round 2026-03-10: opened with 3 items of berlin, paris, rome; 1 items beyond most_items are left out",
     )
     assert exchange.frame(str(DAY)) == ["a", "b", "c"]
+
+
+def test_an_exchange_that_cannot_be_opened_is_a_problem_of_the_configuration(tmp_path: Path) -> None:
+    config = config_of(tmp_path, federate=settings(tmp_path, "rome", exchange="nowhere://x"))
+    with pytest.raises(ConfigError, match="federate.exchange: cannot open nowhere://x: ValueError: Protocol not known"):
+        verify(config)
 
 
 def test_a_site_has_to_be_one_of_the_sites() -> None:
