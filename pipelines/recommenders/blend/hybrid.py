@@ -328,5 +328,6 @@ def place_new(
         chosen = chosen[: max(places - inside.sum(), 0)]
         kept = np.delete(np.arange(len(inside)), np.flatnonzero(~inside)[::-1][: len(chosen)])
         items[row] = np.concatenate([items[row, kept], columns[fresh[row, chosen]]])
-        values[row] = np.concatenate([values[row, kept], scores[row, items[row, len(kept) :]]])
+        placed = np.concatenate([values[row, kept], scores[row, items[row, len(kept) :]]])
+        values[row] = np.minimum.accumulate(placed)  # chances are in another order than scores
     return items, values

@@ -154,6 +154,8 @@ def test_new_items_get_the_last_places_and_nothing_forbidden() -> None:
     items, values = place_new(top_k(scores, 3), scores, chances, new, 1, None)
     assert items.tolist() == [[0, 1, 4], [0, 1, 3], [4, 3, 2]], "chances rank new items, scores where there are none"
     assert values.tolist() == [[9, 8, 1], [9, 8, 2], [9, 8, 3]], "a list has scores of one kind"
+    items, values = place_new(top_k(scores[:1], 3), scores[:1], chances[:1], new, 2, None)
+    assert (items.tolist(), values.tolist()) == ([[0, 4, 3]], [[9, 1, 1]]), "by chances, and scores do not rise"
     none = np.zeros(5, bool)
     assert place_new(top_k(scores, 3), scores, scores, none, 1, None)[0].tolist() == [[0, 1, 2], [0, 1, 2], [4, 3, 2]]
 
