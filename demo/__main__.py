@@ -14,7 +14,7 @@ import duckdb
 
 from assets.runs import run_nights
 from demo.crowd import BAD_EVENTS, bad_day, hide, react
-from demo.shop import HABITS, Size, generate
+from demo.shop import HABITS, Habits, Size, generate
 from pipelines.config import Config, ConfigError, config_path, load_config
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake
@@ -34,7 +34,8 @@ def main() -> int:
     path = config_of(kind) if kind else config_path()
     config = load_config(path)
     days = (config.end_date or config.start_date) - config.start_date
-    generate(Path(config.paths.raw), config.start_date, Size(days=days.days + 1), habits=HABITS[kind or "ecommerce"])
+    habits = HABITS[kind or "ecommerce"]
+    generate(Path(config.paths.raw), config.start_date, Size(days=days.days + 1), habits=habits)
     print(f"shop:   {config.paths.raw}\nconfig: {path}\n", flush=True)
     try:
         verify(config, str(path))
@@ -42,7 +43,7 @@ def main() -> int:
         print(e, file=sys.stderr)
         return 2
     last = config.end_date or config.start_date
-    code = nights(config, path, [last - timedelta(days=n) for n in reversed(range(NIGHTS))])
+    code = nights(config, path, [last - timedelta(days=n) for n in reversed(range(NIGHTS))], habits)
     if code:
         return code
     report(Lake.of(config), last)
@@ -69,7 +70,7 @@ def config_of(kind: str) -> Path:
     return path.resolve()
 
 
-def nights(config: Config, path: Path, days: list[date]) -> int:
+def nights(config: Config, path: Path, days: list[date], habits: Habits) -> int:
     """Run nights one after another while users react to the lists of each; the exit code of the first that fails.
 
     On the third night a user hides the first item of their list. The log of the last day is spoiled first, so that its
@@ -78,7 +79,7 @@ def nights(config: Config, path: Path, days: list[date]) -> int:
     raw, lake = Path(config.paths.raw), Lake.of(config)
     for n, day in enumerate(days):
         if n:
-            views = react(raw, lake, days[n - 1])
+            views = react(raw, lake, days[n - 1], habits)
             print(f"{day}: users look at their lists and view {views} of the items", flush=True)
         if n == 2:
             user, item = first_place(lake, days[n - 1])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from demo.shop import TASTE, THEME_OF
+from demo.shop import HABITS, TASTE, THEME_OF, Habits
 from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake
 
@@ -26,10 +26,10 @@ def _epoch(moment: datetime) -> int:
     return int(moment.timestamp())
 
 
-def react(raw: Path, lake: Lake, night: date) -> int:
+def react(raw: Path, lake: Lake, night: date, habits: Habits = HABITS["ecommerce"]) -> int:
     """Write what users do on the day after a night with its lists; the number of views.
 
-    The same lists have the same reactions. Reactions are a file of their own beside the day's log.
+    The same lists have the same reactions, in the events of the kind of house. Reactions are a file of their own.
     """
     theme, taste = np.load(raw / THEME_OF), np.load(raw / TASTE)
     rows = lake.read("recommendations", night, ["user_id", "rank", "item_id", "recommendation_id"]).to_pylist()
@@ -49,10 +49,10 @@ def react(raw: Path, lake: Lake, night: date) -> int:
             chance = ANYTHING + (LIKES * taste[n, theme[int(item[1:])]] if known else 0.0)
             if rng.random() < chance:
                 views += 1
-                lines.append(f"{user},{item},view,,{_epoch(moment) + 1},{recommendation}")
+                lines.append(f"{user},{item},{habits.event},,{_epoch(moment) + 1},{recommendation}")
                 if rng.random() < BUYS:
                     lines.append(
-                        f"{user},{item},purchase,{rng.uniform(5, 80):.2f},{_epoch(moment) + 2},{recommendation}"
+                        f"{user},{item},{habits.strong},{rng.uniform(5, 80):.2f},{_epoch(moment) + 2},{recommendation}"
                     )
             if rng.random() > PATIENCE:
                 break

@@ -247,6 +247,8 @@ def _absolute(config: Config, base: Path) -> Config:
     raw = paths.raw if "://" in paths.raw else str((base / Path(paths.raw).expanduser()).resolve())
     data = (base / paths.data.expanduser()).resolve()
     encoders = {m: _choice_from(base, choice) for m, choice in config.encoders.items()}
-    return config.model_copy(
-        update={"paths": paths.model_copy(update={"raw": raw, "data": data}), "encoders": encoders}
-    )
+    changed = {"paths": paths.model_copy(update={"raw": raw, "data": data}), "encoders": encoders}
+    if config.federate and "://" not in config.federate.exchange:
+        exchange = str((base / Path(config.federate.exchange).expanduser()).resolve())
+        changed["federate"] = config.federate.model_copy(update={"exchange": exchange})
+    return config.model_copy(update=changed)

@@ -91,7 +91,8 @@ def _overall(lake: Lake, day: date, k: int) -> dict[tuple[str, str], dict[str, A
         return {}
     rows = lake.read("eval_offline", day)
     rows = rows.filter(pc.and_(pc.equal(rows["slice"], "all"), pc.equal(rows["k"], k)))
-    return {(r["model"], r["metric"]): r for r in rows.to_pylist()}
+    ends = {"low": None, "high": None}  # tables of earlier versions have none
+    return {(r["model"], r["metric"]): ends | r for r in rows.to_pylist()}
 
 
 def accuracy_curves(config: Config, lake: Lake, day: date) -> list[Curve]:
@@ -107,7 +108,8 @@ def accuracy_curves(config: Config, lake: Lake, day: date) -> list[Curve]:
     curves = []
     for model in order[:8]:
         days, rows_of = zip(*points[model], strict=True)
-        ends = ([r["low"] for r in rows_of], [r["high"] for r in rows_of]) if model == serve else ([], [])
+        whole = model == serve and all(r["low"] is not None for r in rows_of)
+        ends = ([r["low"] for r in rows_of], [r["high"] for r in rows_of]) if whole else ([], [])
         curves.append(Curve(model, days, [r["value"] for r in rows_of], *ends))
     return curves
 
@@ -126,7 +128,7 @@ def slices(config: Config, lake: Lake, day: date) -> Rows:
     wanted = (config.recommend.serve, "ndcg", config.recommend.judged_at)
     rows = [r for r in lake.read("eval_offline", day).to_pylist() if (r["model"], r["metric"], r["k"]) == wanted]
     return [
-        {"name": r["slice"], "value": r["value"], "low": r["low"], "high": r["high"], "n": r["n_users"]}
+        {"name": r["slice"], "value": r["value"], "low": r.get("low"), "high": r.get("high"), "n": r["n_users"]}
         for r in sorted(rows, key=lambda r: (r["slice"] != "all", r["slice"]))
     ]
 

@@ -303,7 +303,7 @@ def test_nights_and_hub_by_command(tmp_path: Path, capsys: pytest.CaptureFixture
     for name, federate_as in (("berlin", 'role = "site"\nname = "berlin"'), ("paris", 'role = "site"\nname = "paris"'), ("hub", 'role = "hub"')):  # noqa: E501 # fmt: skip
         (tmp_path / name / "raw" / "log").mkdir(parents=True)
         configs[name] = tmp_path / name / "c.toml"
-        configs[name].write_text(CONFIG.format(federate=federate_as, exchange=tmp_path / "exchange"))
+        configs[name].write_text(CONFIG.format(federate=federate_as, exchange="../exchange"))
     (tmp_path / "all" / "raw" / "log").mkdir(parents=True)
     configs["all"] = tmp_path / "all" / "c.toml"
     configs["all"].write_text(CONFIG.split("[federate]")[0].format())

@@ -1,11 +1,12 @@
 """The page of a night: what is on it, worked out by hand on a lake of a few rows, and read back as a browser would."""
 
-from datetime import timedelta
+from datetime import date, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipelines.align import align
@@ -106,6 +107,29 @@ def test_files_that_nothing_reads_are_named(shop: tuple[Config, Lake]) -> None:
         (raw / name).write_text("x")
     said = "2 files in the raw folder that nothing reads: interactons/day.csv, notes.txt"
     assert said in page_of(config, lake)[1].texts
+
+
+class Older:
+    """Two nights of a version whose metrics had no intervals."""
+
+    def days(self, table: str, upto: object = None) -> list[date]:
+        return [BEFORE, DAY]
+
+    def manifest(self, table: str, day: date) -> str:
+        return "there"
+
+    def read(self, table: str, day: date) -> pa.Table:
+        row = {"model": "popularity", "metric": "ndcg", "k": 10, "slice": "all", "value": 0.2, "n_users": 9}
+        return pa.Table.from_pylist([row])
+
+
+def test_nights_of_an_earlier_version_have_curves_without_intervals(shop: tuple[Config, Lake]) -> None:
+    config, lake = shop[0], cast(Lake, Older())
+    head = numbers.headline(config, lake, DAY)
+    assert (head.value, head.low, head.before, head.change) == (0.2, None, 0.2, "")
+    (curve,) = numbers.accuracy_curves(config, lake, DAY)
+    assert (list(curve.values), list(curve.low)) == ([0.2, 0.2], [])
+    assert [r["low"] for r in numbers.slices(config, lake, DAY)] == [None]
 
 
 def test_a_house_calls_its_items_and_users_what_it_likes(shop: tuple[Config, Lake]) -> None:
