@@ -39,7 +39,7 @@ def in_words(row: Mapping[str, Any], titles: Sequence[str], words: Mapping[str, 
     said = words.get(row["reason_code"], row["reason_code"])
     said = said.format(titles[0] if titles else "", row["reason_value"] or "")
     if row["reason_code"] == "similar_to_history" and row["reason_value"]:
-        said += f", both {row['reason_value']}"
+        said += f", both {row['reason_value'].replace('_', ' ')}"
     return said + (f", by {row['reason_modality']}" if row["reason_modality"] else "")
 
 

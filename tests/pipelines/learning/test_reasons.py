@@ -146,5 +146,5 @@ def test_what_pairs_of_items_share() -> None:
     assert known.of(one, other) == ["directed_by Lee", None, "starring Kim", None, None]
     assert Shared.nothing().of(one, other) == [None] * 5
     row = {"reason_code": "similar_to_history", "reason_value": "directed_by Lee", "reason_modality": "text"}
-    assert in_words(row, ["Heat"]) == "like Heat, both directed_by Lee, by text"
+    assert in_words(row, ["Heat"]) == "like Heat, both directed by Lee, by text"
     assert in_words(row | {"reason_value": None}, ["Heat"]) == "like Heat, by text"
