@@ -26,6 +26,7 @@ def table_spec(
     deps: list[Any],
     code_version: str | None = None,
     freshness: dg.FreshnessPolicy | None = None,
+    automation: dg.AutomationCondition[Any] | None = None,
 ) -> dg.AssetSpec:
     """Spec of a table asset; description, schema and kinds come from its contract.
 
@@ -46,11 +47,17 @@ def table_spec(
         partitions_def=partitions,
         code_version=code_version,
         freshness_policy=freshness,
+        automation_condition=automation,
         metadata={"dagster/column_schema": column_schema(table.name)},
     )
 
 
-def model_spec(model: Model, partitions: dg.PartitionsDefinition, deps: list[Any]) -> dg.AssetSpec:
+def model_spec(
+    model: Model,
+    partitions: dg.PartitionsDefinition,
+    deps: list[Any],
+    automation: dg.AutomationCondition[Any] | None = None,
+) -> dg.AssetSpec:
     """Spec of an asset of files: a model, or the page of a night."""
     return dg.AssetSpec(
         model.name,
@@ -60,6 +67,7 @@ def model_spec(model: Model, partitions: dg.PartitionsDefinition, deps: list[Any
         kinds={model.kind},
         description=model.description,
         partitions_def=partitions,
+        automation_condition=automation,
     )
 
 

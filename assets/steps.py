@@ -32,6 +32,7 @@ Report = Callable[[Any], None]
 Stage = Callable[[Config, Lake, date, Report, frozenset[str]], Iterator[Manifest]]
 
 FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=36), warn_window=timedelta(hours=28))
+BY_HAND = ("standardize", "monitor")  # what a night begins with is never started by what it depends on
 RAW = {
     "raw_interactions": "Event logs as the user drops them: CSV, JSON Lines or Parquet. Never modified.",
     "raw_items": "Catalogue files as the user drops them. Never modified.",
@@ -165,14 +166,15 @@ def _spec(
     product: Table | Model, products: dict[str, Table | Model], partitions: dg.PartitionsDefinition, config: Config
 ) -> dg.AssetSpec:
     deps = [d for parent in product.parents for d in _parents(parent, products)]
+    automation = None if product.stage in BY_HAND else dg.AutomationCondition.eager()
     if isinstance(product, Model):
         if product.name == "model_aligner":
             said = f"{product.description} Configured: {config.aligner.kind}, {config.aligner.dim} dimensions."
             product = replace(product, description=said)
-        return model_spec(product, partitions, deps)
+        return model_spec(product, partitions, deps, automation)
     fresh = None if config.end_date or product.name != "recommendations" else FRESH  # a finished set stays as it is
     code = config.digest("encoders") if product.stage == "embed" else None
-    return table_spec(product, partitions, deps, code, fresh)
+    return table_spec(product, partitions, deps, code, fresh, automation)
 
 
 def _parents(parent: str, products: dict[str, Table | Model]) -> list[Any]:

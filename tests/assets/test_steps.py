@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,33 @@ def test_lists_of_a_living_shop_have_to_be_fresh_and_a_job_makes_a_step(shop: Pa
     assert all(k.to_user_string().startswith("model_") for k in job.asset_layer.selected_asset_keys)
     shop.write_text(f"end_date = {FIRST}\n" + shop.read_text())
     assert fresh() == set(), "what is finished does not grow old"
+
+
+def test_what_depends_on_what_was_made_again_is_made_again_where_that_is_switched_on(shop: Path) -> None:
+    """A night is whole; then model_ease alone is made anew: its lists follow, and nothing before it."""
+    last = FIRST + timedelta(days=1)
+    shop.write_text(f"end_date = {last}\n" + shop.read_text())
+    defs = build_defs(shop)
+    names = [s.key for a in defs.assets or [] if isinstance(a, dg.AssetsDefinition) for s in a.specs]
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def made(keys: list[dg.AssetKey]) -> None:
+            for key in keys:
+                for day in (FIRST, last):
+                    instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=str(day)))
+
+        def asked(cursor: Any) -> tuple[set[str], Any]:
+            found = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+            every = {k.to_user_string() for k in names if found.get_num_requested(k)}
+            return every, found.cursor
+
+        made(names)
+        first, cursor = asked(None)
+        assert first == set(), "what a night has made is whole"
+        made([dg.AssetKey("model_ease")])
+        again, _ = asked(cursor)
+    assert {"reco_candidates", "recommendations"} & again
+    assert not again & {"std_items", "std_interactions", "night_health", "emb_text", "feat_items", "model_ease"}
 
 
 def test_what_is_off_is_no_parent(shop: Path) -> None:
