@@ -3,7 +3,9 @@
 Belongs here: how the database is set up. Does not: queries (the stage that asks writes its own).
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 import threading
 
@@ -15,6 +17,18 @@ _lock = threading.Lock()
 _of_process: dict[int, duckdb.DuckDBPyConnection] = {}
 
 
+def _scratch_of(process: int) -> str:
+    """A folder that is gone when the process that made it ends."""
+    folder = tempfile.mkdtemp(prefix="nightloom-duckdb-")
+
+    def remove() -> None:
+        if os.getpid() == process:  # a forked child has this handler too
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
 def database(timezone: str = "UTC") -> duckdb.DuckDBPyConnection:
     """A cursor of its own on the database of this process; results keep the order of their input.
 
@@ -24,7 +38,7 @@ def database(timezone: str = "UTC") -> duckdb.DuckDBPyConnection:
     with _lock:
         found = _of_process.get(os.getpid())
         if found is None:  # connecting costs 40 ms, and a forked child must not share its parent's
-            found = duckdb.connect(config={"temp_directory": tempfile.mkdtemp(prefix="nightloom-duckdb-")})
+            found = duckdb.connect(config={"temp_directory": _scratch_of(os.getpid())})
             found.execute(f"SET memory_limit = '{MEMORY_BYTES // (1 << 20)}MiB'").fetchall()
             _of_process[os.getpid()] = found
     cursor = found.cursor()
