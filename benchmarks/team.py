@@ -8,8 +8,10 @@ before the validation days. The night and the later day have to be there.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
+import pyarrow as pa
 from scipy import sparse
 
 from benchmarks.figures import Figure, show
@@ -22,6 +24,7 @@ from pipelines.lake.storage import Lake
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs, Recommender
+from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.ranking import ndcg_of, top_k
 from pipelines.recommenders.registry import EXTERNAL, entry, merged, unfitted
 
@@ -35,13 +38,12 @@ class House:
     Args:
         config: of the lake.
         lake: where the nights are.
-        args: command line with ``date`` and ``until``.
+        day: the night.
+        until: the later one.
     """
 
-    def __init__(self, config: Config, lake: Lake, args: object):
-        import pyarrow as pa
-
-        day, until, r = args.date, args.until, config.recommend  # type: ignore[attr-defined]
+    def __init__(self, config: Config, lake: Lake, day: date, until: date):
+        r = config.recommend
         night = Night.of(config, lake, day)
         data, inputs = load_inputs(night, "cpu")
         self.validation = load_validation(night, data, inputs, config.aligner.history, r.filter_seen, r.k)
@@ -58,11 +60,12 @@ class House:
         before = replace(self.validation.past, external=dict(past))
         inputs = replace(self.inputs, external=dict(now), validation=replace(self.validation, past=before))
         fitted: dict[str, Recommender] = {}
-        for model in [*unfitted([*self.names, *now], self.settings), entry("hybrid").make({"credit": True})]:
+        for model in unfitted([*self.names, *now], self.settings):
             fitted[model.name] = model.given(fitted).fit(inputs)
-        scores = np.where(self.servable, fitted["hybrid"].score(inputs, self.users), -np.inf).astype(np.float32)
+        hybrid = Hybrid(credit=True).given(fitted).fit(inputs)
+        scores = np.where(self.servable, hybrid.score(inputs, self.users), -np.inf).astype(np.float32)
         found = ndcg_of(scores, self.relevant, self.seen[self.users], K, "cpu")
-        return found, fitted["hybrid"].report["warm"].get("credit", {})  # type: ignore[attr-defined]
+        return found, hybrid.report["warm"].get("credit", {})
 
     def of_chance(self, seed: int) -> sparse.csr_matrix:
         """Lists of items that are as good as drawn."""
@@ -115,7 +118,7 @@ def main() -> None:
     args = two_nights(__doc__).parse_args()
     config = load_config(args.config)
     with single_threaded():
-        show(figures(House(config, Lake.of(config), args)), args.json)
+        show(figures(House(config, Lake.of(config), args.date, args.until)), args.json)
 
 
 if __name__ == "__main__":
