@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 FEWEST_ITEMS = 5  # that have a label, below which nothing is learned of it
 FEWEST_LABELLED = 30  # items with any label
 NEIGHBOURS = 40  # of each item
+MOST_NUMBERS = 50_000_000  # items times labels; what is rarer than these is not told
 
 
 def label(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -51,7 +52,10 @@ def told(kind: str, ids: list[str], given: list[list[str] | None], vectors: list
         vectors: unit or zero rows of each modality (items, d_m).
     """
     counts = Counter(name for names in given for name in set(names or []))
-    names = sorted(name for name, n in counts.items() if n >= FEWEST_ITEMS)
+    common = sorted((name for name, n in counts.items() if n >= FEWEST_ITEMS), key=lambda name: (-counts[name], name))
+    names = sorted(common[: max(MOST_NUMBERS // max(len(ids), 1), 1)])
+    if len(names) < len(common):
+        log.warning("item_labels: of %d %s the %d most frequent are told", len(common), kind, len(names))
     column = {name: n for n, name in enumerate(names)}
     matrix = np.zeros((len(ids), len(names)))
     for row, mine in enumerate(given):

@@ -79,6 +79,17 @@ def test_given_labels_stay_and_rare_ones_are_not_told() -> None:
     assert told("tags", ids, given, []).num_rows == 0
 
 
+def test_of_too_many_labels_the_most_frequent_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four kinds of 400 items two may be told: those that most items have."""
+    vectors, labels = world()
+    names = [["a", "b", "c", "d"][n] for n in labels[:, :4].argmax(1)]
+    given: list[list[str] | None] = [[n] if i % 2 else [] for i, n in enumerate(names)]
+    counts = {n: sum(g == [n] for g in given) for n in "abcd"}
+    monkeypatch.setattr("pipelines.label.MOST_NUMBERS", 2 * 400)
+    rows = told("tags", [f"i{n:03d}" for n in range(400)], given, [vectors]).to_pylist()
+    assert {r["label"] for r in rows} == set(sorted(counts, key=lambda n: (-counts[n], n))[:2])
+
+
 def test_the_table_of_a_night(tmp_path: Path) -> None:
     vectors, labels = world(items=120)
     items = [
