@@ -1,6 +1,6 @@
-"""What became of what others were to deliver, in words and as promises: lists of others, sums of other sites.
+"""What became of what comes from outside, in words and as promises: lists of others, sums of other sites, triples.
 
-Does not belong here: finding and reading them (``pipelines.external``, ``pipelines.federate``).
+Does not belong here: finding and reading them (``pipelines.external``, ``federate``, ``knowledge``).
 """
 
 from datetime import date
@@ -73,3 +73,21 @@ def sites_are_summed(config: Config, _night: "Night", _table: str, rows: pa.Tabl
     if config.federate and config.federate.missing == "stop":
         return [f"{said_of}; run their nights and the hub, or set federate.missing = go_on"]
     return [Remark(said_of, warns=True, numbers=numbers)]
+
+
+@promise(["item_graphs"], "The triples of every graph were read, and are of items of the catalogue.", [])
+def graphs_are_read(config: Config, night: "Night", table: str, _: pa.Table) -> list[str]:
+    """Graphs whose file is refused or that knows no two items that share anything; numbers are items of each."""
+    spec, remarks = night.lake.require(table, night.day).spec, list[str]()
+    for name, settings in config.graphs.items():
+        found = spec.get(name)
+        number = {name: float(found["items"]) if found else 0.0}
+        where = f"graphs.{name}: {settings.triples}"
+        if found is None:
+            remarks.append(Remark(f"{where} could not be read, see table quarantine", warns=True, numbers=number))
+        elif not found["items"]:
+            said_of = f"{where}: of its {found['triples']} triples none says what two items of the catalogue share"
+            remarks.append(Remark(f"{said_of}; heads or tails have to be item ids, or set links", True, number))
+        else:
+            remarks.append(Remark("", numbers=number))
+    return remarks

@@ -11,6 +11,8 @@ from scipy import sparse
 from pipelines.beyond import Graph
 from pipelines.config import Config
 from pipelines.knowledge import knowledge, shared, similar
+from pipelines.lake import deliveries  # noqa: F401, its promises join the others
+from pipelines.lake.promises import PROMISES, Remark
 from pipelines.lake.storage import Lake
 from pipelines.night.inputs import graphs_of
 from tests.lakes import DAY, at, config_of, event, night_of, tiny_lake
@@ -130,6 +132,25 @@ def test_a_file_that_cannot_be_read_is_refused_and_the_night_goes_on(
     (reject,) = lake.read("quarantine", DAY).to_pylist()
     assert (reject["stage"], reject["position"], reject["reason"]) == ("item_graphs", 0, reason)
     assert detail in reject["detail"]
+
+
+def told(config: Config, lake: Lake) -> list[str]:
+    (promise,) = (p for p in PROMISES["item_graphs"] if p.name == "graphs_are_read")
+    return promise.broken(config, night_of(lake), "item_graphs", lake.read("item_graphs", DAY))
+
+
+def test_a_graph_that_says_nothing_is_a_warning(tmp_path: Path) -> None:
+    graphs = {n: Graph(triples=f"kg/{n}.tsv") for n in ("good", "gone", "other")}
+    config, lake = house(tmp_path, **graphs)
+    for name, ids in (("good", "ab"), ("other", "xy")):
+        (tmp_path / "kg" / f"{name}.tsv").write_text("".join(f"{i}\tis\tred\n" for i in (*ids, *ids)) + "c\tis\tblue\n")
+    list(knowledge(config, lake, DAY))
+    good, gone, other = (r for r in told(config, lake) if isinstance(r, Remark))
+    assert (good, good.warns, good.numbers) == ("", False, {"good": 2.0})
+    assert gone == "graphs.gone: kg/gone.tsv could not be read, see table quarantine"
+    assert "of its 5 triples none says what two items of the catalogue share" in other
+    assert gone.warns
+    assert other.warns
 
 
 def test_empty_cells_are_refused_row_by_row(tmp_path: Path) -> None:
