@@ -23,6 +23,7 @@ class Federate(Settings):
     items: Literal["item_id", "content"] = Field(
         "item_id", description="what items of several sites are the same by: their id, or all of their content"
     )
+    max_age_days: int = Field(7, ge=1, description="days before a night that sums may know at last, to be still used")
     most_items: int = Field(4000, ge=1, description="of all sites; sums have the square of them")
 
     @model_validator(mode="after")

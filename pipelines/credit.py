@@ -100,7 +100,7 @@ def judged(rows: list[Row], team: Team, gone: bool) -> Row:
         return found | {"reason": "nothing to judge it by yet"}
     gains = np.array([row["gain"] for row in known])
     errors = np.array([(row["gain"] - row["low"]) / CERTAIN for row in known])
-    mean, low = float(gains.mean()), float(gains.mean() - CERTAIN * (errors**2).sum() ** 0.5 / len(known))
+    mean, low = float(gains.mean()), float(gains.mean() - CERTAIN * errors.mean())  # nights share their last days
     found |= {"mean_gain": mean, "mean_low": low}
     said = f"NDCG {mean:+.4f} (at least {low:+.4f}) in {len(known)} of {team.nights} nights"
     if low > 0 and rows[-1]["low"] is not None and rows[-1]["low"] > 0:
@@ -122,12 +122,13 @@ def exposures(config: Config, lake: Lake, day: date, blend: str) -> list[Row]:
     places = lists.filter(pc.equal(lists["model"], blend)).select(keys)
     others = lists.filter(pc.not_equal(lists["model"], blend)).join(places, keys, join_type="left semi")
     shared = others.group_by(keys).aggregate([("model", "count"), ("model", "min")])
-    alone = shared.filter(pc.equal(shared["model_count"], 1))["model_min"].to_pylist()
+    only = shared.filter(pc.equal(shared["model_count"], 1))["model_min"]
+    alone = {r["values"]: r["counts"] for r in pc.value_counts(only).to_pylist()}
     rows = []
     for name in sorted(singles(config.recommend.models)):
         of_model = rows_in(lists.filter(pc.equal(lists["model"], name))["item_id"], catalogue)[:, None]
         total, mine = max(places.num_rows, 1), pc.sum(pc.equal(others["model"], name)).as_py() or 0
-        row = {"model": name, "places": mine / total, "alone": alone.count(name) / total}
+        row = {"model": name, "places": mine / total, "alone": alone.get(name, 0) / total}
         some = len(of_model) > 0
         row["coverage"] = coverage(of_model, max(len(catalogue), 1)) if some else 0.0
         rows.append(row | {"novelty": novelty(of_model, seen_by, users) if some else 0.0})

@@ -13,6 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.config import Config
@@ -31,21 +32,21 @@ TYPES = dict(zip(COLUMNS, (pa.string(), pa.string(), pa.float64(), pa.float64())
 
 ORDERED = """
     WITH typed AS (
-        SELECT source, position, trim(user_id::VARCHAR) AS user_id, trim(item_id::VARCHAR) AS item_id,
-            TRY_CAST(score AS DOUBLE) AS score, TRY_CAST(rank AS DOUBLE) AS rank
-        FROM delivered
+        SELECT source, position, trim(user_id) AS user_id, trim(item_id) AS item_id, score, place_by FROM delivered
     ),
-    judged AS (
+    valid AS (
         SELECT *, CASE
             WHEN coalesce(user_id, '') = '' THEN 'missing_user_id'
             WHEN coalesce(item_id, '') = '' THEN 'missing_item_id'
-            WHEN {order} IS NULL OR NOT isfinite({order}) THEN 'bad_number'
-            WHEN row_number() OVER (PARTITION BY user_id, item_id ORDER BY {by}, source, position) > 1
-                THEN 'duplicate'
-        END AS reason
+            WHEN place_by IS NULL OR NOT isfinite(place_by) THEN 'bad_number'
+        END AS wrong
         FROM typed
+    ),
+    judged AS (
+        SELECT *, coalesce(wrong, CASE WHEN row_number() OVER same > 1 THEN 'duplicate' END) AS reason FROM valid
+        WINDOW same AS (PARTITION BY user_id, item_id, wrong ORDER BY place_by, source, position)
     )
-    SELECT *, row_number() OVER (PARTITION BY user_id, reason ORDER BY {by}, item_id)::INT AS place FROM judged
+    SELECT *, row_number() OVER (PARTITION BY user_id, reason ORDER BY place_by, item_id)::INT AS place FROM judged
 """
 DETAILS = {
     "missing_user_id": "user_id is empty",
@@ -83,7 +84,7 @@ def external(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         if found.state != USED:
             log.warning("external_lists %s: %s", day, said(name, spec[name], settings, day))
             continue
-        delivered, refused = read(store, found, settings)
+        delivered, refused = read(store, found, settings, f"{EXTERNAL}{name}")
         rejected += refused
         if delivered is not None and found.delivered is not None:
             table, bad = ordered(delivered, f"{EXTERNAL}{name}", found.delivered)
@@ -123,16 +124,18 @@ def _date_of(store: RawStore, name: str, timezone: str) -> date:
     return (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).astimezone(ZoneInfo(timezone)).date()
 
 
-def read(store: RawStore, found: Delivery, settings: External) -> tuple[pa.Table | None, list[dict[str, Any]]]:
+def read(
+    store: RawStore, found: Delivery, settings: External, model: str
+) -> tuple[pa.Table | None, list[dict[str, Any]]]:
     """Rows of a delivery (source, position and ``COLUMNS``), None without any, and files that are refused whole."""
     parts, refused = list[pa.Table](), list[dict[str, Any]]()
     for name in found.files:
         try:
             parts.append(_read(store, name, settings))
         except RawError as e:
-            refused.append(_reject(name, 0, e.reason, e.detail))
-        except (pa.ArrowException, OSError) as e:
-            refused.append(_reject(name, 0, "unreadable_parquet", f"{type(e).__name__}: {str(e)[:300]}"))
+            refused.append(_reject(model, name, 0, e.reason, e.detail))
+        except (pa.ArrowException, OSError, KeyError, ValueError) as e:
+            refused.append(_reject(model, name, 0, "unreadable_parquet", f"{type(e).__name__}: {str(e)[:300]}"))
     return (pa.concat_tables(parts) if parts else None), refused
 
 
@@ -153,35 +156,48 @@ def _read(store: RawStore, name: str, settings: External) -> pa.Table:
             raise RawError("missing_column", f"expected {' and '.join(lacking)}, it has {has}")
         table = file.read(columns=[theirs[c] for c in there])
     columns = {c: _plain(c, table[theirs[c]]) if c in there else pa.nulls(len(table), TYPES[c]) for c in COLUMNS}
+    by = columns["rank"] if "rank" in there else pc.negate(columns["score"])
     place = {
         "source": pa.repeat(pa.scalar(name), len(table)),
         "position": pa.array(range(1, len(table) + 1), pa.int64()),
     }
-    return pa.table(place | columns)
+    rows = pa.table(place | {c: columns[c] for c in COLUMNS[:3]} | {"place_by": by})
+    rows.validate(full=True)  # what is no UTF-8 would end more than this query
+    return rows
 
 
 def _plain(column: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ids as text, 7.0 as 7; numbers as floats, those that are none as null."""
+    """Ids as text, 7.0 as 7; numbers as floats; what is neither is null."""
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if TYPES[column] == pa.float64():
-        return values if pa.types.is_string(values.type) else values.cast(pa.float64())
-    return (values.cast(pa.int64()) if pa.types.is_floating(values.type) else values).cast(pa.string())
+        if not pa.types.is_string(values.type) and not pa.types.is_large_string(values.type):
+            return values.cast(pa.float64())
+        return pa.chunked_array([pa.array([_number(text) for text in values.to_pylist()], pa.float64())])
+    if pa.types.is_floating(values.type):
+        whole = pc.and_(pc.is_finite(values), pc.equal(pc.floor(values), values))
+        values = pc.if_else(whole, values, None).cast(pa.int64())
+    return values.cast(pa.string())
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text is not None else None
+    except ValueError:
+        return None
 
 
 def ordered(rows: pa.Table, model: str, delivered: date) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Rows of ``external_lists`` and rejects of a delivery; by rank where it has any, else by score.
+    """Rows of ``external_lists`` and rejects of a delivery; each file by its rank where it has one, else by score.
 
     Args:
         rows: see ``read``.
         model: name of the recommender.
         delivered: date of the delivery.
     """
-    by_rank = rows["rank"].null_count < len(rows)
-    query = ORDERED.format(order="rank" if by_rank else "score", by="rank" if by_rank else "score DESC")
     with database() as connection:
         connection.register("delivered", rows)
-        connection.execute(f"CREATE TEMP TABLE judged AS {query}")
+        connection.execute(f"CREATE TEMP TABLE judged AS {ORDERED}")
         good = connection.sql(
             "SELECT user_id, place AS rank, item_id, score FROM judged WHERE reason IS NULL ORDER BY user_id, place"
         ).to_arrow_table()
@@ -191,8 +207,12 @@ def ordered(rows: pa.Table, model: str, delivered: date) -> tuple[pa.Table, list
         connection.execute("DROP TABLE judged")
     names = pa.repeat(pa.scalar(model), len(good))
     table = good.add_column(0, "model", names).append_column("delivered", pa.repeat(pa.scalar(delivered), len(good)))
-    return table, [_reject(r["source"], r["position"], r["reason"], DETAILS[r["reason"]]) for r in bad.to_pylist()]
+    return table, [
+        _reject(model, r["source"], r["position"], r["reason"], DETAILS[r["reason"]]) for r in bad.to_pylist()
+    ]
 
 
-def _reject(source: str, position: int, reason: str, detail: str) -> dict[str, Any]:
-    return {"stage": "external_lists", "source": source, "position": position, "reason": reason, "detail": detail}
+def _reject(model: str, source: str, position: int, reason: str, detail: str) -> dict[str, Any]:
+    """A row of ``quarantine``; several names may read the same file."""
+    told = f"{model}: {detail}"
+    return {"stage": "external_lists", "source": source, "position": position, "reason": reason, "detail": told}

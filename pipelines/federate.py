@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,16 @@ from pipelines.beyond import Federate
 from pipelines.config import Config
 from pipelines.federation.exchange import Exchange, Summed
 from pipelines.federation.masks import mask, private_key, public_text
-from pipelines.federation.statistics import Layout, sums_of
-from pipelines.lake.cards import files_of_model
+from pipelines.federation.statistics import FEWEST, Layout, sums_of
+from pipelines.lake.cards import files_of_model, load_card
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.night.night import Night
 from pipelines.raw.places import DataError
 
 log = logging.getLogger(__name__)
+
+KEPT_SHARES = 5  # latest masked shares, of rounds that a site may have to answer again
 
 
 def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -49,6 +51,9 @@ def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     for of in site.open_rounds(day):
         site.answer(of, day, night.dataset().positives(), keys)
     used = site.newest(day)
+    if lake.manifest("model_pooled", day):  # a night that is run again is of the same sums
+        of = load_card(lake, "pooled", day)["round"]
+        used = site.exchange.summed(of) if of else None
     digest = config.digest("federate")
     yield lake.publish_files(
         "model_pooled", day, files_of_model(*site.model(used, night.items(), keys)), config_digest=digest
@@ -101,19 +106,50 @@ class Site:
             positives: decayed weights of positive feedback (users, items).
             keys: of the items.
         """
-        missing, frame = self.exchange.missing(of), self.exchange.frame(of)
-        others = [s for s in self.exchange.sites(of) if s != self.name]
+        if problem := self._wrong(of):
+            log.error("federate: round %s is not answered: %s", of, problem)
+            return
+        missing, frame, label = self.exchange.missing(of), self.exchange.frame(of), self.exchange.label(of)
         n = Layout(len(frame)).length
         if self.name in self.exchange.shares(of):
             if missing and self.exchange.fix(of, self.name) is None:
-                self.exchange.put_fix(of, self.name, mask(self.key, self.name, self._keys(missing), of, n))
+                self.exchange.put_fix(of, self.name, mask(self.key, self.name, self._keys(missing), label, n))
                 log.info("federate: round %s goes on without %s", of, ", ".join(missing))
-        elif self.name in missing:
+            return
+        known = self._masked(of, day, label, on_frame(positives, keys, frame))
+        if self.name in self.exchange.missing(of):  # the hub may have been faster
             log.warning("federate: round %s goes on without this site, which was late", of)
-        else:
-            shared = sums_of(on_frame(positives, keys, frame)) + mask(self.key, self.name, self._keys(others), of, n)
-            self.exchange.put_share(of, self.name, day, shared)
-            log.info("federate: round %s: share of %d items for %s", of, len(frame), ", ".join(others))
+            return
+        with np.load(known) as share:
+            everyone = self._keys(self._others(of)) | {self.name: public_text(self.key)}
+            self.exchange.put_share(of, self.name, str(share["night"]), share["values"], everyone)
+        log.info("federate: round %s: share of %d items", of, len(frame))
+
+    def _others(self, of: str) -> list[str]:
+        return [s for s in self.exchange.sites(of) if s != self.name]
+
+    def _wrong(self, of: str) -> str:
+        """Why a round is not to be answered, as an answer could show what is this site's own; else empty."""
+        sites, missing = set(self.exchange.sites(of)), set(self.exchange.missing(of))
+        if not sites <= set(self.settings.sites) or not missing <= sites:
+            return f"it is of {', '.join(sorted(sites | missing))}, which are not all in federate.sites"
+        if len(sites - missing) < FEWEST:
+            return f"it would be the sum of {len(sites - missing)} sites, {FEWEST} are needed"
+        shared = sorted(missing & self.exchange.shares(of).keys())
+        return f"{', '.join(shared)} have left a share and are said to be missing" if shared else ""
+
+    def _masked(self, of: str, day: date, label: str, positives: sparse.csr_matrix) -> Path:
+        """File of the site's masked share of a round; made once, as two shares under one mask tell their difference."""
+        path = self.folder / "shares" / f"{label}.npz"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            masks = mask(self.key, self.name, self._keys(self._others(of)), label, Layout(positives.shape[1]).length)
+            part = path.with_suffix(".part.npz")
+            np.savez(part, values=sums_of(positives) + masks, night=str(day))
+            part.replace(path)
+        for old in sorted(path.parent.glob("*.npz"), key=lambda p: p.stat().st_mtime)[:-KEPT_SHARES]:
+            old.unlink()
+        return path
 
     def _keys(self, sites: Sequence[str]) -> dict[str, str]:
         """Public keys of other sites; the first one seen of each is kept for good.
@@ -137,8 +173,10 @@ class Site:
         return {site: known[site] for site in sites}
 
     def newest(self, day: date) -> Summed | None:
-        """The newest sum of nights up to a day; None where there is none yet."""
-        sums = [s for of in self.exchange.rounds() if (s := self.exchange.summed(of)) and s.night <= str(day)]
+        """The newest sum of nights up to a day that is not too old; None where there is none."""
+        oldest = day - timedelta(days=self.settings.max_age_days)
+        sums = [s for of in self.exchange.rounds() if (s := self.exchange.summed(of))]
+        sums = [s for s in sums if str(oldest) <= s.night <= str(day)]
         return sums[-1] if sums else None
 
     def model(

@@ -38,10 +38,11 @@ def knowledge(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     parts, rejected, spec = [TABLES["item_graphs"].schema({}).empty_table()], Rejects(), {}
     for name, settings in config.graphs.items():
         try:
-            triples = read(store, settings.triples, settings.columns, TRIPLE, rejected)
-            links = read(store, settings.links, settings.columns, LINK, rejected) if settings.links else None
+            triples, bad = read(store, settings.triples, settings.columns, TRIPLE)
+            links, worse = read(store, settings.links, settings.columns, LINK) if settings.links else (None, [])
+            rejected += [r | {"detail": f"graphs.{name}: {r['detail']}"} for r in (*bad, *worse)]
         except RawError as e:
-            rejected.append(_reject(settings.triples, 0, e.reason, e.detail))
+            rejected.append(_reject(settings.triples, 0, e.reason, f"graphs.{name}: {e.detail}"))
             log.warning("item_graphs %s: %s: %s", day, name, e.detail)
             continue
         features, names = shared(triples, links, ids, settings.relations)
@@ -66,44 +67,64 @@ def knowledge(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def read(store: RawStore, name: str, named: dict[Any, str], columns: tuple[str, ...], rejected: Rejects) -> pa.Table:
-    """Rows of a file as text; those with an empty cell are added to ``rejected``.
+def read(store: RawStore, name: str, named: dict[Any, str], columns: tuple[str, ...]) -> tuple[pa.Table, Rejects]:
+    """Rows of a file as text, and those with an empty cell or another number of cells.
 
     Raises:
         RawError: the file is not there, cannot be read, or has other columns.
     """
-    found = store.below(name)
+    found, ragged = store.below(name), Rejects()
     if len(found) != 1:
         raise RawError("missing_file", f"expected one file, found {len(found)} at {name}")
     try:
-        with store.fs.open(f"{store.root}/{found[0]}", "rb") as f:
-            table = pq.read_table(f) if found[0].endswith(".parquet") else _delimited(f, named, columns)
-    except (pa.ArrowException, OSError) as e:
+        with store.fs.open(f"{store.root}/{found[0]}", "rb", compression="infer") as f:
+            table = (
+                pq.read_table(f) if found[0].endswith(".parquet") else _delimited(f, found[0], named, columns, ragged)
+            )
+        theirs = [named.get(c, c) for c in columns]
+        if lacking := [t for t in theirs if t not in table.column_names]:
+            has = ", ".join(table.column_names[:12])
+            raise RawError("missing_column", f"expected {', '.join(lacking)}, it has {has}")
+        texts = [pc.utf8_trim_whitespace(table[t].cast(pa.string())) for t in theirs]
+        rows = pa.table(dict(zip(columns, texts, strict=True)))
+        rows.validate(full=True)
+    except RawError:
+        raise
+    except (pa.ArrowException, OSError, KeyError, ValueError) as e:
         raise RawError("unreadable_file", f"{type(e).__name__}: {str(e)[:300]}") from e
-    theirs = [named.get(c, c) for c in columns]
-    if lacking := [t for t in theirs if t not in table.column_names]:
-        raise RawError("missing_column", f"expected {', '.join(lacking)}, it has {', '.join(table.column_names[:12])}")
-    texts = [pc.utf8_trim_whitespace(table[t].cast(pa.string())) for t in theirs]
-    rows = pa.table(dict(zip(columns, texts, strict=True)))
     empty = np.zeros(len(rows), bool)
     for column in columns:
         empty |= np.asarray(pc.fill_null(pc.equal(rows[column], ""), True))
     detail = f"one of {', '.join(columns)} is empty"
-    rejected += [_reject(found[0], int(n) + 1, "empty_cell", detail) for n in np.flatnonzero(empty)]
-    return rows.filter(pa.array(~empty))
+    bad = [_reject(found[0], int(n) + 1, "empty_cell", detail) for n in np.flatnonzero(empty)]
+    return rows.filter(pa.array(~empty)), ragged + bad
 
 
-def _delimited(file: Any, named: dict[Any, str], columns: tuple[str, ...]) -> pa.Table:
-    """Rows of text with tabs, commas or blanks between its cells; without our names it has no header."""
-    first = file.readline().decode("utf-8-sig").rstrip("\r\n")
-    file.seek(0)
+def _delimited(file: Any, name: str, named: dict[Any, str], columns: tuple[str, ...], ragged: Rejects) -> pa.Table:
+    """Rows of text with tabs, commas or blanks between its cells; without our names it has no header.
+
+    Quotes mean something between commas alone; lines with another number of cells are added to ``ragged``.
+    """
+    content = file.read()
+    first = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
     delimiter = next((d for d in ("\t", ",", " ") if d in first), "\t")
-    header = {named.get(c, c) for c in columns} <= {cell.strip('"') for cell in first.split(delimiter)}
-    names = None if header else [named.get(c, c) for c in columns][: len(first.split(delimiter))]
-    more = [f"_{n}" for n in range(len(first.split(delimiter)) - len(columns))]
+    cells = [cell.strip('"') for cell in first.split(delimiter)]
+    header = {named.get(c, c) for c in columns} <= set(cells)
+    names = None if header else [named.get(c, c) for c in columns][: len(cells)]
+    more = [f"_{n}" for n in range(len(cells) - len(columns))]
+
+    def refused(row: Any) -> str:
+        detail = f"expected {row.expected_columns} cells, found {row.actual_columns}"
+        ragged.append(
+            _reject(name, row.number or len(ragged) + 1, "wrong_number_of_cells", f"{detail}: {row.text[:100]}")
+        )
+        return "skip"
+
+    quote = '"' if delimiter == "," else False
+    parse = pc_csv.ParseOptions(delimiter=delimiter, quote_char=quote, invalid_row_handler=refused)
     options = pc_csv.ReadOptions(column_names=None if names is None else [*names, *more], use_threads=False)
     texts = pc_csv.ConvertOptions(column_types={named.get(c, c): pa.string() for c in columns})
-    return pc_csv.read_csv(file, options, pc_csv.ParseOptions(delimiter=delimiter), texts)
+    return pc_csv.read_csv(pa.BufferReader(content), options, parse, texts)
 
 
 def _reject(source: str, position: int, reason: str, detail: str) -> dict[str, Any]:
@@ -130,11 +151,9 @@ def shared(
         triples = triples.filter(pc.is_in(triples["relation"], value_set=pa.array(relations)))
     parts = []
     for own, other, text in (("head", "tail", "{} {}"), ("tail", "head", "{} of {}")):
-        item = _items_of(triples[own], links, ids)
-        there = np.flatnonzero(item >= 0)
-        some = triples.take(pa.array(there))
+        item, some = _linked(triples, own, links, ids)
         names = [text.format(r, e) for r, e in zip(some["relation"].to_pylist(), some[other].to_pylist(), strict=True)]
-        parts.append((item[there], np.array(names, object)))
+        parts.append((item, np.array(names, object)))
     item, name = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
     entities, entity = np.unique(name.astype(str), return_inverse=True)
     has = sparse.csr_matrix((np.ones(len(item), np.float32), (item, entity)), shape=(len(ids), len(entities)))
@@ -145,13 +164,24 @@ def shared(
     return unit_or_empty(weighed), entities[kept].tolist()
 
 
-def _items_of(ids: pa.ChunkedArray, links: pa.Table | None, catalogue: pa.Array) -> np.ndarray:
-    """Row in the catalogue of each id of a triple, -1 where it is no item."""
+def _linked(triples: pa.Table, own: str, links: pa.Table | None, catalogue: pa.Array) -> tuple[np.ndarray, pa.Table]:
+    """Row in the catalogue and triple of each item at one end of a triple; an entity may be several items.
+
+    Args:
+        triples: head, relation, tail.
+        own: the end.
+        links: item_id and entity; None where ids of triples are item ids.
+        catalogue: item ids.
+    """
     if links is None:
-        return rows_in(ids, catalogue)
-    row = rows_in(ids, links["entity"].combine_chunks())
-    item = rows_in(links["item_id"], catalogue)
-    return np.where(row >= 0, item[np.maximum(row, 0)], -1) if len(item) else np.full(len(ids), -1)
+        item = rows_in(triples[own], catalogue)
+        there = np.flatnonzero(item >= 0)
+        return item[there], triples.take(pa.array(there))
+    row = rows_in(links["item_id"], catalogue)
+    known = pa.table({"entity": links["entity"], "row": row}).filter(pa.array(row >= 0))
+    place = triples.append_column("n", pa.array(np.arange(len(triples))))
+    both = place.join(known, own, "entity", join_type="inner").sort_by([("n", "ascending"), ("row", "ascending")])
+    return both["row"].to_numpy(), triples.take(both["n"])
 
 
 def similar(features: sparse.csr_matrix, neighbours: int) -> sparse.csr_matrix:

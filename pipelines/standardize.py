@@ -97,8 +97,21 @@ def _tables(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         lake.publish_steps("quarantine", day, rejects, keep=_rejecting(config), **provenance)[OF_OTHERS],
         lake.publish_steps("ingest_files", day, ledgers, keep=(), inputs=inputs, **provenance)[OF_OTHERS],
     ]
+    for table, is_on in _of_sections(config).items():
+        if not is_on and lake.manifest(table, day):  # the night was run with the section before
+            lake.remove(table, day)
     log.info("std %s: %s", day, ", ".join(f"{m.table} {m.rows}" for m in made))
     yield from made
+
+
+def _of_sections(config: Config) -> dict[str, bool]:
+    """Tables and models that later steps read where they are there -> whether the configuration makes them."""
+    return {
+        "item_labels": bool(config.items.fill),
+        "item_graphs": bool(config.graphs),
+        "external_lists": bool(config.recommend.external),
+        "model_pooled": config.federate is not None,
+    }
 
 
 def _rejecting(config: Config) -> set[str]:

@@ -9,9 +9,12 @@ Files: ``keys/SITE``, ``offers/NIGHT/SITE.parquet``, and in ``rounds/NIGHT/`` ``
 ``shares/SITE.npy`` and ``.json``, ``missing.json``, ``fixes/SITE.npy``, ``sum.npy`` and ``.json``.
 """
 
+import hashlib
 import io
 import json
-from collections.abc import Sequence
+import re
+import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
@@ -19,6 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+ROUND = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 @dataclass(frozen=True)
@@ -132,13 +137,20 @@ class Exchange:
         return self._ids(f"offers/{night}/{site}.parquet")
 
     def open_round(self, night: date, sites: Sequence[str], frame: Sequence[str]) -> None:
-        """Leave the frame of a round, and last who takes part."""
+        """Leave the frame of a round, and last who takes part, with a number that no other round has."""
         self._put_ids(f"rounds/{night}/frame.parquet", frame)
-        self._write(f"rounds/{night}/round.json", json.dumps({"sites": sorted(sites)}).encode())
+        facts = {"sites": sorted(sites), "nonce": secrets.token_hex(16)}
+        self._write(f"rounds/{night}/round.json", json.dumps(facts).encode())
 
     def rounds(self) -> list[str]:
         """Rounds that are open or summed, oldest first."""
-        return [r for r in self._names("rounds", "") if self.sites(r)]
+        return [r for r in self._names("rounds", "") if ROUND.fullmatch(r) and self.sites(r)]
+
+    def label(self, of: str) -> str:
+        """What a round's masks are made for: its number, who takes part, its items; another for any other round."""
+        facts = self._json(f"rounds/{of}/round.json") or {}
+        whole = json.dumps([of, facts.get("nonce"), facts.get("sites"), self.frame(of)])
+        return hashlib.sha256(whole.encode()).hexdigest()
 
     def sites(self, of: str) -> list[str]:
         """Who takes part in a round."""
@@ -149,10 +161,27 @@ class Exchange:
         """Items of a round, in order."""
         return self._ids(f"rounds/{of}/frame.parquet") or []
 
-    def put_share(self, of: str, site: str, night: date, values: np.ndarray) -> None:
-        """Leave a masked share; never a second one, which would tell what has changed."""
+    def put_share(self, of: str, site: str, night: str, values: np.ndarray, keys: Mapping[str, str]) -> None:
+        """Leave a masked share; never another one, which would tell what has changed.
+
+        Args:
+            of: the round.
+            site: whose share it is.
+            night: that it knows.
+            values: masked.
+            keys: site -> public key that was masked with, its own too.
+        """
         self._put_array(f"rounds/{of}/shares/{site}.npy", values)
-        self._write(f"rounds/{of}/shares/{site}.json", json.dumps({"night": str(night)}).encode())
+        told = hashlib.sha256(json.dumps(sorted(keys.items())).encode()).hexdigest()
+        facts = {"night": night, "keys": told, "numbers": len(values)}
+        self._write(f"rounds/{of}/shares/{site}.json", json.dumps(facts).encode())
+
+    def quarrel(self, of: str) -> str:
+        """Why shares of a round cannot be added up, in words; empty where they can."""
+        facts = {s: self._json(f"rounds/{of}/shares/{s}.json") or {} for s in self.shares(of)}
+        if len({f.get("keys") for f in facts.values()}) > 1:
+            return f"{', '.join(facts)} have not masked with the same keys; somebody has made a new one"
+        return "shares are not of the same items" if len({f.get("numbers") for f in facts.values()}) > 1 else ""
 
     def shares(self, of: str) -> dict[str, str]:
         """Site -> night that its share knows, of those that are there."""

@@ -12,11 +12,9 @@ import numpy as np
 
 from pipelines.beyond import Federate
 from pipelines.federation.exchange import Exchange, Summed
-from pipelines.federation.statistics import Layout
+from pipelines.federation.statistics import FEWEST, Layout
 
 log = logging.getLogger(__name__)
-
-FEWEST = 2  # sites of a sum; of one it would be that site's own
 
 
 class MissingSitesError(Exception):
@@ -55,6 +53,8 @@ def _advanced(exchange: Exchange, settings: Federate, of: str, due: bool) -> str
     """What becomes of a round that is open."""
     sites, shares, missing = exchange.sites(of), exchange.shares(of), exchange.missing(of)
     present = [s for s in sites if s in shares and s not in missing]
+    if quarrel := exchange.quarrel(of):
+        return f"round {of}: {quarrel}; it is given up, the next one goes on"
     if len(present) == len(sites):
         return _summed(exchange, of, present, {})
     if not missing:

@@ -11,7 +11,8 @@ from scipy import sparse
 
 from pipelines.recommenders.base import Pooled
 
-POINT = 16  # binary places of one factor of a product, so that products have twice as many
+FEWEST = 2  # sites of a sum; of one it would be that site's own
+POINT = 20  # binary places of one factor of a product, so that products have twice as many
 SCALE = float(1 << 2 * POINT)
 
 

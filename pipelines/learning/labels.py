@@ -15,6 +15,7 @@ OWN = 0.5  # share of what an item's own content says, beside its neighbours
 THRESHOLDS = np.linspace(0.2, 0.5, 31)
 SLACK = 1e-3  # of the calibration's weights
 MOST_LABELLED = 4_000  # items that are learned from; the cost is their cube
+MOST_PAIRED = 1_000  # items whose pairs weigh the modalities
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ def weights_of(parts: list[np.ndarray], given: np.ndarray, known: np.ndarray) ->
         given: labels (items, labels), 0 or 1.
         known: rows of labelled items.
     """
+    known = _some(known, MOST_PAIRED)
     labels = given[known] - given[known].mean(0)
     pairs = np.triu_indices(len(known), 1)
     cosines = np.stack([(p[known] @ p[known].T)[pairs] for p in parts], 1).astype(np.float64)
@@ -74,6 +76,11 @@ def learned(vectors: np.ndarray, neighbours: sparse.csr_matrix, given: np.ndarra
     weights = _logistic(features[some].reshape(-1, 4), given[some].ravel())
     probability = special.expit(features @ weights)
     return Labels(probability, _threshold(probability[some], given[some] > 0))
+
+
+def _some(known: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of the rows, as good as drawn, ascending."""
+    return known if len(known) <= most else np.sort(np.random.default_rng(0).permutation(known)[:most])
 
 
 def _ridge(vectors: np.ndarray, given: np.ndarray, known: np.ndarray) -> np.ndarray:

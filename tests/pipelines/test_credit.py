@@ -28,11 +28,12 @@ def nights_of(*gains: float | None, error: float = 0.01) -> list[dict[str, Any]]
     [
         (nights_of(0.1), 3, "more", 0.1 - 0.0196),
         (nights_of(0.0), 3, "keep", -0.0196),  # one of three nights
-        (nights_of(0.0, 0.01, -0.01), 3, "retire", -0.0196 / 3**0.5),
-        (nights_of(0.0, 0.03, -0.02), 3, "keep", 0.01 / 3 - 0.0196 / 3**0.5),  # the second night surely gained
-        (nights_of(0.015, 0.015, 0.015), 3, "keep", 0.015 - 0.0196 / 3**0.5),  # together they surely did
-        (nights_of(0.1, 0.1, 0.0), 3, "keep", 0.2 / 3 - 0.0196 / 3**0.5),  # tonight it is not sure
-        (nights_of(0.0, None, 0.0), 3, "keep", -0.0196 / 2**0.5),
+        (nights_of(0.0, 0.01, -0.01), 3, "retire", -0.0196),
+        (nights_of(0.0, 0.03, -0.02), 3, "keep", 0.01 / 3 - 0.0196),  # the second night surely gained
+        (nights_of(0.015, 0.015, 0.015), 3, "retire", 0.015 - 0.0196),  # nights share users and days: no surer together
+        (nights_of(0.015, 0.015, 0.03), 3, "more", 0.02 - 0.0196),
+        (nights_of(0.1, 0.1, 0.0), 3, "keep", 0.2 / 3 - 0.0196),  # tonight it is not sure
+        (nights_of(0.0, None, 0.0), 3, "keep", -0.0196),
         (nights_of(None), 1, "keep", None),
         (nights_of(0.0), 1, "retire", -0.0196),
     ],

@@ -129,6 +129,36 @@ def test_files_without_a_date_are_of_the_day_on_which_they_were_written(tmp_path
     assert delivery_of(store, External(path="v"), DAY, "Europe/Paris").state == "late", "half past midnight in Paris"
 
 
+def test_files_of_all_sorts_of_types(tmp_path: Path) -> None:
+    """Scores as text beside numbers, a rank in one file alone, ids of 7.5, a column twice, text that is no UTF-8."""
+    config, lake = house(tmp_path, one=External(path="v"), two=External(path="v"))
+    folder = tmp_path / "v" / f"{DAY}"
+    deliver(folder / "a.parquet", user_id=["u", "u", "u"], item_id=["i", "j", "k"], score=["0.5", "much", "0.7"])
+    deliver(folder / "b.parquet", user_id=[1.0, 7.5], item_id=["i", "i"], score=[0.5, 0.5])
+    deliver(folder / "c.parquet", user_id=["w", "w", "w"], item_id=["i", "i", "j"], rank=[float("nan"), 2.0, 1.0])
+    columns = [pa.array(["u"]), pa.array(["u"]), pa.array(["i"])]
+    twice = pa.Table.from_arrays(columns, ["user_id", "user_id", "item_id"])
+    pq.write_table(twice.append_column("rank", pa.array([1])), folder / "d.parquet")
+    bad = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff")]
+    )
+    pq.write_table(pa.table({"user_id": bad, "item_id": ["i"], "rank": [1]}), folder / "e.parquet")
+    list(external(config, lake, DAY))
+    mine = [r[1:4] for r in listed(lake) if r[0] == "external_one"]
+    assert mine == [("1", 1, "i"), ("u", 1, "k"), ("u", 2, "i"), ("w", 1, "j"), ("w", 2, "i")]
+    rejects = lake.read("quarantine", DAY).to_pylist()
+    assert len(rejects) == 2 * 5, "of both names"
+    reasons = {(r["source"][-9:], r["position"], r["reason"]) for r in rejects}
+    assert reasons == {
+        ("a.parquet", 2, "bad_number"),
+        ("b.parquet", 2, "missing_user_id"),
+        ("c.parquet", 1, "bad_number"),
+        ("d.parquet", 0, "unreadable_parquet"),
+        ("e.parquet", 0, "unreadable_parquet"),
+    }
+    assert broken("delivered_rows_accounted", config, lake) == []
+
+
 def test_files_that_cannot_be_read_are_refused_and_the_others_count(tmp_path: Path) -> None:
     config, lake = house(tmp_path, vendor=External(path="v"), other=External(path="o"))
     folder = tmp_path / "v" / f"{DAY}"
@@ -141,7 +171,9 @@ def test_files_that_cannot_be_read_are_refused_and_the_others_count(tmp_path: Pa
     assert [r[:2] for r in listed(lake)] == [("external_other", "w"), ("external_vendor", "u")]
     rejects = {r["source"][-9:]: r for r in lake.read("quarantine", DAY).to_pylist()}
     assert [rejects[f"{n}.parquet"]["reason"] for n in "bcd"] == ["missing_column", *["unreadable_parquet"] * 2]
-    assert rejects["b.parquet"]["detail"] == "expected item_id and score or rank, it has user_id, thing"
+    assert (
+        rejects["b.parquet"]["detail"] == "external_vendor: expected item_id and score or rank, it has user_id, thing"
+    )
     assert {r["position"] for r in rejects.values()} == {0}
 
 

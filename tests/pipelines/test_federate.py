@@ -1,5 +1,7 @@
 """Sites that share sums: masks, sums by hand, nights of sites and hub against the pooled log."""
 
+import json
+import shutil
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -71,7 +73,7 @@ def test_sums_by_hand() -> None:
     assert swapped.items.tolist() == [4, 9], "in the order of the catalogue"
     assert swapped.liked.tolist() == [[2, 1], [1, 1]]
     assert Layout(2).length == 8
-    assert SCALE == 2**32
+    assert SCALE == 2**40
 
 
 def likes(users: int = 120, items: int = 30, seed: int = 0) -> sparse.csr_matrix:
@@ -216,6 +218,76 @@ def test_what_a_hub_sees_of_one_site_is_noise_and_it_never_sums_one(tmp_path: Pa
     assert world.hub(days[1])[0] == f"round {FIRST}: 1 of 3 sites have left a share, 2 are needed"
     world.night("paris", lakes["paris"], days[2])
     assert np.array_equal(exchange.share(str(FIRST), "paris"), share), "a second share would tell what has changed"
+
+
+def opened(root: Path) -> tuple[World, dict[str, Lake], list[date], Exchange]:
+    """A round of three sites that is open, and none has answered."""
+    world, days = World(root), [FIRST + timedelta(days=n) for n in range(4)]
+    lakes = {n: world.lake(n, of_site(n)) for n in NAMES}
+    for name, lake in lakes.items():
+        world.night(name, lake, days[0])
+    world.hub(days[0])
+    return world, lakes, days, Exchange(str(root / "exchange"))
+
+
+@pytest.mark.parametrize("trick", ["alone", "stranger", "all missing"])
+def test_a_site_does_not_answer_what_would_show_its_own_numbers(tmp_path: Path, trick: str) -> None:
+    """A round of one site; of a site that is none; a round in which all others are said to be missing after sharing."""
+    world, lakes, days, exchange = opened(tmp_path)
+    of = tmp_path / "exchange" / "rounds" / str(FIRST)
+    if trick == "all missing":
+        for name, lake in lakes.items():
+            world.night(name, lake, days[1])
+        exchange.put_missing(str(FIRST), ["paris", "rome"])
+        world.night("berlin", lakes["berlin"], days[2])
+        assert exchange.fix(str(FIRST), "berlin") is None
+        exchange.put_missing(str(FIRST), ["rome"])
+        world.night("berlin", lakes["berlin"], days[3])
+        assert exchange.fix(str(FIRST), "berlin") is None, "rome has shared, and could be unmasked"
+        return
+    sites = {"alone": ["berlin"], "stranger": ["berlin", "paris", "oslo"]}[trick]
+    (of / "round.json").write_text(json.dumps({"sites": sites, "nonce": "n"}))
+    world.night("berlin", lakes["berlin"], days[1])
+    assert "berlin" not in exchange.shares(str(FIRST))
+
+
+def test_a_round_that_is_opened_again_has_other_masks_and_a_share_is_made_once(tmp_path: Path) -> None:
+    world, lakes, days, exchange = opened(tmp_path)
+    world.night("berlin", lakes["berlin"], days[1])
+    first = exchange.share(str(FIRST), "berlin")
+    shares = tmp_path / "exchange" / "rounds" / str(FIRST) / "shares"
+    (shares / "berlin.json").unlink()  # as a crash between the two leaves it
+    world.night("berlin", lakes["berlin"], days[2])
+    assert np.array_equal(exchange.share(str(FIRST), "berlin"), first), "the bytes that were made the first time"
+    assert exchange.shares(str(FIRST)) == {"berlin": str(days[1])}
+    shutil.rmtree(tmp_path / "exchange" / "rounds")
+    world.hub(days[0])
+    world.night("berlin", lakes["berlin"], days[3])
+    other = exchange.share(str(FIRST), "berlin")
+    assert (first == other).mean() < 0.01, "the same numbers under another mask"
+
+
+def test_shares_under_other_keys_are_never_added_up(tmp_path: Path) -> None:
+    """Rome loses its folder between its offer and its share, and makes a new key."""
+    world, lakes, days, _ = opened(tmp_path)
+    world.night("berlin", lakes["berlin"], days[1])
+    shutil.rmtree(tmp_path / "rome" / "federate")
+    for name in ("rome", "paris"):
+        world.night(name, lakes[name], days[1])
+    assert "have not masked with the same keys" in world.hub(days[1])[0]
+    assert Exchange(str(tmp_path / "exchange")).summed(str(FIRST)) is None
+
+
+def test_a_night_that_is_run_again_uses_what_it_used_and_old_sums_are_left(tmp_path: Path) -> None:
+    world, lakes, days, exchange = opened(tmp_path)
+    for name, lake in lakes.items():
+        world.night(name, lake, days[1])
+    world.hub(days[1])
+    assert exchange.summed(str(FIRST)) is not None
+    assert not any(r["used"] for r in world.night("berlin", lakes["berlin"], days[1])), "it had none"
+    assert any(r["used"] for r in world.night("berlin", lakes["berlin"], days[2]))
+    late = days[1] + timedelta(days=8)
+    assert not any(r["used"] for r in world.night("berlin", lakes["berlin"], late)), "more than max_age_days"
 
 
 def test_a_key_that_has_changed_stops_the_night(tmp_path: Path) -> None:

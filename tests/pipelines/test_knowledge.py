@@ -1,5 +1,6 @@
 """Triples about items: which items share what, by hand; files as people have them; shuffled ones give nothing."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,43 @@ def test_relations_and_links() -> None:
     assert shared(triples_of([*rows, ("m.d", "s", "z")]), more, ids, ("s",))[1] == ["s y"]
 
 
+def test_an_entity_may_be_several_items_and_old_ones_do_not_stand_in_the_way() -> None:
+    links = pa.table({"item_id": ["old", "new", "twin"], "entity": ["e1", "e1", "e1"]})
+    rows = [("e1", "r", "x"), ("z", "q", "y")]
+    features, names = shared(triples_of(rows), links, pa.array(["new", "other", "twin"]), ())
+    assert names == [], "both have it, nobody else is known"
+    more = pa.table({"item_id": ["old", "new", "twin", "other"], "entity": ["e1", "e1", "e1", "z"]})
+    features, names = shared(triples_of(rows), more, pa.array(["new", "other", "twin"]), ())
+    assert names == ["r x"]
+    assert features.toarray().tolist() == [[1], [0], [1]]
+
+
+def test_files_of_people_who_do_not_quote(tmp_path: Path) -> None:
+    """A lone quote takes no lines with it, a line with a cell too many is refused alone; packed and broken files."""
+    graphs = {n: Graph(triples=f"kg/{n}") for n in ("t.tsv", "p.tsv.gz", "latin.tsv")}
+    config, lake = house(tmp_path, **{n.split(".")[0]: g for n, g in graphs.items()}, again=graphs["t.tsv"])
+    text = 'a\tr\t"x\nb\tr\t"x\nc\tr\ty\textra\nd\tr\tz\n'
+    (tmp_path / "kg" / "t.tsv").write_text(text)
+    with gzip.open(tmp_path / "kg" / "p.tsv.gz", "wt") as f:
+        f.write("a\tr\tx\nb\tr\tx\nc\tr\ty\n")
+    (tmp_path / "kg" / "latin.tsv").write_bytes("é\tr\tx\n".encode("latin-1"))
+    list(knowledge(config, lake, DAY))
+    found = {
+        (r["graph"], r["item_id"], r["other_item_id"], r["why"]) for r in lake.read("item_graphs", DAY).to_pylist()
+    }
+    assert found == {
+        (name, one, other, f"r {quote}x")
+        for name, quote in (("t", '"'), ("again", '"'), ("p", ""))
+        for one, other in ("ab", "ba")
+    }
+    rejects = {(r["detail"].split(":")[0], r["reason"]) for r in lake.read("quarantine", DAY).to_pylist()}
+    assert rejects == {
+        ("graphs.t", "wrong_number_of_cells"),
+        ("graphs.again", "wrong_number_of_cells"),
+        ("graphs.latin", "unreadable_file"),
+    }
+
+
 def house(root: Path, **graphs: Graph) -> tuple[Config, Lake]:
     lake = tiny_lake(root / "lake", [event("u", "a", at(10))], [{"item_id": i} for i in "abcdef"])
     (root / "kg").mkdir()
@@ -118,7 +156,7 @@ def test_files_as_people_have_them(tmp_path: Path, name: str, text: str, columns
     [
         (None, "missing_file", "expected one file, found 0 at kg/t.tsv"),
         ("head\twhat\n", "missing_column", "expected tail, it has head, relation"),
-        ("a\tb\tc\n\x00\tx\n", "unreadable_file", "ArrowInvalid"),
+        ("", "unreadable_file", "ArrowInvalid"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_and_the_night_goes_on(

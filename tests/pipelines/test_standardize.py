@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from encoders.settings import ModelChoice
+from pipelines.beyond import Graph
 from pipelines.config import Config
 from pipelines.lake.storage import Lake, StorageError
 from pipelines.sections import Paths
@@ -286,3 +287,16 @@ def test_a_house_without_a_catalogue_knows_the_items_of_its_events(tmp_path: Pat
         ("x", None, "interactions/a.csv"),
         ("y", None, "interactions/a.csv"),
     ], "z is of tomorrow"
+
+
+def test_what_a_section_has_made_is_gone_when_the_section_is(tmp_path: Path) -> None:
+    """A night is run again without [graphs]: nothing reads the graph of before."""
+    log(tmp_path, "a.csv", "u,x,view,,2026-03-10T10:00:00Z")
+    config = config_at(tmp_path)
+    lake = made(config)
+    lake.publish("item_graphs", date(2026, 3, 10), rows_of("item_graphs", []))
+    lake.publish("item_graphs", date(2026, 3, 9), rows_of("item_graphs", []))
+    made(config.model_copy(update={"graphs": {"films": Graph(triples="t")}}))
+    assert lake.days("item_graphs") == [date(2026, 3, 9), date(2026, 3, 10)]
+    made(config)
+    assert lake.days("item_graphs") == [date(2026, 3, 9)], "of other nights it stays"
