@@ -9,9 +9,7 @@ import numpy as np
 from scipy import optimize, sparse, special
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-ROUNDS = 3  # of what neighbours are taken to be
 SHARPNESS = 4  # power of the similarity of a neighbour
-OWN = 0.5  # share of what an item's own content says, beside its neighbours
 THRESHOLDS = np.linspace(0.2, 0.5, 31)
 SLACK = 1e-3  # of the calibration's weights
 MOST_LABELLED = 4_000  # items that are learned from; the cost is their cube
@@ -53,9 +51,9 @@ def learned(vectors: np.ndarray, neighbours: sparse.csr_matrix, given: np.ndarra
     """Probability of each label of each item.
 
     Ridge regression of the labels on content, whose ridge is that of the least leave-one-out error (in closed form,
-    https://doi.org/10.1080/00401706.1979.10489751), and what neighbours are labelled with or taken to be, in rounds
-    (label propagation, https://dl.acm.org/doi/10.5555/2981345.2981386). Both go through a logistic regression with the
-    labels' log-odds, fitted on labelled items by what was said of them without themselves (Platt scaling).
+    https://doi.org/10.1080/00401706.1979.10489751), and what neighbours are labelled with or taken to be by it. Both go
+    through a logistic regression with the labels' log-odds, fitted on labelled items by what was said of them without
+    themselves (Platt scaling).
 
     Args:
         vectors: content (items, d).
@@ -68,8 +66,7 @@ def learned(vectors: np.ndarray, neighbours: sparse.csr_matrix, given: np.ndarra
     )
     mean = given[known].mean(0)
     own = _ridge(vectors, given, some) + mean
-    near = _normalized(neighbours)
-    beside = _propagated(near, own, given, known)
+    beside = _beside(_normalized(neighbours), own, given, known)
     number = given[known].sum(0)
     odds = np.log((number + 0.5) / (len(known) - number + 0.5))
     features = np.stack([np.broadcast_to(odds, own.shape), np.ones_like(own), own - mean, beside - mean], -1)
@@ -108,14 +105,13 @@ def _normalized(neighbours: sparse.csr_matrix) -> sparse.csr_matrix:
     return (sparse.diags_array(1 / np.where(total > 0, total, 1)) @ sharp).tocsr()
 
 
-def _propagated(near: sparse.csr_matrix, own: np.ndarray, given: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Mean of what an item's neighbours are labelled with or taken to be (items, labels)."""
-    own = np.clip(own, 0, 1)
-    taken = own.copy()
+def _beside(near: sparse.csr_matrix, own: np.ndarray, given: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Mean of what an item's neighbours are labelled with, or taken to be by their content (items, labels).
+
+    One step: with more an item's own label would come back to it.
+    """
+    taken = np.clip(own, 0, 1)
     taken[known] = given[known]
-    for _ in range(ROUNDS):
-        taken = (1 - OWN) * (near @ taken) + OWN * own
-        taken[known] = given[known]
     return np.asarray(near @ taken)
 
 
