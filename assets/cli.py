@@ -144,11 +144,11 @@ def _hub(args: argparse.Namespace, config: Config, path: Path) -> int:
         print(f'{path} is no hub: expected [federate] with role = "hub", exchange and sites', file=sys.stderr)
         return 2
     try:
-        found = visit(config.federate, args.date or datetime.now(ZoneInfo(config.timezone)).date() - timedelta(days=1))
+        done = visit(config.federate, args.date or datetime.now(ZoneInfo(config.timezone)).date() - timedelta(days=1))
     except MissingSitesError as e:
         print(e, file=sys.stderr)
         return 1
-    print("\n".join(found.done) or "nothing to do")
+    print("\n".join(done) or "nothing to do")
     return 0
 
 

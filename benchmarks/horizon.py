@@ -5,12 +5,10 @@ users unknown to the night judged by the list for everyone; slices as in ``eval_
 """
 
 import json
-from datetime import date
-from pathlib import Path
 
 import pyarrow.compute as pc
 
-from benchmarks.figures import parser
+from benchmarks.nights import one_night
 from pipelines.config import load_config
 from pipelines.evaluate import evaluate_model
 from pipelines.lake.storage import Lake
@@ -23,9 +21,7 @@ SLICES = ("all", "user_warm", "user_cold", "item_warm", "item_cold")
 
 def main() -> None:
     """Print a line a recommender: Recall@20 and NDCG@20 by slice."""
-    command = parser(__doc__)
-    command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
-    command.add_argument("--date", type=date.fromisoformat, required=True, help="the night whose lists are judged")
+    command = one_night(__doc__)
     args = command.parse_args()
     config = load_config(args.config)
     lake = Lake.of(config)

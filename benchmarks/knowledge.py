@@ -8,15 +8,14 @@ with the same graph of other items (shuffled). Means over draws.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 from scipy import sparse
 from tqdm import tqdm
 
 from benchmarks.accuracy import judged
-from benchmarks.figures import Figure, parser, show
+from benchmarks.figures import Figure, show
+from benchmarks.nights import one_night
 from encoders.device import single_threaded
 from pipelines.config import load_config
 from pipelines.lake.storage import Lake
@@ -89,9 +88,7 @@ def figures(inputs: Inputs, draws: int) -> Iterator[Figure]:
 
 def main() -> None:
     """Print a figure a recommender and way."""
-    command = parser(__doc__)
-    command.add_argument("--config", type=Path, required=True, help="configuration of the lake, with [graphs]")
-    command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
+    command = one_night(__doc__)
     command.add_argument("--draws", type=int, default=4, help="of held-out items, of which figures are means")
     args = command.parse_args()
     config = load_config(args.config)

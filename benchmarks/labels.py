@@ -7,12 +7,11 @@ over draws. The night has to be there.
 """
 
 from collections.abc import Iterator
-from datetime import date
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks.figures import Figure, parser, show
+from benchmarks.figures import Figure, show
+from benchmarks.nights import one_night
 from encoders.device import single_threaded
 from pipelines.config import load_config
 from pipelines.label import NEIGHBOURS
@@ -81,9 +80,7 @@ def figures(night: Night, draws: int) -> Iterator[Figure]:
 
 def main() -> None:
     """Print the figures."""
-    command = parser(__doc__)
-    command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
-    command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
+    command = one_night(__doc__)
     command.add_argument("--draws", type=int, default=4, help="of the tenth, of which figures are means")
     args = command.parse_args()
     config = load_config(args.config)

@@ -67,11 +67,17 @@ def main() -> None:
     _show(values, args.json)
 
 
-def two_nights(doc: str | None) -> argparse.ArgumentParser:
-    """Command line of what judges a night by what users came to like until a later one."""
+def one_night(doc: str | None) -> argparse.ArgumentParser:
+    """Command line of what looks at a night."""
     command = parser(doc)
     command.add_argument("--config", type=Path, required=True, help="configuration of the lake")
     command.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
+    return command
+
+
+def two_nights(doc: str | None) -> argparse.ArgumentParser:
+    """Command line of what judges a night by what users came to like until a later one."""
+    command = one_night(doc)
     command.add_argument("--until", type=date.fromisoformat, required=True, help="a later night that was run")
     return command
 

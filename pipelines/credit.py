@@ -41,11 +41,11 @@ def credit(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     blend = blend_of(r.models) or ""
     card = load_card(lake, blend, day)
     shown, gone = card["validation"].get("warm", {}), retired_by(lake, day - timedelta(days=1)) if team.act else []
-    rows = []
+    rows, earlier = [], _earlier(lake, day, team, gone)
     for row in exposures(config, lake, day, blend):
         name = row["model"]
         row |= gain_of(shown.get("credit", {}).get(name)) | {"weight": weight_of(shown.get("weights", {}), name)}
-        row |= judged([*_earlier(lake, day, name, team, gone), row], team, name in gone)
+        row |= judged([*(r for r in earlier if r["model"] == name), row], team, name in gone)
         rows.append(row)
     _one_at_a_time(rows)
     for decision in (RETIRE, MORE):
@@ -68,14 +68,14 @@ def weight_of(weights: dict[str, float], name: str) -> float:
     return float(sum(w for signal, w in weights.items() if signal == name or signal.startswith(f"{name}.")))
 
 
-def _earlier(lake: Lake, day: date, name: str, team: Team, gone: list[str]) -> list[Row]:
-    """The recommender's rows of earlier nights of the window on which the same others were retired, oldest first."""
-    rows = []
+def _earlier(lake: Lake, day: date, team: Team, gone: list[str]) -> list[Row]:
+    """Rows of earlier nights of the window on which the same recommenders were retired, oldest first."""
+    rows = list[Row]()
     for d in lake.days("eval_credit", day - timedelta(days=1)):
         if d > day - timedelta(days=team.nights):
             every = lake.read("eval_credit", d).to_pylist()
             if sorted(row["model"] for row in every if row["decision"] == RETIRED) == gone:
-                rows += [row for row in every if row["model"] == name]
+                rows += every
     return rows
 
 

@@ -44,6 +44,13 @@ class Outcomes:
         shown: bool (users,), who had an impression on the first day; None where the log has none.
     """
 
+    users: pa.Array
+    arm: np.ndarray
+    days: int
+    means: dict[str, np.ndarray]
+    before: np.ndarray
+    shown: np.ndarray | None
+
     def by(self, units: np.ndarray) -> "Outcomes":
         """The same by what users fall into an arm with: means over its users, whoever of them was shown anything.
 
@@ -54,18 +61,17 @@ class Outcomes:
             units: name of each user's (users,).
         """
         names, first, unit = np.unique(units.astype(str), return_index=True, return_inverse=True)
-        size = np.bincount(unit, minlength=len(names))
-        means = {c: np.bincount(unit, v, len(names)) / size for c, v in self.means.items()}
+        means = {c: _means_of(unit, v) for c, v in self.means.items()}
         shown = None if self.shown is None else np.bincount(unit, self.shown, len(names)) > 0
-        before = np.bincount(unit, self.before, len(names)) / size
+        before = _means_of(unit, self.before)
         return Outcomes(pa.array(names, pa.string()), self.arm[first], self.days, means, before, shown)
 
-    users: pa.Array
-    arm: np.ndarray
-    days: int
-    means: dict[str, np.ndarray]
-    before: np.ndarray
-    shown: np.ndarray | None
+
+def _means_of(unit: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Mean of the values of each unit's users (units,) or (units, days); ``unit`` (users,) is numbered from 0."""
+    total = np.zeros((int(unit.max(initial=-1)) + 1, *values.shape[1:]))
+    np.add.at(total, unit, values)
+    return (total.T / np.bincount(unit)).T
 
 
 def experiment(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -266,9 +272,7 @@ def planned(config: Config, lake: Lake, day: date, name: str, most: int = 365) -
     units = users.to_pylist()
     if e.unit == "segment":
         names, unit = np.unique(np.array(units_of(lake, served[-1], units), str), return_inverse=True)
-        totals = np.zeros((len(names), len(days)))
-        np.add.at(totals, unit, outcome)
-        units, outcome = names.tolist(), totals / np.bincount(unit)[:, None]
+        units, outcome = names.tolist(), _means_of(unit, outcome)
     within = float(outcome.var(axis=1, ddof=1).mean())
     between = max(float(outcome.mean(1).var(ddof=1)) - within / len(days), 0.0)
     arms = [arm_of(u, e.salt or name, e.share_of) for u in units]

@@ -6,10 +6,10 @@ Belongs here: which delivery a night uses, reading and ordering its rows. Does n
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Any
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from pipelines.engine.database import database
 from pipelines.lake.deliveries import LATE, MISSING, STALE, USED, said
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
+from pipelines.raw.account import Account
 from pipelines.raw.places import RawError, RawStore, file_day
 from pipelines.recommenders.registry import EXTERNAL
 from pipelines.sections import External
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 COLUMNS = ("user_id", "item_id", "score", "rank")
 TYPES = dict(zip(COLUMNS, (pa.string(), pa.string(), pa.float64(), pa.float64()), strict=True))
+
+Refuse = Callable[[str, int, str, str], None]  # source, position, reason, detail
 
 ORDERED = """
     WITH typed AS (
@@ -76,7 +79,7 @@ def external(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
 
     The manifest's ``spec`` says of each name which delivery it is, and why it is left out.
     """
-    store, rows, rejected = RawStore(*config.raw_place), list[pa.Table](), list[dict[str, Any]]()
+    store, rows, account = RawStore(*config.raw_place), list[pa.Table](), Account()
     spec, counters = {}, {"in": 0, "quarantined": 0}
     for name, settings in config.recommend.external.items():
         found = delivery_of(store, settings, day, config.timezone)
@@ -84,16 +87,15 @@ def external(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         if found.state != USED:
             log.warning("external_lists %s: %s", day, said(name, spec[name], settings, day))
             continue
-        delivered, refused = read(store, found, settings, f"{EXTERNAL}{name}")
-        rejected += refused
+        model = f"{EXTERNAL}{name}"
+        refuse = partial(_refuse, account, model)
+        delivered = read(store, found, settings, refuse)
         if delivered is not None and found.delivered is not None:
-            table, bad = ordered(delivered, f"{EXTERNAL}{name}", found.delivered)
+            table = ordered(delivered, model, found.delivered, refuse)
             counters["in"] += delivered.num_rows
-            counters["quarantined"] += len(bad)
+            counters["quarantined"] += delivered.num_rows - table.num_rows
             rows.append(table)
-            rejected += bad
-    quarantine = pa.Table.from_pylist(rejected, schema=TABLES["quarantine"].schema({}))
-    yield lake.publish_step("quarantine", day, "external_lists", quarantine)
+    yield lake.publish_step("quarantine", day, "external_lists", account.quarantine())
     schema = TABLES["external_lists"].schema({})
     table = pa.concat_tables([schema.empty_table(), *(t.cast(schema) for t in rows)])
     yield lake.publish(
@@ -124,19 +126,17 @@ def _date_of(store: RawStore, name: str, timezone: str) -> date:
     return (changed if changed.tzinfo else changed.replace(tzinfo=UTC)).astimezone(ZoneInfo(timezone)).date()
 
 
-def read(
-    store: RawStore, found: Delivery, settings: External, model: str
-) -> tuple[pa.Table | None, list[dict[str, Any]]]:
-    """Rows of a delivery (source, position and ``COLUMNS``), None without any, and files that are refused whole."""
-    parts, refused = list[pa.Table](), list[dict[str, Any]]()
+def read(store: RawStore, found: Delivery, settings: External, refuse: Refuse) -> pa.Table | None:
+    """Rows of a delivery (source, position and ``COLUMNS``), None without any; some files are refused whole."""
+    parts = list[pa.Table]()
     for name in found.files:
         try:
             parts.append(_read(store, name, settings))
         except RawError as e:
-            refused.append(_reject(model, name, 0, e.reason, e.detail))
+            refuse(name, 0, e.reason, e.detail)
         except (pa.ArrowException, OSError, KeyError, ValueError) as e:
-            refused.append(_reject(model, name, 0, "unreadable_parquet", f"{type(e).__name__}: {str(e)[:300]}"))
-    return (pa.concat_tables(parts) if parts else None), refused
+            refuse(name, 0, "unreadable_parquet", f"{type(e).__name__}: {str(e)[:300]}")
+    return pa.concat_tables(parts) if parts else None
 
 
 def _read(store: RawStore, name: str, settings: External) -> pa.Table:
@@ -187,13 +187,14 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def ordered(rows: pa.Table, model: str, delivered: date) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """Rows of ``external_lists`` and rejects of a delivery; each file by its rank where it has one, else by score.
+def ordered(rows: pa.Table, model: str, delivered: date, refuse: Refuse) -> pa.Table:
+    """Rows of ``external_lists`` of a delivery; each file by its rank where it has one, else by score.
 
     Args:
         rows: see ``read``.
         model: name of the recommender.
         delivered: date of the delivery.
+        refuse: takes source, position, reason and detail of each other row.
     """
     with database() as connection:
         connection.register("delivered", rows)
@@ -205,14 +206,12 @@ def ordered(rows: pa.Table, model: str, delivered: date) -> tuple[pa.Table, list
             "SELECT source, position, reason FROM judged WHERE reason IS NOT NULL ORDER BY source, position"
         ).to_arrow_table()
         connection.execute("DROP TABLE judged")
+    for r in bad.to_pylist():
+        refuse(r["source"], r["position"], r["reason"], DETAILS[r["reason"]])
     names = pa.repeat(pa.scalar(model), len(good))
-    table = good.add_column(0, "model", names).append_column("delivered", pa.repeat(pa.scalar(delivered), len(good)))
-    return table, [
-        _reject(model, r["source"], r["position"], r["reason"], DETAILS[r["reason"]]) for r in bad.to_pylist()
-    ]
+    return good.add_column(0, "model", names).append_column("delivered", pa.repeat(pa.scalar(delivered), len(good)))
 
 
-def _reject(model: str, source: str, position: int, reason: str, detail: str) -> dict[str, Any]:
-    """A row of ``quarantine``; several names may read the same file."""
-    told = f"{model}: {detail}"
-    return {"stage": "external_lists", "source": source, "position": position, "reason": reason, "detail": told}
+def _refuse(account: Account, model: str, source: str, position: int, reason: str, detail: str) -> None:
+    """Note a rejected row or file; several names may read the same file."""
+    account.reject("external_lists", source, position, reason, f"{model}: {detail}")

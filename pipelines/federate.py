@@ -48,9 +48,12 @@ def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     night = Night.of(config, lake, day)
     keys = keys_of(night.items(), settings.items)
     site.offer(day, keys)
-    for of in site.open_rounds(day):
-        site.answer(of, day, night.dataset().positives(), keys)
-    used = site.newest(day)
+    rounds, positives = site.exchange.rounds(), night.dataset().positives()
+    waiting = [of for of in rounds if of < str(day) and site.exchange.summed(of) is None]
+    for of in waiting:
+        if site.name in site.exchange.sites(of):
+            site.answer(of, day, positives, keys)
+    used = site.newest(rounds, day)
     if lake.manifest("model_pooled", day):  # a night that is run again is of the same sums
         of = load_card(lake, "pooled", day)["round"]
         used = site.exchange.summed(of) if of else None
@@ -58,7 +61,7 @@ def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     yield lake.publish_files(
         "model_pooled", day, files_of_model(*site.model(used, night.items(), keys)), config_digest=digest
     )
-    rows = pa.Table.from_pylist(site.told(used, day), schema=TABLES["fed_stats"].schema({}))
+    rows = pa.Table.from_pylist(site.told(used, waiting), schema=TABLES["fed_stats"].schema({}))
     yield lake.publish("fed_stats", day, rows, config_digest=digest)
 
 
@@ -91,11 +94,6 @@ class Site:
         """Leave the site's public key, and its items of a night."""
         self.exchange.put_key(self.name, public_text(self.key))
         self.exchange.put_offer(day, self.name, sorted(set(keys)))
-
-    def open_rounds(self, day: date) -> list[str]:
-        """Rounds of earlier nights that the site takes part in and that have no sum yet, oldest first."""
-        mine = [of for of in self.exchange.rounds() if of < str(day) and self.name in self.exchange.sites(of)]
-        return [of for of in mine if self.exchange.summed(of) is None]
 
     def answer(self, of: str, day: date, positives: sparse.csr_matrix, keys: Sequence[str]) -> None:
         """Leave the site's share of a round, or what it has masked against sites that are missing.
@@ -172,12 +170,11 @@ class Site:
         path.with_suffix(".part").replace(path)
         return {site: known[site] for site in sites}
 
-    def newest(self, day: date) -> Summed | None:
+    def newest(self, rounds: Sequence[str], day: date) -> Summed | None:
         """The newest sum of nights up to a day that is not too old; None where there is none."""
-        oldest = day - timedelta(days=self.settings.max_age_days)
-        sums = [s for of in self.exchange.rounds() if (s := self.exchange.summed(of))]
-        sums = [s for s in sums if str(oldest) <= s.night <= str(day)]
-        return sums[-1] if sums else None
+        oldest = str(day - timedelta(days=self.settings.max_age_days))
+        sums = filter(None, map(self.exchange.summed, reversed(rounds)))
+        return next((s for s in sums if oldest <= s.night <= str(day)), None)
 
     def model(
         self, used: Summed | None, items: pa.Table, keys: Sequence[str]
@@ -193,10 +190,9 @@ class Site:
             "item_ids": [own.get(k) for k in self.exchange.frame(used.round)]
         }
 
-    def told(self, used: Summed | None, day: date) -> list[dict[str, Any]]:
+    def told(self, used: Summed | None, waiting: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of ``fed_stats``: sites of the sum that is used, and of rounds that wait for somebody."""
         rows = []
-        waiting = [of for of in self.exchange.rounds() if of < str(day) and self.exchange.summed(of) is None]
         for of in dict.fromkeys([*([used.round] if used else []), *waiting]):
             summed, shares, missing = self.exchange.summed(of), self.exchange.shares(of), self.exchange.missing(of)
             row = {

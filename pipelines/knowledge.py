@@ -5,8 +5,10 @@ more. Belongs here: reading triples, the similarity. Does not: what recommenders
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.lake.tables import TABLES
 from pipelines.night.night import Night
+from pipelines.raw.account import Account
 from pipelines.raw.places import RawError, RawStore
 from pipelines.recommenders.matrices import keep_largest, unit_or_empty
 
@@ -29,20 +32,20 @@ log = logging.getLogger(__name__)
 TRIPLE, LINK = ("head", "relation", "tail"), ("item_id", "entity")
 MOST_ITEMS = 2_000  # of one entity; what more items share says nothing, and has the square of them as pairs
 BLOCK = 4_096  # items whose similarities to all others are made at once
-Rejects = list[dict[str, Any]]
+Refuse = Callable[[str, int, str, str], None]  # source, position, reason, detail
 
 
 def knowledge(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     """Publish ``item_graphs`` of the night, and rows and files that could not be read."""
     store, ids = RawStore(*config.raw_place), Night.of(config, lake, day).items()["item_id"].combine_chunks()
-    parts, rejected, spec = [TABLES["item_graphs"].schema({}).empty_table()], Rejects(), {}
+    parts, account, spec = [TABLES["item_graphs"].schema({}).empty_table()], Account(), {}
     for name, settings in config.graphs.items():
+        refuse = partial(_refuse, account, name)
         try:
-            triples, bad = read(store, settings.triples, settings.columns, TRIPLE)
-            links, worse = read(store, settings.links, settings.columns, LINK) if settings.links else (None, [])
-            rejected += [r | {"detail": f"graphs.{name}: {r['detail']}"} for r in (*bad, *worse)]
+            triples = read(store, settings.triples, settings.columns, TRIPLE, refuse)
+            links = read(store, settings.links, settings.columns, LINK, refuse) if settings.links else None
         except RawError as e:
-            rejected.append(_reject(settings.triples, 0, e.reason, f"graphs.{name}: {e.detail}"))
+            refuse(settings.triples, 0, e.reason, e.detail)
             log.warning("item_graphs %s: %s: %s", day, name, e.detail)
             continue
         features, names = shared(triples, links, ids, settings.relations)
@@ -59,27 +62,26 @@ def knowledge(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
             len(names),
             graph.nnz,
         )
-    quarantine = pa.Table.from_pylist(rejected, schema=TABLES["quarantine"].schema({}))
-    yield lake.publish_step("quarantine", day, "item_graphs", quarantine)
+    yield lake.publish_step("quarantine", day, "item_graphs", account.quarantine())
     yield lake.publish("item_graphs", day, pa.concat_tables(parts), config_digest=config.digest("graphs"), spec=spec)
 
 
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def read(store: RawStore, name: str, named: dict[Any, str], columns: tuple[str, ...]) -> tuple[pa.Table, Rejects]:
-    """Rows of a file as text, and those with an empty cell or another number of cells.
+def read(store: RawStore, name: str, named: dict[Any, str], columns: tuple[str, ...], refuse: Refuse) -> pa.Table:
+    """Rows of a file as text; those with an empty cell or another number of cells are refused.
 
     Raises:
         RawError: the file is not there, cannot be read, or has other columns.
     """
-    found, ragged = store.below(name), Rejects()
+    found = store.below(name)
     if len(found) != 1:
         raise RawError("missing_file", f"expected one file, found {len(found)} at {name}")
     try:
         with store.fs.open(f"{store.root}/{found[0]}", "rb", compression="infer") as f:
             table = (
-                pq.read_table(f) if found[0].endswith(".parquet") else _delimited(f, found[0], named, columns, ragged)
+                pq.read_table(f) if found[0].endswith(".parquet") else _delimited(f, found[0], named, columns, refuse)
             )
         theirs = [named.get(c, c) for c in columns]
         if lacking := [t for t in theirs if t not in table.column_names]:
@@ -96,14 +98,15 @@ def read(store: RawStore, name: str, named: dict[Any, str], columns: tuple[str, 
     for column in columns:
         empty |= np.asarray(pc.fill_null(pc.equal(rows[column], ""), True))
     detail = f"one of {', '.join(columns)} is empty"
-    bad = [_reject(found[0], int(n) + 1, "empty_cell", detail) for n in np.flatnonzero(empty)]
-    return rows.filter(pa.array(~empty)), ragged + bad
+    for n in np.flatnonzero(empty).tolist():
+        refuse(found[0], n + 1, "empty_cell", detail)
+    return rows.filter(pa.array(~empty))
 
 
-def _delimited(file: Any, name: str, named: dict[Any, str], columns: tuple[str, ...], ragged: Rejects) -> pa.Table:
+def _delimited(file: Any, name: str, named: dict[Any, str], columns: tuple[str, ...], refuse: Refuse) -> pa.Table:
     """Rows of text with tabs, commas or blanks between its cells; without our names it has no header.
 
-    Quotes mean something between commas alone; lines with another number of cells are added to ``ragged``.
+    Quotes mean something between commas alone; lines with another number of cells are refused.
     """
     content = file.read()
     first = content.split(b"\n", 1)[0].decode("utf-8-sig").rstrip("\r")
@@ -113,11 +116,11 @@ def _delimited(file: Any, name: str, named: dict[Any, str], columns: tuple[str, 
     names = None if header else [named.get(c, c) for c in columns][: len(cells)]
     more = [f"_{n}" for n in range(len(cells) - len(columns))]
 
+    unnumbered = count(1)
+
     def refused(row: Any) -> str:
         detail = f"expected {row.expected_columns} cells, found {row.actual_columns}"
-        ragged.append(
-            _reject(name, row.number or len(ragged) + 1, "wrong_number_of_cells", f"{detail}: {row.text[:100]}")
-        )
+        refuse(name, row.number or next(unnumbered), "wrong_number_of_cells", f"{detail}: {row.text[:100]}")
         return "skip"
 
     quote = '"' if delimiter == "," else False
@@ -127,8 +130,9 @@ def _delimited(file: Any, name: str, named: dict[Any, str], columns: tuple[str, 
     return pc_csv.read_csv(pa.BufferReader(content), options, parse, texts)
 
 
-def _reject(source: str, position: int, reason: str, detail: str) -> dict[str, Any]:
-    return {"stage": "item_graphs", "source": source, "position": position, "reason": reason, "detail": detail}
+def _refuse(account: Account, graph: str, source: str, position: int, reason: str, detail: str) -> None:
+    """Note a rejected row or file; several graphs may read the same file."""
+    account.reject("item_graphs", source, position, reason, f"graphs.{graph}: {detail}")
 
 
 # --- similarity ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ It sees masked shares and sums, and no single site's numbers. Belongs here: one 
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -21,19 +20,15 @@ class MissingSitesError(Exception):
     """Sites have left no share, and the configuration says to stop."""
 
 
-@dataclass(frozen=True)
-class Visit:
-    """What a visit of the hub has done, a line each."""
-
-    done: tuple[str, ...]
-
-
-def visit(settings: Federate, night: date) -> Visit:
+def visit(settings: Federate, night: date) -> list[str]:
     """Add up the rounds whose shares are there, ask for what is missing, and open a round of the night's offers.
 
     Args:
         settings: of the hub.
         night: whose offers a round is opened with; rounds of earlier nights are due.
+
+    Returns:
+        What was done, a line each.
 
     Raises:
         MissingSitesError: a due round lacks shares, and ``missing = "stop"``.
@@ -46,7 +41,7 @@ def visit(settings: Federate, night: date) -> Visit:
         done.append(_opened(exchange, settings, night))
     for line in done:
         log.info("%s", line)
-    return Visit(tuple(done))
+    return done
 
 
 def _advanced(exchange: Exchange, settings: Federate, of: str, due: bool) -> str:

@@ -68,7 +68,7 @@ def pooled_of(sums: np.ndarray, rows: np.ndarray) -> Pooled:
     order = there[np.argsort(rows[there], kind="stable")]
     liked, walks = (_square(sums[a : a + layout.pairs], layout.n)[np.ix_(order, order)] for a in (0, layout.pairs))
     weight = sums[2 * layout.pairs :][order].astype(np.float64) / SCALE
-    return Pooled(rows[order], liked.astype(np.float32), (walks / SCALE).astype(np.float64), weight.astype(np.float32))
+    return Pooled(rows[order], liked.astype(np.float32), walks / SCALE, weight.astype(np.float32))
 
 
 def _square(triangle: np.ndarray, n: int) -> np.ndarray:

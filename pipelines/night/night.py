@@ -149,6 +149,14 @@ class Night:
             answer: Read = known[1]
             return answer
 
+    def _if_there(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """A table of the day that a night may lack: empty where it does."""
+        known = self.lake.manifest(table, self.day)
+        if known is None:
+            empty = TABLES[table].schema({}).empty_table()
+            return empty.select(columns) if columns else empty
+        return self._once(table, known.content_digest, lambda: self.lake.read(table, self.day, columns))
+
     # --- tables of the day ----------------------------------------------------------------------------------------
 
     def items(self) -> pa.Table:
@@ -175,10 +183,7 @@ class Night:
 
     def controls(self) -> pa.Table:
         """``std_controls`` of the day; empty in a lake of a version without them."""
-        known = self.lake.manifest("std_controls", self.day)
-        if known is None:
-            return TABLES["std_controls"].schema({}).empty_table()
-        return self._once("std_controls", known.content_digest, lambda: self.lake.read("std_controls", self.day))
+        return self._if_there("std_controls")
 
     def servable(self) -> np.ndarray:
         """Bool (items,): which items of the catalogue may be recommended for the next day."""
@@ -186,10 +191,7 @@ class Night:
 
     def segments(self) -> pa.Table:
         """user_id and segment of ``std_users``; empty in a lake of a version without it."""
-        known, columns = self.lake.manifest("std_users", self.day), ["user_id", "segment"]
-        if known is None:
-            return TABLES["std_users"].schema({}).empty_table().select(columns)
-        return self._once("segments", known.content_digest, lambda: self.lake.read("std_users", self.day, columns))
+        return self._if_there("std_users", ["user_id", "segment"])
 
     def stand_ins(self) -> list[str]:
         """``*`` for whoever has no history, and ``*name`` for those of each segment with enough who have one."""
@@ -255,10 +257,8 @@ class Night:
 
     def categories(self) -> pa.ListArray:
         """Categories of each item of the catalogue: given, else those that ``item_labels`` tells."""
-        items, known = self.items(), self.lake.manifest("item_labels", self.day)
-        if known is None:
-            return items["categories"].combine_chunks()
-        return labelled(items, self.lake.read("item_labels", self.day), "categories")
+        items, told = self.items(), self._if_there("item_labels")
+        return labelled(items, told, "categories") if len(told) else items["categories"].combine_chunks()
 
     def external_lists(self, day: date) -> pa.Table:
         """``external_lists`` of a night up to this one; empty where it had none."""
@@ -268,10 +268,7 @@ class Night:
 
     def item_graphs(self) -> pa.Table:
         """``item_graphs`` of the day; empty where nothing is known of items."""
-        known = self.lake.manifest("item_graphs", self.day)
-        if known is None:
-            return TABLES["item_graphs"].schema({}).empty_table()
-        return self._once("item_graphs", known.content_digest, lambda: self.lake.read("item_graphs", self.day))
+        return self._if_there("item_graphs")
 
     # --- content --------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from pipelines.recommenders.ranking import MIN_USERS, blocks_of, is_warm, ndcg_o
 SEGMENTS = ("warm", "cold")
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 
+Parts = tuple[np.ndarray, int]
 SURE_OF_OTHERS = 2.0  # standard errors by which what somebody else has made must gain
 
 
@@ -142,7 +143,7 @@ class Hybrid(Recommender):
         owner, ours = self._owners, self._ours
         found = ours.copy()
         for name in dict.fromkeys(owner[~ours]):
-            gains = _added(choices, covariates[:, :0], start.cut(0), ours, ours | (owner == name), k)
+            gains = _gain(choices, covariates, start, k, (ours, 0), (ours | (owner == name), 0))
             mean, error = mean_and_error(gains)
             found |= (owner == name) & (mean > SURE_OF_OTHERS * error)
         return found
@@ -171,7 +172,7 @@ class Hybrid(Recommender):
             mine = self._owners == name
             if not choices.speaks(mine):
                 continue
-            gains = _added(choices, covariates[:, :used], start.cut(used), let_in & ~mine, let_in | mine, k)
+            gains = _gain(choices, covariates, start, k, (let_in & ~mine, used), (let_in | mine, used))
             mean, error = mean_and_error(gains)
             shown[name] = {"gain": round(mean, 6), "standard_error": round(error, 6)}
         return shown
@@ -248,10 +249,11 @@ def _fit_segment(
         sizes: name -> how many covariates, of groups that begin with the first; each group has the one before it.
     """
     report: dict[str, Any] = {"facts": {}}
-    used = 0
+    used, every_channel = 0, np.ones(len(start.channels), bool)
     for name, size in sizes.items():
         if size > used:
-            mean, error = mean_and_error(_gain(choices, covariates, start, k, used, size))
+            gains = _gain(choices, covariates, start, k, (every_channel, used), (every_channel, size))
+            mean, error = mean_and_error(gains)
             report["facts"][name] = {"number": size, "ndcg_gain": round(mean, 5), "standard_error": round(error, 5)}
             used = size if mean > SURE * error else used
     every, start = covariates.shape[1], start.cut(used)
@@ -261,39 +263,25 @@ def _fit_segment(
     return full.padded(every), weights.padded(every), report
 
 
-def _folds(choices: Choices) -> Iterator[tuple[Choices, Choices]]:
-    """Choices to fit on and to judge by: each half of the users once."""
+def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int, fewer: Parts, more: Parts) -> np.ndarray:
+    """What ``more`` adds to NDCG@k of each user beside ``fewer``, by weights of other users (two folds).
+
+    Each is which channels take part, bool (channels,), and how many of the covariates, the first ones.
+    """
     order = np.random.default_rng(0).permutation(len(choices.candidate))
     halves = np.sort(order[::2]), np.sort(order[1::2])
-    for fitted, judged in (halves, halves[::-1]):
-        yield choices.of(fitted), choices.of(judged)
-
-
-def _added(
-    choices: Choices, covariates: np.ndarray, start: Weights, fewer: np.ndarray, more: np.ndarray, k: int
-) -> np.ndarray:
-    """What ``more`` channels (bool) add to NDCG@k of each user beside ``fewer``, by weights of other users."""
     gains = []
-    for train, test in _folds(choices):
+    for fitted, judged in (halves, halves[::-1]):
+        train, test = choices.of(fitted), choices.of(judged)
         values = []
-        for kept in (more, fewer):
+        for kept, size in (more, fewer):
             if not kept.any():
                 values.append(np.zeros(len(test.candidate)))
                 continue
-            weights = fit(train.of_channels(kept), covariates, start.of_channels(kept))
-            values.append(test.of_channels(kept).ndcg(weights, covariates, k))
+            some = covariates[:, :size]
+            weights = fit(train.of_channels(kept), some, start.of_channels(kept).cut(size))
+            values.append(test.of_channels(kept).ndcg(weights, some, k))
         gains.append(values[0] - values[1])
-    return np.concatenate(gains)
-
-
-def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int, fewer: int, more: int) -> np.ndarray:
-    """What ``more`` covariates add to NDCG@K of each user beside ``fewer``, by weights of other users (two folds)."""
-    gains = []
-    for train, test in _folds(choices):
-        with_them, without = (
-            test.ndcg(fit(train, c, start.cut(c.shape[1])), c, k) for c in (covariates[:, :more], covariates[:, :fewer])
-        )
-        gains.append(with_them - without)
     return np.concatenate(gains)
 
 

@@ -177,7 +177,9 @@ class Choices:
         return type(self)(np.searchsorted(users, self.user[kept]), self.item[kept], self.relevant[kept], *rows)
 
     def of_channels(self, kept: np.ndarray) -> Self:
-        """The same with some of the channels."""
+        """The same with some of the channels (bool, or places); itself with all."""
+        if kept.dtype == bool and kept.all():
+            return self
         return replace(self, relevant=self.relevant[:, kept], channels=self.channels[..., kept])
 
     def speaks(self, kept: np.ndarray) -> bool:
