@@ -34,12 +34,16 @@ from pipelines.learning.metrics import hits_of, ndcg, recall
 from pipelines.recommenders.base import Inputs, Recommender, Validation
 from pipelines.recommenders.blend.hybrid import SEGMENTS, Hybrid
 from pipelines.recommenders.matrices import unit_or_zero
-from pipelines.recommenders.ranking import blocks_of, is_warm, top_k
+from pipelines.recommenders.ranking import blocks_of, is_warm, liked_by, top_k
 from pipelines.recommenders.registry import classes
 from pipelines.search import judges, search_one
 
 CUTOFFS = (10, 20)
-NEED_MORE = ("multimodal", "sequential")  # the unified space, the order of events: no split has them
+NEED_MORE = (
+    "multimodal",
+    "sequential",
+    "domains",
+)  # the unified space, the order of events, domains: no split has them
 NAMES = tuple(n for n in classes() if n not in NEED_MORE)
 
 
@@ -153,7 +157,7 @@ class Contest:
                     found[m.name].append(judged(m.combine(evidence[m.name]), liked, seen))
             for name, hybrid in self.hybrids.items():
                 with self._costs(name, f"{part}_list_cpu_s"):
-                    found[name].append(judged(hybrid.blend(evidence, is_warm(inputs, block)), liked, seen))
+                    found[name].append(judged(hybrid.blend(evidence, liked_by(inputs, block)), liked, seen))
         return {
             name: {k: round(float(np.concatenate([p[k] for p in parts]).mean()), 5) for k in parts[0]}
             for name, parts in found.items()

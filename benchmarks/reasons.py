@@ -22,7 +22,7 @@ from pipelines.learning.reasons import Reasons, explain
 from pipelines.night.files import Loaded, opened
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.blend.hybrid import Hybrid
-from pipelines.recommenders.ranking import is_warm, top_k
+from pipelines.recommenders.ranking import liked_by, top_k
 from pipelines.score import speakers_of
 
 USERS, LEAST_HISTORY = 200, 8
@@ -45,7 +45,7 @@ class Served:
     def _scored(self, inputs: Inputs) -> np.ndarray:
         model = next(m for m in self.night.models if m.name == self.name)
         if isinstance(model, Hybrid):
-            return model.blend(model.evidence_of(inputs, self.users), is_warm(inputs, self.users))
+            return model.blend(model.evidence_of(inputs, self.users), liked_by(inputs, self.users))
         return model.score(inputs, self.users)
 
     def explained(self, by_models: bool) -> tuple[Reasons, float]:

@@ -22,7 +22,7 @@ from pipelines.beyond import Federate, Graph
 from pipelines.operation import Alerts, Compute, Guards, Records, Report
 from pipelines.presets.merge import with_preset
 from pipelines.raw.places import RawPlace
-from pipelines.recommenders.registry import RECOMMENDERS, entry
+from pipelines.recommenders.registry import USUAL, entry
 from pipelines.sections import (
     SOURCES,
     Aligner,
@@ -146,7 +146,7 @@ class Config(Settings):
         if isinstance(values, dict) and values.get("encoders") == {}:
             recommend = values.get("recommend", {})
             if isinstance(recommend, dict) and "models" not in recommend:
-                models = [n for n, e in RECOMMENDERS.items() if not e.on_content]
+                models = [n for n in USUAL if not entry(n).on_content]
                 return values | {"recommend": recommend | {"models": models}}
         return values
 

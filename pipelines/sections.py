@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 from encoders.augment import OPS
 from encoders.modalities import KINDS, Modality
 from encoders.settings import STRICT, AlignerSettings, FinetuneSettings
-from pipelines.recommenders.registry import EXTERNAL, RECOMMENDERS, blend_of, known_recommender, singles
+from pipelines.recommenders.registry import DOMAINS, EXTERNAL, USUAL, blend_of, known_recommender, singles
 
 SOURCES = ("interactions", "items", "user_content", "users", "controls")  # of raw files, each a section
 ModelName = Annotated[str, AfterValidator(known_recommender)]
@@ -199,9 +199,7 @@ class Recommend(Settings):
 
     k: int = Field(20, ge=1, le=1000, description="list length")
     filter_seen: bool = True
-    models: tuple[ModelName, ...] = Field(
-        default_factory=lambda: tuple(RECOMMENDERS), description="recommenders of the night"
-    )
+    models: tuple[ModelName, ...] = Field(default=USUAL, description="recommenders of the night")
     serve: ModelName = Field(
         "hybrid", description="whose lists are recommendations; one of models, the first of them if hybrid is none"
     )
@@ -224,6 +222,9 @@ class Recommend(Settings):
         {}, description="name -> lists of somebody else, each a recommender beside models"
     )
     team: Team | None = Field(None, description="judge what each recommender adds, with nights and act; off by default")
+    pool_domains: bool = Field(
+        False, description="recommenders of each std_items.domain, and weights of the hybrid that domains share"
+    )
     similar: int = Field(20, ge=1, le=1000, description="items like an item, by each basis of similar_items")
     rating_scale: float = Field(5.0, gt=0, description="highest rating; an event's weight is value / scale")
     event_weights: dict[str, float] = Field(
@@ -248,13 +249,13 @@ class Recommend(Settings):
         """Of models without the hybrid the first one serves, where none is named; external ones join the models."""
         if not isinstance(values, dict):
             return values
-        models, external = values.get("models", list(RECOMMENDERS)), values.get("external")
+        models, external = values.get("models", list(USUAL)), values.get("external")
         if models and isinstance(models, list | tuple):
             if "serve" not in values and "hybrid" not in models:
                 values = values | {"serve": models[0]}
-            if isinstance(external, dict):
-                more = [f"{EXTERNAL}{name}" for name in external]
-                values = values | {"models": [*models, *(m for m in more if m not in models)]}
+            more = [DOMAINS] if values.get("pool_domains") is True else []
+            more += [f"{EXTERNAL}{name}" for name in external] if isinstance(external, dict) else []
+            values = values | ({"models": [*models, *(m for m in more if m not in models)]} if more else {})
         return values
 
     @property
@@ -275,6 +276,10 @@ class Recommend(Settings):
             raise ValueError(f"new_items ({self.new_items}) must be smaller than k ({self.k})")
         if self.team and not blend_of(self.models):
             raise ValueError("team judges what recommenders add to the hybrid, which is not in models")
+        if self.pool_domains and not blend_of(self.models):
+            raise ValueError("pool_domains is about weights of the hybrid, which is not in models")
+        if DOMAINS in self.models and not self.pool_domains:
+            raise ValueError(f"models has {DOMAINS}, which comes with pool_domains = true")
         if not singles(self.models):
             raise ValueError("models has only the hybrid; name at least one recommender that it can combine")
         return self

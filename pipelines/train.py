@@ -47,7 +47,9 @@ def train(
     facts = {"upto": day.isoformat(), "users": len(data.users), "items": len(data.items), "events": len(data.user)}
     models = unfitted(r.models, settings)
     if blend:
-        settings[blend] = of_team(config, lake, day) if r.team else {}
+        settings[blend] = (of_team(config, lake, day) if r.team else {}) | ({"pool": True} if r.pool_domains else {})
+        if r.pool_domains and inputs.domains.max(initial=0) < 1:
+            log.warning("%s: recommend.pool_domains has nothing to pool; set std_items.domain of two at least", day)
         models.append(entry(blend).make(settings[blend]))
     fitted: dict[str, Recommender] = {}
     now = made_from(lake, day)

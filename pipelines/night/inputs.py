@@ -26,6 +26,8 @@ from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs, Pooled, Validation
 from pipelines.recommenders.item_graphs import centred
 
+MOST_DOMAINS = 32  # that are looked at apart
+
 
 def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
     """Events and what recommenders see of them at the end of a night, the user without history included."""
@@ -46,6 +48,7 @@ def load_inputs(night: Night, device: str) -> tuple[Dataset, Inputs]:
         histories=data.histories(),
         recent=data.recent(),
         graphs=graphs_of(night.item_graphs(), data.items),
+        domains=domains_of(night.items()["domain"], positives.getnnz(0)),
         external=places_of(night.external_lists(night.day), data),
         pooled=pooled_at(night, night.day, data),
         device=device,
@@ -68,6 +71,23 @@ def graphs_of(pairs: pa.Table, items: np.ndarray) -> dict[str, sparse.csr_matrix
     """Graph -> similarity of items (items, items) by what is known of them, of rows of ``item_graphs``."""
     row, column = (rows_in(pairs[c], pa.array(items, pa.string())) for c in ("item_id", "other_item_id"))
     return _matrices(pairs["graph"], row, column, pairs["similarity"], (len(items), len(items)))
+
+
+def domains_of(names: pa.ChunkedArray, liked: np.ndarray) -> np.ndarray:
+    """Number of each item's domain from 0 (items,), the domains with most feedback first.
+
+    Args:
+        names: of each item's domain, null where it has none.
+        liked: users who like each item; of more than ``MOST_DOMAINS`` the rest is one, with items that have none.
+    """
+    name = np.array(names.to_pylist(), object)
+    there = np.array([n is not None for n in name], bool)
+    known, at = np.unique(name[there].astype(str), return_inverse=True)
+    order = np.lexsort((known, -np.bincount(at, liked[there], len(known))))
+    place = np.minimum(np.argsort(order), MOST_DOMAINS - 1)
+    found = np.full(len(name), min(len(known), MOST_DOMAINS - 1), np.int64)
+    found[there] = place[at]
+    return found
 
 
 def pooled_at(night: Night, day: date, data: Dataset) -> Pooled | None:

@@ -222,7 +222,7 @@ def categories_of(items: pa.Table) -> tuple[list[str], sparse.csr_matrix]:
 
 
 def item_groups_of(items: pa.Table, features: pa.Table | None, first_met: np.ndarray) -> dict[str, np.ndarray]:
-    """Slice -> which items it is judged by: new ones, those of a category, those with and without a modality.
+    """Slice -> which items it is judged by: new ones, those of a category or domain, those with and without a modality.
 
     Args:
         items: rows of ``std_items`` of the night.
@@ -234,6 +234,9 @@ def item_groups_of(items: pa.Table, features: pa.Table | None, first_met: np.nda
     sizes = np.asarray((shares > 0).sum(0)).ravel()
     for c in sorted(np.argsort(-sizes, kind="stable")[:MOST_GROUPS]) if len(names) > 1 else []:
         found[f"category={names[c]}"] = np.asarray((shares[:, [c]] > 0).todense()).ravel()
+    domains = Counter(d for d in items["domain"].to_pylist() if d is not None)
+    for domain, _ in sorted(domains.most_common(MOST_GROUPS)) if len(domains) > 1 else []:
+        found[f"domain={domain}"] = np.asarray(pc.equal(items["domain"], domain).fill_null(False).to_numpy(), np.bool_)
     if features is None:
         return found
     for m in MODALITIES:

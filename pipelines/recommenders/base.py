@@ -47,6 +47,7 @@ class Inputs:
         graphs: modality -> similarity of items (items, items), where it is known or given instead of vectors.
         histories: distinct positive items of each user, oldest first; empty where nothing is known of the order.
         recent: positive events of each item in the last days, by window (items, windows); none where times are unknown.
+        domains: number of each item's domain from 0 (items,); empty where domains are not looked at.
         external: recommender -> places from 1 of the items that somebody else lists for each user (users, items).
         pooled: sums over the users of several sites, which popularity, item-based CF and EASE are made of; or None.
         device: torch device of what is trained or ranked there.
@@ -64,6 +65,7 @@ class Inputs:
     graphs: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     histories: Ragged = field(default_factory=lambda: Ragged.of([]))
     recent: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    domains: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     external: dict[str, sparse.csr_matrix] = field(default_factory=dict)
     pooled: Pooled | None = None
     device: str = "cpu"
@@ -99,6 +101,7 @@ class Recommender(Protocol):
         signals: names of what a stack weighs one by one; for most there is the score alone.
         grid: settings that a search tries beside the defaults.
         combines: whether these settings change nothing but ``combine``.
+        scaled: whether ``evidence`` is on a scale that adds up with others' already (``blend.likelihood.channel``).
         outside: whether somebody else has made it; a stack lets it in only where it surely helps.
     """
 
@@ -107,6 +110,7 @@ class Recommender(Protocol):
     signals: tuple[str, ...] = ("score",)
     grid: ClassVar[tuple[Hyperparameters, ...]]
     combines: ClassVar[bool] = False
+    scaled: ClassVar[bool] = False
     outside: ClassVar[bool] = False
 
     def given(self, others: "Mapping[str, Recommender]") -> Self:

@@ -69,7 +69,7 @@ class GraphFilter(Recommender):
 
     name = "graph"
     signed = False
-    signals = WALKS
+    signals: tuple[str, ...] = WALKS
     grid: ClassVar[tuple[Hyperparameters, ...]] = ({"popularity": 0.25},)
     combines = True
 
@@ -90,11 +90,11 @@ class GraphFilter(Recommender):
         return self
 
     def evidence(self, inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
-        """What each of ``WALKS`` brings to every item, (users, items) each."""
+        """What each of the walks brings to every item, (users, items) each."""
         item = np.where(self.column > 0, self.column, 1) ** -0.5
         start = (scaled(inputs.positives[users], 0.5, 0.0) @ sparse.diags_array(item)).tocsr().astype(np.float32)
         self.walker = self.walker or Walker(self.links, self.graph, inputs.device)
-        return self.walker.walked(start, WALKS)
+        return self.walker.walked(start, self.signals)
 
     def likeness(self, of: np.ndarray, items: np.ndarray) -> np.ndarray:
         """One step over interactions, and one over content at its weight."""
@@ -104,7 +104,7 @@ class GraphFilter(Recommender):
 
     def combine(self, evidence: list[np.ndarray]) -> np.ndarray:
         """(users, items)."""
-        longest = [(walk, reached) for walk, reached in zip(WALKS, evidence, strict=True) if len(walk) == 3]
+        longest = [(walk, reached) for walk, reached in zip(self.signals, evidence, strict=True) if len(walk) == 3]
         weights = np.array([self.content ** walk.count("C") for walk, _ in longest])
         total = weighted_sum((reached for _, reached in longest), weights)
         total *= ((1 + self.damped) ** self.popularity).astype(np.float32)

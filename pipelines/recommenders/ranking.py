@@ -98,14 +98,27 @@ def standard_scores(scores: np.ndarray) -> np.ndarray:
     return rows.mul_(torch.where(deviation < 1e-9, 0, 1 / deviation)).numpy()
 
 
+def events_of(inputs: Inputs) -> np.ndarray:
+    """Users who like each item (items,)."""
+    return np.asarray((inputs.positives > 0).sum(0), np.int64).ravel()
+
+
+def liked_by(inputs: Inputs, users: np.ndarray) -> np.ndarray:
+    """Items in each user's history (len(users),)."""
+    return np.diff(inputs.positives.indptr)[users]
+
+
 def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
     """Bool (len(users),), True where a user has positive history."""
-    return np.diff(inputs.positives.indptr)[users] > 0
+    return liked_by(inputs, users) > 0
 
 
-def some_users(users: np.ndarray, items: int) -> np.ndarray:
-    """At most as many users as ``FIT_SCORES`` allows, and ``FIT_USERS`` in any case, drawn with a fixed seed."""
-    most = max(FIT_USERS, FIT_SCORES // max(items, 1))
+def some_users(users: np.ndarray, items: int, domains: int = 1) -> np.ndarray:
+    """At most as many users as ``FIT_SCORES`` allows, and ``FIT_USERS`` in any case, drawn with a fixed seed.
+
+    With several domains as many as if each were alone.
+    """
+    most = max(FIT_USERS, FIT_SCORES // max(items, 1)) * domains
     return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
 
 

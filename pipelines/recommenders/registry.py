@@ -27,6 +27,7 @@ class Entry:
         home: ``module:class``. The class's ``__init__`` has the default settings, their types and bounds.
         blends: whether it combines all others and is fitted after them.
         on_content: whether it is nothing without vectors of content.
+        on_request: whether only a setting of its own makes it one of the night's.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Entry:
     home: str
     blends: bool = False
     on_content: bool = False
+    on_request: bool = False
 
     def load(self) -> "type[Recommender]":
         """The class."""
@@ -49,6 +51,7 @@ class Entry:
 
 
 _HERE = "pipelines.recommenders"
+DOMAINS = "domains"  # the recommender of recommend.pool_domains
 RECOMMENDERS: dict[str, Entry] = {
     e.name: e
     for e in (
@@ -87,6 +90,12 @@ RECOMMENDERS: dict[str, Entry] = {
             on_content=True,
         ),
         Entry(
+            DOMAINS,
+            "Popularity, neighbours, factors and walks of every domain alone; with `pool_domains`.",
+            f"{_HERE}.domains:Domains",
+            on_request=True,
+        ),
+        Entry(
             "hybrid",
             "All others stacked on the last days before the night; warm and cold users apart.",
             f"{_HERE}.blend.hybrid:Hybrid",
@@ -95,6 +104,7 @@ RECOMMENDERS: dict[str, Entry] = {
     )
 }
 
+USUAL = tuple(name for name, e in RECOMMENDERS.items() if not e.on_request)  # those of a night that names none
 
 EXTERNAL = "external_"  # begins the name of a recommender whose lists somebody else has made
 

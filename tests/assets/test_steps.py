@@ -88,6 +88,7 @@ def replace_all(config: Config) -> Config:
     encoders = {k.name: ModelChoice(k.default_encoder) for k in KINDS.values()}
     trial = Experiment(arms={"a": Arm(), "b": Arm()}, start=config.start_date)
     more = {"explore": Explore(), "dials": Dials(), "team": Team(), "external": {"a": External(path="a")}}
+    more |= {"pool_domains": True, "models": (*config.recommend.models, "domains")}
     recommend = config.recommend.model_copy(update=more)
     on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
     site = Federate(role="site", name="a", sites=("a", "b"), exchange="e")

@@ -33,6 +33,16 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     assert "filter_seen" in text  # the known keys of the section that has the typo
 
 
+def test_pooled_domains_bring_a_recommender_of_their_own() -> None:
+    assert "domains" not in Recommend().models
+    assert Recommend(pool_domains=True).models == (*Recommend().models, "domains")
+    assert Recommend(pool_domains=True, models=("ease", "hybrid")).models == ("ease", "hybrid", "domains")
+    with pytest.raises(ValueError, match="pool_domains is about weights of the hybrid"):
+        Recommend(pool_domains=True, models=("ease",), serve="ease")
+    with pytest.raises(ValueError, match="models has domains, which comes with pool_domains"):
+        Recommend(models=("ease", "domains", "hybrid"))
+
+
 @pytest.mark.parametrize(("text", "message"), [("start_date = ", "cannot be read as TOML"), (None, "does not exist")])
 def test_unreadable_files(tmp_path: Path, text: str | None, message: str) -> None:
     path = tmp_path / "c.toml"

@@ -349,6 +349,13 @@ def test_attributes_and_ages_become_groups() -> None:
         "item_age<7d": [False, True, True], "item_age>=7d": [True, False, False],
         "category=x": [True, False, False], "category=y": [True, True, False],
     }  # fmt: skip
+    items = rows_of(
+        "std_items", [{"item_id": "a", "domain": "toys"}, {"item_id": "b", "domain": "art"}, {"item_id": "c"}]
+    )
+    found = item_groups_of(items, None, np.zeros(3))
+    assert {k: v.tolist() for k, v in found.items() if k.startswith("domain=")} == {
+        "domain=art": [False, True, False], "domain=toys": [True, False, False],
+    }  # fmt: skip
 
 
 def test_each_user_has_a_row_of_their_own(tmp_path: Path) -> None:

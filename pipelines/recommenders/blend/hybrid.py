@@ -6,6 +6,7 @@ where the days are cut (``night.inputs``).
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,13 +16,25 @@ from pipelines.learning.statistics import mean_and_error
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender, Validation
 from pipelines.recommenders.blend.facts import ItemFacts
 from pipelines.recommenders.blend.likelihood import Choices, Weights, channel, combined, fit, fit_sparse
-from pipelines.recommenders.ranking import MIN_USERS, blocks_of, is_warm, ndcg_of, some_users, top_k
+from pipelines.recommenders.blend.pooling import Known, Pooling, Scale, gated
+from pipelines.recommenders.ranking import (
+    MIN_USERS,
+    blocks_of,
+    events_of,
+    is_warm,
+    liked_by,
+    ndcg_of,
+    some_users,
+    top_k,
+)
+from pipelines.recommenders.registry import DOMAINS
 
 SEGMENTS = ("warm", "cold")
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 
 Parts = tuple[np.ndarray, int]
 SURE_OF_OTHERS = 2.0  # standard errors by which what somebody else has made must gain
+SURE_OF_DOMAINS = 1.0  # standard errors by which what is said over all domains must gain
 
 
 class Hybrid(Recommender):
@@ -35,6 +48,7 @@ class Hybrid(Recommender):
         facts: whether facts about items (``facts.ItemFacts``) may take part as covariates.
         credit: whether the report says what each recommender adds to the others.
         without: names of recommenders that are not combined.
+        pool: whether weights of warm users may depend on events of item and user, and on the domain (``pooling``).
 
     Attributes:
         models: the recommenders that are combined, fitted on the night.
@@ -45,9 +59,10 @@ class Hybrid(Recommender):
     signed = True
     grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
-    def __init__(self, facts: bool = True, credit: bool = False, without: Sequence[str] = ()):
+    def __init__(self, facts: bool = True, credit: bool = False, without: Sequence[str] = (), pool: bool = False):
         self.facts = ItemFacts() if facts else None
-        self.credit, self.without = credit, without
+        self.credit, self.without, self.pool = credit, without, pool
+        self.pooling: Pooling | None = None
         self.models: list[Recommender] = []
         self.channels_of: dict[str, np.ndarray] = {}
         self.prior: dict[str, np.ndarray] = {}
@@ -79,6 +94,8 @@ class Hybrid(Recommender):
         self.models = tonight
         if self.facts:
             self._take(self.facts.transform(inputs)[:, : len(self.covariates_of["warm"])])
+        if self.pooling:
+            self.pooling = replace(self.pooling, events=events_of(inputs))
         return self
 
     def weigh(self, validation: Validation) -> dict[str, Any]:
@@ -94,15 +111,18 @@ class Hybrid(Recommender):
         warm = is_warm(validation.past, users)
         ours = self._ours
         start = Weights.even(int(ours.sum()), covariates.shape[1]).at(ours)
-        self.report = {}
+        domains = int(validation.past.domains.max(initial=0)) + 1 if self.pool else 1
+        self.report, self.pooling = {}, None
         for segment, chosen in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
-            chosen, weights = some_users(chosen, items), start
+            chosen, weights = some_users(chosen, items, domains), start
             if len(chosen) < MIN_USERS:
                 shown: dict[str, Any] = {"note": f"fewer than {MIN_USERS} validation users: weights of the start"}
             else:
                 choices, alone = self._choices(validation, chosen, start, covariates)
                 start, weights, shown = self._fitted(choices, covariates, start, validation.k, segment == "warm")
                 shown["ndcg"] |= alone
+                if self.pool and segment == "warm":
+                    shown["pooled"] = self._pool(validation, choices, chosen, weights, covariates)
             of_channels = zip(self.channel_names, weights.channels.round(4).tolist(), strict=True)
             self.report[segment] = shown | {"users": len(chosen), "weights": dict(of_channels)}
             self.channels_of[segment] = weights.channels.astype(np.float32)
@@ -122,6 +142,20 @@ class Hybrid(Recommender):
             shown["credit"] = self._credit(choices, covariates, start, full, let_in, k)
         return full.at(let_in), weights.at(let_in), shown
 
+    def _pool(
+        self, validation: Validation, choices: Choices, users: np.ndarray, weights: Weights, covariates: np.ndarray
+    ) -> dict[str, Any]:
+        """Let the weights of the channels that are used depend on what is known; what that gains."""
+        past, used = validation.past, weights.channels != 0
+        events, histories = events_of(past), liked_by(past, users)
+        scale = Scale.of(events[choices.item], histories)
+        domains = past.domains if len(past.domains) else np.zeros(len(events), np.int64)
+        known = Known.of(events, histories, domains, scale)
+        some, prior = choices.of_channels(used), weights.prior(covariates)
+        pooled, shown = gated(some, known, prior, weights.channels[used], validation.k)
+        self.pooling = Pooling(pooled, scale, events, domains) if pooled else None
+        return shown
+
     def _choices(
         self, validation: Validation, users: np.ndarray, start: Weights, covariates: np.ndarray
     ) -> tuple[Choices, dict[str, float]]:
@@ -139,14 +173,26 @@ class Hybrid(Recommender):
         return Choices.joined(parts), dict(zip([m.name for m in self.models], means, strict=True))
 
     def _let_in(self, choices: Choices, covariates: np.ndarray, start: Weights, k: int) -> np.ndarray:
-        """Bool (channels,): those of our own recommenders, and of others' that surely help beside these."""
-        owner, ours = self._owners, self._ours
-        found = ours.copy()
-        for name in dict.fromkeys(owner[~ours]):
-            gains = _gain(choices, covariates, start, k, (ours, 0), (ours | (owner == name), 0))
-            mean, error = mean_and_error(gains)
-            found |= (owner == name) & (mean > SURE_OF_OTHERS * error)
+        """Bool (channels,): those of our own recommenders, and others that surely help beside these.
+
+        Others are lists that somebody else has made, and what is said over all domains where each has its own.
+        """
+        owner, ours, across = self._owners, self._ours, self._across
+        groups = [(across, SURE_OF_DOMAINS)] if across.any() else []
+        groups += [(owner == name, SURE_OF_OTHERS) for name in dict.fromkeys(owner[~ours])]
+        found = ours & ~across
+        for group, sure in groups:
+            base = found if group is across else ours
+            mean, error = mean_and_error(_gain(choices, covariates, start, k, (base, 0), (base | group, 0)))
+            found = found | group if mean > sure * error else found
         return found
+
+    @property
+    def _across(self) -> np.ndarray:
+        """Bool (channels,): signals over all domains that a domain has its own of."""
+        names = np.array(self.channel_names)
+        own = {n.removeprefix(f"{DOMAINS}.") for n in names[self._owners == DOMAINS]}
+        return np.isin(names, list(own))
 
     @property
     def _ours(self) -> np.ndarray:
@@ -188,25 +234,31 @@ class Hybrid(Recommender):
         self, evidence: Mapping[str, list[np.ndarray]], which: Iterable[int], rows: np.ndarray | slice = slice(None)
     ) -> Iterator[np.ndarray]:
         """Signals by their place in ``channel_names``, of some users, on a scale that adds up; one at a time."""
-        signals = [(signal, m.signed) for m in self.models for signal in evidence[m.name]]
-        return (channel(signals[i][0][rows], signals[i][1]) for i in which)
+        signals = [(signal, m) for m in self.models for signal in evidence[m.name]]
+        return (s[rows] if m.scaled else channel(s[rows], m.signed) for s, m in (signals[i] for i in which))
 
     def score(self, inputs: Inputs, users: np.ndarray) -> np.ndarray:
         """(users, items)."""
-        return self.blend(self.evidence_of(inputs, users), is_warm(inputs, users))
+        return self.blend(self.evidence_of(inputs, users), liked_by(inputs, users))
 
-    def blend(self, evidence: Mapping[str, list[np.ndarray]], warm: np.ndarray) -> np.ndarray:
-        """Scores (users, items) by the weights of each user's segment; ``warm`` is bool (users,)."""
+    def blend(self, evidence: Mapping[str, list[np.ndarray]], histories: np.ndarray) -> np.ndarray:
+        """Scores (users, items) by the weights of each user's segment; ``histories`` are their lengths (users,)."""
+        warm = histories > 0
         if warm.all() or not warm.any():
-            return self._blended(evidence, SEGMENTS[0 if warm.all() else 1], slice(None))
+            return self._blended(evidence, SEGMENTS[0 if warm.all() else 1], slice(None), histories)
         scores = np.empty_like(next(iter(evidence.values()))[0])
         for segment, rows in zip(SEGMENTS, (warm, ~warm), strict=True):
-            scores[rows] = self._blended(evidence, segment, rows)
+            scores[rows] = self._blended(evidence, segment, rows, histories[rows])
         return scores
 
-    def _blended(self, evidence: Mapping[str, list[np.ndarray]], segment: str, rows: np.ndarray | slice) -> np.ndarray:
-        used = np.flatnonzero(self.channels_of[segment])
-        return combined(self.channels(evidence, used, rows), self.channels_of[segment][used], self.prior[segment])
+    def _blended(
+        self, evidence: Mapping[str, list[np.ndarray]], segment: str, rows: np.ndarray | slice, histories: np.ndarray
+    ) -> np.ndarray:
+        used, prior = np.flatnonzero(self.channels_of[segment]), self.prior[segment]
+        channels = self.channels(evidence, used, rows)
+        if self.pooling and segment == "warm":
+            return self.pooling.combined(channels, histories, prior)
+        return combined(channels, self.channels_of[segment][used], prior)
 
     def says(self, segment: str) -> dict[str, float]:
         """Recommender -> sum of the weights of its signals for a segment, of those that add up to more than nothing."""
@@ -224,12 +276,15 @@ class Hybrid(Recommender):
     def state(self) -> Arrays:
         """Arrays to store."""
         weights = {f"weights.{s}": w for s, w in self.channels_of.items()}
-        return weights | {f"prior.{s}": p for s, p in self.prior.items()}
+        pooled = {f"pooled.{k}": v for k, v in self.pooling.state().items()} if self.pooling else {}
+        return weights | {f"prior.{s}": p for s, p in self.prior.items()} | pooled
 
     def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Itself, with stored arrays."""
         self.channels_of = {s: state[f"weights.{s}"] for s in SEGMENTS}
         self.prior = {s: state[f"prior.{s}"] for s in SEGMENTS}
+        pooled = {k.removeprefix("pooled."): v for k, v in state.items() if k.startswith("pooled.")}
+        self.pooling = Pooling.restored(pooled) if pooled else None
         return self
 
 

@@ -188,16 +188,29 @@ class Choices:
         return bool((np.where(drawn, values, -np.inf).max(1) > np.where(drawn, values, np.inf).min(1) + TIE).any())
 
     def ndcg(self, weights: Weights, covariates: np.ndarray, k: int) -> np.ndarray:
-        """NDCG@k of each user (n,) by estimated ranks; half of what ties with an item stands before it."""
+        """NDCG@k of each user (n,) by estimated ranks."""
         prior, w = weights.prior(covariates), weights.channels.astype(np.float32)
-        own, others = self.relevant @ w + prior[self.item], self.channels @ w + prior[self.candidate]
-        ahead = others[self.user] - own[:, None]
+        return self.ndcg_of(self.relevant @ w + prior[self.item], self.channels @ w + prior[self.candidate], k)
+
+    def ndcg_of(self, own: np.ndarray, others: np.ndarray, k: int, domains: np.ndarray | None = None) -> np.ndarray:
+        """NDCG@k of each user (n,) by scores of what is relevant (p,) and of the candidates (n, a).
+
+        Ranks are estimated; half of what ties with an item stands before it. With the domain of each item (items,) it
+        is that of each user's list of every domain (n * domains,), NaN where nothing in it is relevant.
+        """
+        ahead, of_list, lists = others[self.user] - own[:, None], self.user, len(self.candidate)
+        weight = self.weight[self.user]
+        if domains is not None:
+            weight = np.where(domains[self.candidate[self.user]] == domains[self.item][:, None], weight, 0)
+            number = int(domains.max(initial=0)) + 1
+            of_list, lists = self.user * number + domains[self.item], lists * number
         tied = (np.abs(ahead) <= TIE) & (self.candidate[self.user] != self.item[:, None])
-        rank = 1 + ((np.where(ahead > TIE, 1.0, 0.0) + tied / 2) * self.weight[self.user]).sum(1)
-        gain = np.bincount(self.user, np.where(rank <= k, 1 / np.log2(1 + rank), 0), len(self.candidate))
-        length = np.bincount(self.user, minlength=len(self.candidate))
+        rank = 1 + ((np.where(ahead > TIE, 1.0, 0.0) + tied / 2) * weight).sum(1)
+        gain = np.bincount(of_list, np.where(rank <= k, 1 / np.log2(1 + rank), 0), lists)
+        length = np.bincount(of_list, minlength=lists)
         ideal = np.concatenate([[1.0], np.cumsum(1 / np.log2(2 + np.arange(k)))])
-        return np.minimum(gain / ideal[np.minimum(np.where(length > 0, length, 1), k)], 1)
+        found = np.minimum(gain / ideal[np.minimum(np.where(length > 0, length, 1), k)], 1)
+        return found if domains is None else np.where(length > 0, found, np.nan)
 
 
 def _draw(probability: np.ndarray, surely: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.recommenders.base import Inputs, Recommender
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.transfer import Transfer
-from pipelines.recommenders.ranking import is_warm
+from pipelines.recommenders.ranking import liked_by
 
 
 def popular_where_flat(scores: np.ndarray, inputs: Inputs) -> np.ndarray:
@@ -32,7 +32,7 @@ def scored(
     new: np.ndarray | None = None
     for model in models:
         if isinstance(model, Hybrid):
-            scores = model.blend(evidence, is_warm(inputs, users))
+            scores = model.blend(evidence, liked_by(inputs, users))
             yield model.name, scores, scores if new is None else new
             continue
         evidence[model.name] = model.evidence(inputs, users)

@@ -19,6 +19,8 @@ from pipelines.lake.storage import StorageError
 from pipelines.lake.tables import TABLES
 from pipelines.night.events import Dataset
 from pipelines.night.inputs import (
+    MOST_DOMAINS,
+    domains_of,
     load_inputs,
     load_inputs_from,
     load_sparse,
@@ -42,6 +44,16 @@ def test_relevant_is_what_users_came_to_like_late_and_had_not_seen() -> None:
     assert seen.toarray().tolist() == [[1, 0, 0], [0, 0, 1]]
     assert relevant_after(data, 3.0, seen).toarray().tolist() == [[0, 1, 0], [0, 1, 0]]
     assert relevant_after(data, 3.0, None).toarray().tolist() == [[1, 1, 0], [0, 1, 0]]
+
+
+def test_domains_are_numbered_by_what_is_liked_in_them() -> None:
+    names = pa.chunked_array([["toys", None, "books", "toys", "books", "art"]])
+    assert domains_of(names, np.array([1, 9, 5, 2, 0, 3])).tolist() == [2, 3, 0, 2, 0, 1], "of toys and art: by name"
+    assert domains_of(pa.chunked_array([[None, None]], pa.string()), np.array([1, 2])).tolist() == [0, 0]
+    many = pa.chunked_array([[f"d{n:03d}" for n in range(100)] + [None]])
+    found = domains_of(many, np.array([*range(100, 0, -1), 500]))
+    assert found[: MOST_DOMAINS - 1].tolist() == list(range(MOST_DOMAINS - 1))
+    assert set(found[MOST_DOMAINS - 1 :].tolist()) == {MOST_DOMAINS - 1}, "the rest is one, with items without any"
 
 
 def unit(*rows: tuple[float, float]) -> list[list[float]]:

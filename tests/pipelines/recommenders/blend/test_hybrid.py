@@ -10,7 +10,7 @@ from pipelines.recommenders.base import Inputs, Validation
 from pipelines.recommenders.blend.hybrid import SURE, Hybrid, place_new
 from pipelines.recommenders.blend.likelihood import log_ratio
 from pipelines.recommenders.graph import WALKS, GraphFilter
-from pipelines.recommenders.ranking import is_warm, top_k
+from pipelines.recommenders.ranking import liked_by, top_k
 from pipelines.recommenders.registry import classes
 from tests.toy import Fixed
 from tests.worlds import ITEMS, USERS
@@ -38,9 +38,9 @@ def test_hybrid_finds_the_part_that_is_right_in_each_segment() -> None:
         assert found["blend"] >= max(found["a"], found["b"]) - 0.02
     everyone = np.arange(users)
     evidence = mixed.evidence_of(past, everyone)
-    blended = mixed.blend(evidence, is_warm(past, everyone))
+    blended = mixed.blend(evidence, liked_by(past, everyone))
     again = Hybrid().given(named).restore(mixed.state(), past)
-    assert np.array_equal(again.blend(evidence, is_warm(past, everyone)), blended)
+    assert np.array_equal(again.blend(evidence, liked_by(past, everyone)), blended)
     assert np.corrcoef(blended[150], right_for_cold[150])[0, 1] > 0.8
     assert np.corrcoef(blended[50], right_for_warm[50])[0, 1] > 0.8
 
@@ -120,6 +120,30 @@ def test_credit_is_what_the_others_lose_without_a_recommender() -> None:
     assert "credit" not in team_of("knows")[1]
     left_out = Hybrid(without=("knows",)).given({m.name: m for m in mixed.models})
     assert left_out.channel_names == ["ours", "copy", "chance0"]
+
+
+class OfDomains(Fixed):
+    """A recommender of each domain alone, with two signals."""
+
+    signals = ("share", "item_cf")
+
+    def evidence(self, inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
+        return [np.zeros_like(self.scores[users]), self.scores[users]]
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_what_is_said_over_all_domains_is_let_in_where_it_helps_beside_each_domain_s_own(helps: bool) -> None:
+    """With users of another domain exchanged at random it says nothing, and weighs nothing."""
+    rng = np.random.default_rng(0)
+    history = sparse.csr_matrix((rng.random((200, 60)) < 0.1).astype(np.float32))
+    wanted = sparse.csr_matrix(((rng.random((200, 60)) < 0.08) & (history.toarray() == 0)).astype(np.float32))
+    own, over, more = (helps_by * wanted.toarray() + rng.normal(size=(200, 60)) for helps_by in (1, helps, 1))
+    models = [OfDomains("domains", own), Fixed("item_cf", over), Fixed("content", more)]
+    mixed = Hybrid(facts=False).given({m.name: m for m in models})
+    weights = mixed.weigh(Validation(0, Inputs(history), wanted, history, 10))["warm"]["weights"]
+    assert bool(weights["item_cf"]) == helps
+    assert weights["domains.item_cf"] > 0.5
+    assert weights["content"] > 0.5, "of this no domain has its own"
 
 
 def test_a_hybrid_of_nothing_but_what_others_have_made_combines_it() -> None:
