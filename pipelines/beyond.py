@@ -35,6 +35,16 @@ class Federate(Settings):
         return self
 
 
+class Privacy(Settings):
+    """What may be told of any one user by the sums that leave a site; see ``pipelines.federation.privacy``."""
+
+    epsilon: float = Field(gt=0, le=64, description="of all shares that ever leave the site, with delta")
+    delta: float = Field(1e-6, gt=0, lt=0.01, description="chance that more is told than epsilon says")
+    nights: int = Field(30, ge=1, description="shares that the budget is for; after them none leaves the site")
+    items: int = Field(20, ge=1, description="of a user, those that weigh most, which count")
+    least_users: int = Field(30_000, ge=1, description="of a site, below which a share would be noise and stays")
+
+
 class Graph(Settings):
     """What is known of items as triples (head, relation, tail); see ``pipelines.knowledge``."""
 

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from encoders.modalities import KINDS, Modality
 from encoders.settings import VECTOR_FILES, ModelChoice
-from pipelines.beyond import Federate, Graph
+from pipelines.beyond import Federate, Graph, Privacy
 from pipelines.operation import Alerts, Compute, Guards, Records, Report
 from pipelines.presets.merge import with_preset
 from pipelines.raw.places import RawPlace
@@ -76,6 +76,7 @@ class Config(Settings):
     }
     graphs: dict[str, Graph] = Field({}, description="name -> triples about items that make them alike")
     federate: Federate | None = Field(None, description="sites that share sums; off by default")
+    privacy: Privacy | None = Field(None, description="noise on the sums that leave a site; none by default")
     feedback: Attribution = Attribution()
     experiments: dict[str, Experiment] = {}
     rules: Rules = Rules()
@@ -101,6 +102,8 @@ class Config(Settings):
             raise ValueError(f"timezone '{self.timezone}' is not an IANA name such as Europe/Paris") from e
         if self.end_date and self.end_date < self.start_date:
             raise ValueError(f"end_date {self.end_date} is before start_date {self.start_date}")
+        if self.privacy and (self.federate is None or self.federate.role != "site"):
+            raise ValueError('privacy is of the sums that leave a site; set [federate] with role = "site"')
         wrong_names = [n for n in self.graphs if not re.fullmatch(r"[a-z][a-z0-9_]*", n) or n in KINDS]
         if wrong_names:
             raise ValueError(f"graphs: {wrong_names} are no names; use a-z, 0-9 and '_', and no modality")

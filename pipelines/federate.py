@@ -1,14 +1,15 @@
 """A site's part of federated nights: offer its items, leave masked sums over its users, use the sum of all.
 
-Writes ``model_pooled``, ``fed_stats``. What a night leaves at the exchange is used by the nights after the hub's next
-visit: nothing waits for anybody. Belongs here: one visit of a site. Does not: the hub's (``federation.hub``), what
-recommenders make of the sums (``recommenders``).
+Writes ``model_pooled``, ``fed_stats``, ``privacy_ledger``. What a night leaves at the exchange is used by the nights
+after the hub's next visit: nothing waits for anybody. Belongs here: one visit of a site. Does not: the hub's
+(``federation.hub``), noise (``federation.privacy``), what recommenders make of the sums (``recommenders``).
 """
 
 import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from scipy import sparse
 
 from encoders.modalities import FILES
-from pipelines.beyond import Federate
+from pipelines.beyond import Federate, Privacy
 from pipelines.config import Config
 from pipelines.federation.exchange import Exchange, Summed
 from pipelines.federation.masks import mask, private_key, public_text
+from pipelines.federation.privacy import Ledger, Spent, bounded, deviations, epsilon_of, multiplier_of, noise
 from pipelines.federation.statistics import FEWEST, Layout, sums_of
 from pipelines.lake.cards import files_of_model, load_card
 from pipelines.lake.storage import Lake, Manifest
@@ -32,11 +34,20 @@ from pipelines.raw.places import DataError
 
 log = logging.getLogger(__name__)
 
+SLACK = 1 + 1e-6  # of the budget, for rounding of the accountant
 KEPT_SHARES = 5  # latest masked shares, of rounds that a site may have to answer again
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why nothing has left the site, and how many users would have been in it."""
+
+    users: int
+    reason: str
+
+
 def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
-    """Publish ``model_pooled`` and ``fed_stats`` of the night, and leave at the exchange what others wait for.
+    """Publish the tables of the night, and leave at the exchange what others wait for.
 
     Raises:
         DataError: another site's key has changed.
@@ -44,7 +55,8 @@ def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     settings = config.federate
     if settings is None:
         return
-    site = Site(settings, config.paths.data / "federate")
+    most = max([1.0, *config.recommend.event_weights.values()])
+    site = Site(settings, config.paths.data / "federate", config.privacy, most)
     night = Night.of(config, lake, day)
     keys = keys_of(night.items(), settings.items)
     site.offer(day, keys)
@@ -57,12 +69,14 @@ def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     if lake.manifest("model_pooled", day):  # a night that is run again is of the same sums
         of = load_card(lake, "pooled", day)["round"]
         used = site.exchange.summed(of) if of else None
-    digest = config.digest("federate")
+    digest = config.digest("federate", "privacy")
     yield lake.publish_files(
         "model_pooled", day, files_of_model(*site.model(used, night.items(), keys)), config_digest=digest
     )
     rows = pa.Table.from_pylist(site.told(used, waiting), schema=TABLES["fed_stats"].schema({}))
     yield lake.publish("fed_stats", day, rows, config_digest=digest)
+    spent = pa.Table.from_pylist(site.spent(day, used), schema=TABLES["privacy_ledger"].schema({}))
+    yield lake.publish("privacy_ledger", day, spent, config_digest=digest)
 
 
 def keys_of(items: pa.Table, by: str) -> list[str]:
@@ -83,10 +97,14 @@ class Site:
     Args:
         settings: of the site.
         folder: where its private key and the others' public ones are kept.
+        privacy: what may be told of a user; None where sums are exact.
+        most: weight of feedback, above which it counts no more where ``privacy`` is set.
     """
 
-    def __init__(self, settings: Federate, folder: Path):
+    def __init__(self, settings: Federate, folder: Path, privacy: Privacy | None = None, most: float = 1.0):
         self.settings, self.folder, self.name = settings, folder, settings.name
+        self.privacy, self.most, self.refused = privacy, most, dict[str, Refusal]()
+        self.ledger = Ledger(folder / "spent.jsonl")
         self.exchange = Exchange(settings.exchange)
         self.key: X25519PrivateKey = private_key(folder / "key")
 
@@ -114,13 +132,20 @@ class Site:
                 self.exchange.put_fix(of, self.name, mask(self.key, self.name, self._keys(missing), label, n))
                 log.info("federate: round %s goes on without %s", of, ", ".join(missing))
             return
-        known = self._masked(of, day, label, on_frame(positives, keys, frame))
+        own = on_frame(positives, keys, frame)
+        if refusal := self._refusal(label, own):
+            self.refused[of] = refusal
+            log.error("federate: round %s is not answered: %s", of, refusal.reason)
+            return
+        known = self._masked(of, day, label, own)
         if self.name in self.exchange.missing(of):  # the hub may have been faster
             log.warning("federate: round %s goes on without this site, which was late", of)
             return
         with np.load(known) as share:
             everyone = self._keys(self._others(of)) | {self.name: public_text(self.key)}
-            self.exchange.put_share(of, self.name, str(share["night"]), share["values"], everyone)
+            self.exchange.put_share(
+                of, self.name, str(share["night"]), share["values"], everyone, share["noise"].tolist()
+            )
         log.info("federate: round %s: share of %d items", of, len(frame))
 
     def _others(self, of: str) -> list[str]:
@@ -143,11 +168,66 @@ class Site:
             path.parent.mkdir(parents=True, exist_ok=True)
             masks = mask(self.key, self.name, self._keys(self._others(of)), label, Layout(positives.shape[1]).length)
             part = path.with_suffix(".part.npz")
-            np.savez(part, values=sums_of(positives) + masks, night=str(day))
+            sums, deviation = self._told(of, day, label, positives)
+            np.savez(part, values=sums + masks, night=str(day), noise=deviation)
             part.replace(path)
         for old in sorted(path.parent.glob("*.npz"), key=lambda p: p.stat().st_mtime)[:-KEPT_SHARES]:
             old.unlink()
         return path
+
+    def _told(self, of: str, day: date, label: str, positives: sparse.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
+        """Sums over users, with the noise that privacy asks for, and its standard deviation by part (3,)."""
+        if self.privacy is None:
+            return sums_of(positives), np.zeros(3)
+        multiplier = multiplier_of(self.privacy)
+        deviation = deviations(self.privacy, self.most, multiplier)
+        self.ledger.write(Spent(label, of, str(day), _users_of(positives), multiplier))  # before it leaves
+        told = sums_of(bounded(positives, self.privacy, self.most))
+        return told + noise(Layout(positives.shape[1]), deviation), deviation
+
+    def _refusal(self, label: str, positives: sparse.csr_matrix) -> "Refusal | None":
+        """Why nothing may leave the site, if so; a share that was made already tells nothing more."""
+        privacy, users = self.privacy, _users_of(positives)
+        if privacy is None or (self.folder / "shares" / f"{label}.npz").exists():
+            return None
+        if users < privacy.least_users:
+            return Refusal(
+                users, f"{users} users, of whom sums would be noise; privacy.least_users = {privacy.least_users}"
+            )
+        multipliers = [e.multiplier for e in self.ledger.entries() if e.label != label]
+        spent = epsilon_of([*multipliers, multiplier_of(privacy)], privacy.delta)
+        if spent > privacy.epsilon * SLACK:
+            left = f"{len(multipliers)} shares have spent the budget"
+            return Refusal(
+                users, f"{left}: one more would be epsilon {spent:.2f}, privacy.epsilon = {privacy.epsilon:g}"
+            )
+        return None
+
+    def spent(self, day: date, used: Summed | None) -> list[dict[str, Any]]:
+        """Rows of ``privacy_ledger``: shares up to a night, and what was refused on it."""
+        if self.privacy is None:
+            return []
+        delta, rows, multipliers = self.privacy.delta, list[dict[str, Any]](), list[float]()
+        for e in self.ledger.entries():
+            if e.night > str(day):
+                continue
+            multipliers.append(e.multiplier)
+            row = {"round": date.fromisoformat(e.round), "share": len(multipliers), "users": e.users}
+            row |= {"known_until": date.fromisoformat(e.night)}
+            row |= {"multiplier": e.multiplier, "epsilon": epsilon_of(multipliers, delta), "delta": delta}
+            rows.append(row | {"decision": "shared", "reason": f"share {len(multipliers)}"})
+        instead = f"the sum of round {used.round} is used" if used else "recommenders are made of the site's own log"
+        total = epsilon_of(multipliers, delta)
+        for of, refusal in self.refused.items():
+            row = {
+                "round": date.fromisoformat(of),
+                "share": 0,
+                "users": refusal.users,
+                "epsilon": total,
+                "delta": delta,
+            }
+            rows.append(row | {"decision": "refused", "reason": f"{refusal.reason}; {instead}"})
+        return rows
 
     def _keys(self, sites: Sequence[str]) -> dict[str, str]:
         """Public keys of other sites; the first one seen of each is kept for good.
@@ -185,7 +265,8 @@ class Site:
         own: dict[str, str] = {}
         for key, item in zip(keys, items["item_id"].to_pylist(), strict=True):
             own.setdefault(key, item)
-        facts = {"round": used.round, "night": used.night, "sites": used.sites, "missing": used.missing}
+        facts: dict[str, Any] = {"round": used.round, "night": used.night, "sites": used.sites}
+        facts |= {"missing": used.missing, "noise": used.noise}
         return {"sums": self.exchange.sum(used.round)}, facts | {
             "item_ids": [own.get(k) for k in self.exchange.frame(used.round)]
         }
@@ -217,3 +298,8 @@ def on_frame(positives: sparse.csr_matrix, keys: Sequence[str], frame: Sequence[
     there = np.flatnonzero(columns >= 0)
     choice = sparse.csr_matrix((np.ones(len(there)), (columns[there], there)), shape=(positives.shape[1], len(frame)))
     return (positives @ choice).tocsr()
+
+
+def _users_of(positives: sparse.csr_matrix) -> int:
+    """Users with any feedback on the items."""
+    return int((np.diff(positives.indptr) > 0).sum())

@@ -44,6 +44,8 @@ def verify(config: Config, source: str = "configuration") -> None:
             problems.append(f"{name}.columns: '{key}' is not one of our columns ({', '.join(sorted(known))})")
     for modality, encoder in config.encoders.items():
         problems += [f"encoders.{modality}: {p}" for p in check_model(modality, encoder)]
+    if config.privacy and find_spec("dp_accounting") is None:
+        problems.append("privacy: dp-accounting is not installed here; pip install 'nightloom[privacy]'")
     absent = [t for t in config.tracking if find_spec(t) is None]
     problems += [f"tracking: '{t}' is not installed here; pip install {t}" for t in absent]
     strange = sorted(config.guards.numbers.keys() - NUMBERS.keys())

@@ -9,7 +9,7 @@ import pytest
 from assets.arguments import build_parser
 from encoders.catalogue import BUILTIN
 from encoders.settings import ModelChoice
-from pipelines.beyond import Federate, Graph
+from pipelines.beyond import Federate, Graph, Privacy
 from pipelines.config import Config
 from pipelines.lake.tables import TABLES
 from pipelines.recommenders.registry import RECOMMENDERS, classes
@@ -43,9 +43,13 @@ def sections() -> dict[str, dict[str, Any]]:
     """Section -> key -> field; keys of the file's top are in the section ``""``."""
     found: dict[str, dict[str, Any]] = {"": {}}
     for name, field in Config.model_fields.items():
-        section = {"encoders": ModelChoice, "experiments": Experiment, "graphs": Graph, "federate": Federate}.get(
-            name, field.annotation
-        )
+        section = {
+            "encoders": ModelChoice,
+            "experiments": Experiment,
+            "graphs": Graph,
+            "federate": Federate,
+            "privacy": Privacy,
+        }.get(name, field.annotation)
         keys = getattr(section, "model_fields", None) or getattr(section, "__pydantic_fields__", None)
         if keys:
             found[name] = dict(keys)

@@ -35,12 +35,14 @@ class Summed:
         night: latest night that a share knows.
         sites: whose shares are in it.
         missing: those of the round whose are not.
+        noise: standard deviation of the noise in a number of each part of the sums.
     """
 
     round: str
     night: str
     sites: tuple[str, ...]
     missing: tuple[str, ...]
+    noise: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 class Exchange:
@@ -161,7 +163,15 @@ class Exchange:
         """Items of a round, in order."""
         return self._ids(f"rounds/{of}/frame.parquet") or []
 
-    def put_share(self, of: str, site: str, night: str, values: np.ndarray, keys: Mapping[str, str]) -> None:
+    def put_share(
+        self,
+        of: str,
+        site: str,
+        night: str,
+        values: np.ndarray,
+        keys: Mapping[str, str],
+        noise: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> None:
         """Leave a masked share; never another one, which would tell what has changed.
 
         Args:
@@ -170,10 +180,11 @@ class Exchange:
             night: that it knows.
             values: masked.
             keys: site -> public key that was masked with, its own too.
+            noise: standard deviation of the noise in a number of each part.
         """
         self._put_array(f"rounds/{of}/shares/{site}.npy", values)
         told = hashlib.sha256(json.dumps(sorted(keys.items())).encode()).hexdigest()
-        facts = {"night": night, "keys": told, "numbers": len(values)}
+        facts = {"night": night, "keys": told, "numbers": len(values), "noise": list(noise)}
         self._write(f"rounds/{of}/shares/{site}.json", json.dumps(facts).encode())
 
     def quarrel(self, of: str) -> str:
@@ -187,6 +198,12 @@ class Exchange:
         """Site -> night that its share knows, of those that are there."""
         found = {s: self._json(f"rounds/{of}/shares/{s}.json") for s in self._names(f"rounds/{of}/shares", ".json")}
         return {site: facts["night"] for site, facts in found.items() if facts}
+
+    def noise(self, of: str, sites: Sequence[str]) -> tuple[float, ...]:
+        """Standard deviation of the noise in the sum of some shares, by part."""
+        facts = [self._json(f"rounds/{of}/shares/{s}.json") or {} for s in sites]
+        every = np.array([f.get("noise", [0.0, 0.0, 0.0]) for f in facts]).reshape(-1, 3)
+        return tuple(np.sqrt((every**2).sum(0)).tolist())
 
     def share(self, of: str, site: str) -> np.ndarray:
         """A masked share that is there."""
@@ -218,7 +235,8 @@ class Exchange:
         found = self._json(f"rounds/{of}/sum.json")
         if found is None:
             return None
-        return Summed(found["round"], found["night"], tuple(found["sites"]), tuple(found["missing"]))
+        noise = tuple(found.get("noise", Summed.noise))
+        return Summed(found["round"], found["night"], tuple(found["sites"]), tuple(found["missing"]), noise)
 
     def sum(self, of: str) -> np.ndarray:
         """The sum of a round that has one."""

@@ -76,7 +76,8 @@ def _summed(exchange: Exchange, of: str, present: list[str], fixes: dict[str, np
         total += exchange.share(of, site)
         total -= fixes.get(site, np.uint64(0))
     nights, missing = exchange.shares(of), [s for s in exchange.sites(of) if s not in present]
-    exchange.put_sum(Summed(of, max(nights[s] for s in present), tuple(present), tuple(missing)), total)
+    night, noise = max(nights[s] for s in present), exchange.noise(of, present)
+    exchange.put_sum(Summed(of, night, tuple(present), tuple(missing), noise), total)
     without = f", without {', '.join(missing)}" if missing else ""
     return f"round {of}: the sum of {', '.join(present)}{without}"
 

@@ -4,6 +4,7 @@ Every user's part is rounded before it is added, so that the sums of some sites 
 Belongs here: the sums of positive feedback, and back. Does not: masks, whose items they are (``exchange``).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,18 +58,33 @@ def sums_of(positives: sparse.csr_matrix) -> np.ndarray:
     return np.concatenate(parts).astype(np.uint64)
 
 
-def pooled_of(sums: np.ndarray, rows: np.ndarray) -> Pooled:
+def pooled_of(sums: np.ndarray, rows: np.ndarray, noise: Sequence[float] = (0.0, 0.0, 0.0)) -> Pooled:
     """What recommenders read, of the sums of some sites, for a site's own catalogue.
 
     Args:
-        sums: (``Layout.length``,) uint64.
+        sums: (``Layout.length``,) uint64, negative numbers modulo 2^64.
         rows: row of each item of the sums in the catalogue, -1 where it does not have it.
+        noise: standard deviation of the noise in a number of each part: likes, walks, weights.
     """
-    layout, there = Layout(len(rows)), np.flatnonzero(rows >= 0)
+    layout, there, signed = Layout(len(rows)), np.flatnonzero(rows >= 0), sums.view(np.int64)
     order = there[np.argsort(rows[there], kind="stable")]
-    liked, walks = (_square(sums[a : a + layout.pairs], layout.n)[np.ix_(order, order)] for a in (0, layout.pairs))
-    weight = sums[2 * layout.pairs :][order].astype(np.float64) / SCALE
-    return Pooled(rows[order], liked.astype(np.float32), walks / SCALE, weight.astype(np.float32))
+    liked, walks = (_square(signed[a : a + layout.pairs], layout.n) for a in (0, layout.pairs))
+    liked, walks = _above(liked, noise[0]), _above(walks / SCALE, noise[1])
+    weight = np.maximum(signed[2 * layout.pairs :][order].astype(np.float64) / SCALE, 0)
+    at = np.ix_(order, order)
+    return Pooled(rows[order], liked[at].astype(np.float32), np.maximum(walks[at], 0), weight.astype(np.float32))
+
+
+def _above(matrix: np.ndarray, noise: float) -> np.ndarray:
+    """What of a sum of squares (n, n) stands above noise: directions longer than those of noise alone.
+
+    Those end at ``2 * noise * sqrt(n)`` (Wigner's semicircle, https://doi.org/10.2307/1970079). Itself without noise.
+    """
+    if not noise:
+        return matrix
+    lengths, directions = np.linalg.eigh(matrix)
+    kept = lengths > 2 * noise * len(matrix) ** 0.5
+    return np.asarray((directions[:, kept] * lengths[kept]) @ directions[:, kept].T)
 
 
 def _square(triangle: np.ndarray, n: int) -> np.ndarray:

@@ -208,6 +208,21 @@ TABLES: dict[str, Table] = {
             stage="federate", group="quality", parents=("model_pooled",),
         ),
         Table(
+            "privacy_ledger", "What sums that left a site tell of any one user, share by share.", ("round", "share"),
+            (
+                _c("round", pa.date32(), "night whose offers of items the share is of"),
+                _c("share", pa.int64(), "number of the share from 1; 0 where nothing left"),
+                _c("known_until", pa.date32(), "night that the share knows", True),
+                _c("users", pa.int64(), "users whose feedback is in it"),
+                _c("multiplier", pa.float64(), "standard deviation of its noise by what one user can change", True),
+                _c("epsilon", pa.float64(), "what all shares up to it have spent, at delta"),
+                _c("delta", pa.float64(), "chance that more was told than epsilon says"),
+                _c("decision", pa.string(), "shared, or refused: nothing left the site"),
+                _c("reason", pa.string(), "why, and what is used instead"),
+            ),
+            stage="federate", group="quality", parents=("model_pooled",),
+        ),
+        Table(
             "external_lists", "Lists that somebody else has made, as delivered last.", ("model", "user_id", "rank"),
             (
                 _c("model", pa.string(), "external_ and the name in the configuration"),

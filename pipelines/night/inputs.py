@@ -98,7 +98,7 @@ def pooled_at(night: Night, day: date, data: Dataset) -> Pooled | None:
     if card["round"] is None:
         return None
     rows = rows_in(pa.array(card["item_ids"], pa.string()), pa.array(data.items, pa.string()))
-    return pooled_of(load_arrays(night.lake, "pooled", day)["sums"], rows)
+    return pooled_of(load_arrays(night.lake, "pooled", day)["sums"], rows, card.get("noise", (0.0, 0.0, 0.0)))
 
 
 def _matrices(

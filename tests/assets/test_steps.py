@@ -14,7 +14,7 @@ from assets import steps
 from assets.definitions import build_defs
 from assets.steps import Step
 from pipelines import train
-from pipelines.beyond import Federate, Graph
+from pipelines.beyond import Federate, Graph, Privacy
 from pipelines.config import Config, load_config
 from pipelines.lake.models import models
 from pipelines.lake.schemas import Column, Table
@@ -92,7 +92,7 @@ def replace_all(config: Config) -> Config:
     recommend = config.recommend.model_copy(update=more)
     on = {"finetune": replace(config.finetune, enabled=True), "encoders": encoders, "experiments": {"x": trial}}
     site = Federate(role="site", name="a", sites=("a", "b"), exchange="e")
-    on |= {"graphs": {"a": Graph(triples="a")}, "federate": site}
+    on |= {"graphs": {"a": Graph(triples="a")}, "federate": site, "privacy": Privacy(epsilon=1)}
     on |= {"items": config.items.model_copy(update={"fill": ("tags",)})}
     return config.model_copy(update=on | {"recommend": recommend, "tracking": ("tensorboard",)})
 
