@@ -25,7 +25,7 @@ from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.folders import scratch
 from pipelines.lake.health import good_nights, list_health, said
-from pipelines.lake.schemas import EVERYONE
+from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
 from pipelines.learning.reasons import HISTORY, Reasons, Speakers, explain, modality_of_uploads
@@ -33,6 +33,7 @@ from pipelines.night.arms import DEFAULT, groups_of
 from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.exploring import explored
 from pipelines.night.files import Loaded, save_exploring, save_exposed, save_night, save_plans
+from pipelines.night.floors import Price, found_on, members_of
 from pipelines.night.night import Night
 from pipelines.night.placing import DEEP, behind, capped, held_of, pinned
 from pipelines.night.rules import allowed, meaningless, stands_for_segment
@@ -40,7 +41,7 @@ from pipelines.raw.places import UnusualError
 from pipelines.recommenders.blend.hybrid import Hybrid, place_new
 from pipelines.recommenders.blend.scored import scored
 from pipelines.recommenders.ranking import MOST_SCORES, top_k
-from pipelines.sections import Dials
+from pipelines.sections import Dials, Recommend
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
             if any(d.exposure for d in config.every_dials):
                 save_exposed(lake, day, staging)
             save_exploring(config, lake, day, staging)
+            prices = save_bonus(night, lake, r, staging, device) if r.floors else []
         size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))
         blocks = [(a, min(a + size, users), users) for a in range(0, users, size)]
 
@@ -98,6 +100,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         judged = lists_judged(config, lake, day, served)
         yield lake.publish("list_health", day, judged, config_digest=config.digest("guards"))
         stop_where_lists_are_unusual(judged.to_pylist())
+        yield lake.publish("floor_prices", day, floors_kept(prices, night.items(), served))
         yield lake.publish("reco_candidates", day, (pq.read_table(p) for p in candidates), **provenance)
         counters = {"pinned": 0, "ruled_out": int((~allowed(night.items(), night.rules)).sum())}
         for path in served:
@@ -107,6 +110,28 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         manifest = lake.publish("recommendations", day, pieces, **provenance, counters=counters)
         yield manifest
     log.info("recommendations %s: %d rows for %d users", day, manifest.rows, users)
+
+
+def save_bonus(night: Night, lake: Lake, r: Recommend, folder: Path, device: str) -> list[Price]:
+    """Find the prices of the night's floors, and write what they add to each item's relevance, for workers."""
+    loaded = Loaded.of(lake, night.day, r.models, folder, device)
+    dials = r.dials or Dials()
+    prices, bonus = found_on(loaded, night.items(), r.serve, r.k, r.filter_seen, dials, r.floors)
+    np.save(folder / "bonus.npy", bonus)
+    return prices
+
+
+def floors_kept(prices: list[Price], items: pa.Table, served: list[Path]) -> pa.Table:
+    """Rows of ``floor_prices``: each target with its share of the places of all lists."""
+    schema = TABLES["floor_prices"].schema({})
+    if not prices:
+        return schema.empty_table()
+    listed = pa.concat_tables(pq.read_table(p, columns=["item_id"]) for p in served)["item_id"]
+    row = rows_in(listed, items["item_id"].combine_chunks())
+    members = members_of(items, [p.target for p in prices])
+    shares = members[:, row[row >= 0]].mean(1) if len(row) else np.zeros(len(prices))
+    rows = [vars(p) | {"share": float(share)} for p, share in zip(prices, shares, strict=True)]
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def lists_judged(config: Config, lake: Lake, day: date, served: list[Path]) -> pa.Table:
@@ -156,7 +181,9 @@ class ScoreBlock(beam.DoFn):
             lambda: Loaded.of(Lake(Path(self.lake)), self.day, names, folder, self.device)
         )
         some_turned = any(plan.dials.turned for plan in self.night.plans)
-        self.traits = Traits.of(self.night.inputs, self.night.categories, self.night.exposed) if some_turned else None
+        night, self.traits = self.night, None
+        if some_turned or len(night.bonus):
+            self.traits = Traits.of(night.inputs, night.categories, night.exposed, night.bonus)
 
     def process(self, element: tuple[int, int, int]) -> Iterator[str]:
         """Score one block of users."""
@@ -189,7 +216,7 @@ class ScoreBlock(beam.DoFn):
         self, lists: Lists, scores: np.ndarray, users: np.ndarray, forbidden: sparse.csr_matrix, dials: Dials
     ) -> Lists:
         """Lists by what counts beside relevance."""
-        if self.traits is None or not dials.turned:
+        if self.traits is None or not (dials.turned or len(self.traits.bonus)):
             return lists
         k = lists[0].shape[1]
         ranked = top_k(scores, k * POOL, forbidden, self.night.inputs.device)

@@ -5,6 +5,7 @@ Does not belong here: the file, and what holds between sections (``config``); an
 
 import codecs
 import re
+from collections.abc import Iterable
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -152,6 +153,14 @@ class Finetune(FinetuneSettings):
     )
 
 
+def wrong_targets(targets: Iterable[str]) -> list[str]:
+    """What is no target of a rule, in words."""
+    parts = [(t, *t.partition(":")[::2]) for t in targets]
+    known = ("item", "category", "tag", "domain")
+    wrong = [t for t, kind, value in parts if kind not in known or not value]
+    return [f"'{t}' is no target; write item:ID, category:NAME, tag:NAME or domain:NAME" for t in wrong]
+
+
 class Explore(Settings):
     """Places of lists that are drawn by chance; see ``pipelines.night.exploring``."""
 
@@ -217,6 +226,9 @@ class Recommend(Settings):
     )
     dials: Dials | None = Field(
         None, description="what counts beside relevance, with what each setting would cost in eval_dials"
+    )
+    floors: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        {}, description="target (domain:, category:, tag: or item:) -> share of all places that its items get at least"
     )
     external: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], External] = Field(
         {}, description="name -> lists of somebody else, each a recommender beside models"
@@ -284,6 +296,14 @@ class Recommend(Settings):
             raise ValueError("models has only the hybrid; name at least one recommender that it can combine")
         return self
 
+    @model_validator(mode="after")
+    def _promised(self) -> "Recommend":
+        if wrong := wrong_targets(self.floors):
+            raise ValueError(f"floors: {wrong[0]}")
+        if sum(self.floors.values()) > 1:
+            raise ValueError(f"floors add up to {sum(self.floors.values()):g} of all places, which is more than all")
+        return self
+
 
 class Attribution(Settings):
     """What counts as feedback to the lists of a night; see ``pipelines.feedback``."""
@@ -314,10 +334,8 @@ class Rules(Settings):
 
     @model_validator(mode="after")
     def _meant(self) -> "Rules":
-        for target in (*self.deny, *self.allow):
-            kind, _, value = target.partition(":")
-            if kind not in ("item", "category", "tag", "domain") or not value:
-                raise ValueError(f"'{target}' is no target; write item:ID, category:NAME, tag:NAME or domain:NAME")
+        if problems := wrong_targets((*self.deny, *self.allow)):
+            raise ValueError(problems[0])
         wrong = [f"{k} = {n}" for k, n in self.at_most.items() if n < 1]
         if wrong or any(place < 1 for place in self.pinned):
             raise ValueError(f"at_most and places of pinned are 1 or more, not {wrong or sorted(self.pinned)}")

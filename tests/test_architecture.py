@@ -146,7 +146,7 @@ def test_asset_keys_are_stable() -> None:
         "model_transfer", "model_hybrid",
         "reco_candidates", "recommendations", "similar_items", "feedback", "eval_offline", "eval_users",
         "eval_gaps", "eval_experiments", "night_health",
-        "list_health", "reports",
+        "list_health", "floor_prices", "reports",
     }  # fmt: skip
 
 

@@ -193,3 +193,23 @@ def scores_fall(config: Config, night: "Night", table: str, rows: pa.Table) -> l
     user, score = rows["user_id"].to_numpy(), rows["score"].to_numpy()
     rises = int(((user[1:] == user[:-1]) & (np.diff(score) > 0)).sum())
     return [f"{rises} rows score higher than the row above them"] if rises else []
+
+
+SHORT = 0.01  # of all places, by which a share may miss its floor: prices are found on some users
+
+
+@promise(
+    ["floor_prices"], "Items have the share of places that recommend.floors promises.", ["target", "floor", "share"]
+)
+def floors_are_kept(_config: Config, _night: "Night", _table: str, rows: pa.Table) -> list[str]:
+    """Targets that lists could not give their share; numbers are shares."""
+    return [
+        Remark(
+            f"{r['target']} has {r['share']:.1%} of all places, {r['floor']:.1%} are promised"
+            if (short := r["share"] < r["floor"] - SHORT)
+            else "",
+            warns=short,
+            numbers={r["target"]: r["share"]},
+        )
+        for r in rows.to_pylist()
+    ]

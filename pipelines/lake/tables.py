@@ -175,6 +175,17 @@ TABLES: dict[str, Table] = {
             ("day", "number"), HEALTH, stage="score", group="quality", parents=("group:models",),
         ),
         Table(
+            "floor_prices", "Shares of all places that some items are promised, and what that costs.", ("target",),
+            (
+                _c("target", pa.string(), "domain:, category:, tag: or item: and a name"),
+                _c("floor", pa.float64(), "share of all places that it is promised"),
+                _c("before", pa.float64(), "its share without any price, of some users"),
+                _c("share", pa.float64(), "its share of all places of the night's lists"),
+                _c("price", pa.float64(), "what is added to the relevance of its items, which is between 0 and 1"),
+            ),
+            stage="score", group="quality", parents=("group:models", "std_items"),
+        ),
+        Table(
             "item_labels", "Labels told from content, of items without any of the kind.", ("kind", "item_id", "label"),
             (
                 _c("kind", pa.string(), "categories or tags"),

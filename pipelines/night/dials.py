@@ -6,7 +6,7 @@ ranking (``recommenders.ranking``), rules that must hold (``placing``), what a d
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from pipelines.sections import Dials
 
 POOL = 5  # ranked items a place that are chosen from
 BEHIND = -1e9  # worth of what is behind the end of a ranking
+NO_BONUS = np.zeros(0)
 BLOCK = 128  # users whose items' vectors are gathered at once
 
 
@@ -33,6 +34,7 @@ class Traits:
         tastes: share of each category in what a user has liked (users, categories), rows of zeros without any.
         popular: by how many users an item was liked (items,), as a logarithm between 0 and 1.
         exposed: in how many lists of the night before an item was (items,), likewise.
+        bonus: what is added to an item's relevance (items,); none where nothing is (``floors``).
     """
 
     vectors: np.ndarray
@@ -40,15 +42,17 @@ class Traits:
     tastes: sparse.csr_matrix
     popular: np.ndarray
     exposed: np.ndarray
+    bonus: np.ndarray = field(default_factory=lambda: NO_BONUS)
 
     @classmethod
-    def of(cls, inputs: Inputs, categories: pa.Array, exposed: np.ndarray) -> Self:
+    def of(cls, inputs: Inputs, categories: pa.Array, exposed: np.ndarray, bonus: np.ndarray = NO_BONUS) -> Self:
         """Traits of a night.
 
         Args:
             inputs: what recommenders see.
             categories: of each item, a list.
             exposed: in how many lists of the night before each item was.
+            bonus: what is added to the relevance of each item.
         """
         liked = (inputs.positives > 0).astype(np.float32)
         shares = shares_of_rows(groups_of_items(pa.table({"categories": categories}), ["category"])["category"])
@@ -58,6 +62,7 @@ class Traits:
             tastes=shares_of_rows(liked @ shares),
             popular=_share_of_largest(np.asarray(liked.sum(0)).ravel()),
             exposed=_share_of_largest(exposed),
+            bonus=bonus,
         )
 
 
@@ -104,6 +109,7 @@ def _chosen(
     value = (
         _relevance(scores, there) - dials.popularity * traits.popular[listed] - dials.exposure * traits.exposed[listed]
     )
+    value += traits.bonus[listed] if len(traits.bonus) else 0
     like = _Likeness(traits.vectors, listed) if dials.diversity else None
     off = _Miscalibration(traits, listed, users) if dials.calibration else None
     chosen = np.zeros((n, min(k, items.shape[1])), np.int64)

@@ -167,6 +167,7 @@ class Loaded:
     shared: Shared = field(default_factory=Shared.nothing)
     exposed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     exploring: Exploring | None = None
+    bonus: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def forbidden(self, users: np.ndarray, filter_seen: bool) -> sparse.csr_matrix:
         """Nonzero (users, items) where an item is never listed: hidden, or met where that is left out."""
@@ -203,5 +204,6 @@ class Loaded:
             plans=[
                 Plan(**r | {"dials": Dials(**r["dials"])}) for r in pq.read_table(folder / "plans.parquet").to_pylist()
             ],
+            bonus=np.load(priced) if (priced := folder / "bonus.npy").exists() else np.zeros(0),
             exposed=np.load(shown) if (shown := folder / "exposed.npy").exists() else np.zeros(len(items), np.int64),
         )

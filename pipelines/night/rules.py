@@ -41,20 +41,20 @@ def allowed(items: pa.Table, rules: Rules) -> np.ndarray:
     """Bool (items,): what the shop's ``deny`` and ``allow`` leave."""
     denied = np.zeros(items.num_rows, bool)
     for target in rules.deny:
-        denied |= _is(items, target)
+        denied |= meant_by(items, target)
     if not rules.allow:
         return ~denied
-    return ~denied & np.any([_is(items, target) for target in rules.allow], axis=0)
+    return ~denied & np.any([meant_by(items, target) for target in rules.allow], axis=0)
 
 
 def meaningless(items: pa.Table, rules: Rules) -> list[str]:
     """Targets and pinned items of rules that no item of a catalogue is meant by."""
     targets = [*rules.deny, *rules.allow, *(f"item:{i}" for i in rules.pinned.values())]
-    return [t for t in dict.fromkeys(targets) if not _is(items, t).any()]
+    return [t for t in dict.fromkeys(targets) if not meant_by(items, t).any()]
 
 
-def _is(items: pa.Table, target: str) -> np.ndarray:
-    """Bool (items,), which items a target of a rule means."""
+def meant_by(items: pa.Table, target: str) -> np.ndarray:
+    """Bool (items,), which items a target such as ``domain:books`` means."""
     kind, _, value = target.partition(":")
     if kind in GROUPED:
         return np.asarray(_members(pa.chunked_array([[value]]), items, GROUPED[kind]).todense(), bool)[0]

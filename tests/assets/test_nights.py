@@ -83,7 +83,7 @@ def test_one_night_materializes_everything_with_metadata_and_checks(shop: Path) 
         for e in result.get_asset_materialization_events()
         if e.asset_key
     }
-    assert len(mats) == 38
+    assert len(mats) == 39
     for name, m in mats.items():
         assert "path" in m.metadata, name
         if not name.startswith("model_") and name != "reports":

@@ -33,6 +33,16 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     assert "filter_seen" in text  # the known keys of the section that has the typo
 
 
+def test_floors_are_of_targets_and_no_more_than_all_places() -> None:
+    assert Recommend(floors={"domain:books": 0.5, "tag:own": 0.5}).floors["tag:own"] == 0.5
+    with pytest.raises(ValueError, match="floors: 'books' is no target; write item:ID, category:NAME"):
+        Recommend(floors={"books": 0.1})
+    with pytest.raises(ValueError, match="floors add up to 1.1 of all places, which is more than all"):
+        Recommend(floors={"domain:books": 0.6, "domain:toys": 0.5})
+    with pytest.raises(ValueError, match="less than 1"):
+        Recommend(floors={"domain:books": 1.0})
+
+
 def test_pooled_domains_bring_a_recommender_of_their_own() -> None:
     assert "domains" not in Recommend().models
     assert Recommend(pool_domains=True).models == (*Recommend().models, "domains")

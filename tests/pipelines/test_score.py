@@ -393,8 +393,11 @@ def test_the_stage_lists_every_recommender_for_every_user(shop: Lake) -> None:
         recommend = Recommend(models=("popularity", "item_cf"), serve="popularity", k=2, event_weights={"skip": -1.0})
         config = config_of(shop.root, recommend=recommend, compute=Compute(shard_rows=rows))
         list(train(config, shop, DAY))
-        health, first, second = score(config, shop, DAY)
-        assert [m.table for m in (health, first, second)] == ["list_health", "reco_candidates", "recommendations"]
+        health, prices, first, second = score(config, shop, DAY)
+        assert [m.table for m in (health, prices, first, second)] == [
+            "list_health", "floor_prices", "reco_candidates", "recommendations",
+        ]  # fmt: skip
+        assert prices.rows == 0, "nothing is promised"
         assert first.inputs.keys() == second.inputs.keys() == {"model_popularity", "model_item_cf"}
         made.append([shop.read(t, DAY) for t in ("reco_candidates", "recommendations")])
     assert made[0] == made[1], "however users are cut"

@@ -27,6 +27,8 @@ path = "log"
 k = 10
 models = ["popularity", "item_cf", "hybrid"]
 pool_domains = true
+[recommend.floors]
+"domain:toys" = 0.7
 """
 
 
@@ -75,6 +77,13 @@ def test_domains_share_weights_from_night_to_night(tmp_path: Path) -> None:
     *_, hybrid = load_recommenders(lake, last, config.recommend.models, inputs)
     assert isinstance(hybrid, Hybrid)
     assert (hybrid.pooling is None) == (card["validation"]["warm"]["pooled"]["deviations"] == {})
+    (promised,) = lake.read("floor_prices", last).to_pylist()
+    assert (promised["target"], promised["floor"]) == ("domain:toys", 0.7)
+    assert promised["before"] < 0.6
+    assert 0.69 < promised["share"] < 0.75, "the least that keeps it"
+    assert 0 < promised["price"] < 2
+    items = lake.read("recommendations", last, ["item_id"])["item_id"].to_pylist()
+    assert np.mean([int(i[1:]) % 2 for i in items]) == pytest.approx(promised["share"])
     before = lake.require("recommendations", last).content_digest
     assert main(["run", "--config", str(path), "--date", str(last)]) == 0
     assert lake.require("recommendations", last).content_digest == before

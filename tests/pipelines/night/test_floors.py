@@ -1,0 +1,83 @@
+"""Floors: the price of a few lists by hand, two floors that pull apart, and one that cannot be kept."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from scipy import sparse
+
+from pipelines.lake.promises import PROMISES
+from pipelines.night.dials import Traits, turned
+from pipelines.night.floors import MOST_PRICE, members_of, prices_of
+from pipelines.sections import Dials
+from tests.lakes import rows_of
+
+NOTHING = sparse.csr_matrix((9, 0))
+
+
+def traits(items: int = 9, users: int = 4) -> Traits:
+    return Traits(
+        np.zeros((items, 0)), NOTHING[:items], sparse.csr_matrix((users, 0)), np.zeros(items), np.zeros(items)
+    )
+
+
+def ranked(*scores: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """All items of each user, the best first."""
+    values = np.array(scores)
+    order = np.argsort(-values, 1, kind="stable")
+    return order, np.take_along_axis(values, order, 1)
+
+
+def test_a_price_is_what_the_cheapest_places_cost() -> None:
+    """Lists of 1 of items a, b (relevance 1 and less): b is .9, .7, .4 and 0 behind a for four users."""
+    lists = ranked([1, 0.1, 0], [1, 0.3, 0], [1, 0.6, 0], [1, 1, 0])
+    b = np.array([[False, True, False]])
+    users = np.arange(4)
+    for floor, price in ((0.25, 0.0), (0.5, 0.4), (0.75, 0.7), (1.0, 0.9)):
+        (found,) = prices_of(lists, 1, Dials(), traits(3), users, b, {"item:b": floor})
+        assert found.price == pytest.approx(price, abs=2e-3), floor
+        assert found.before == 0.0, "of two equals the first in the ranking is listed"
+
+
+def test_prices_of_two_targets_move_each_other() -> None:
+    rng = np.random.default_rng(0)
+    lists = ranked(*rng.random((200, 9)).tolist())
+    members = np.stack([np.isin(np.arange(9), of) for of in ([0, 1], [1, 2, 3])])
+    floors = {"tag:own": 0.4, "domain:new": 0.5}
+    found = prices_of(lists, 3, Dials(), traits(9, 200), np.arange(200), members, floors)
+    prices = np.array([f.price for f in found])
+    chosen = turned(lists, 3, Dials(), replace(traits(9, 200), bonus=prices @ members), np.arange(200))[0]
+    shares = members[:, chosen].mean((1, 2))
+    assert shares[0] >= 0.4 - 0.02
+    assert shares[1] >= 0.5 - 0.02
+    assert shares.max() < 0.56, "no more than is promised"
+    assert [f.before for f in found] == pytest.approx([2 / 9, 3 / 9], abs=0.05)
+
+
+def test_what_is_not_among_the_ranked_cannot_be_had() -> None:
+    lists = ranked([1, 0.5, 0.2])
+    (found,) = prices_of(lists, 2, Dials(), traits(4, 1), np.arange(1), np.eye(4, dtype=bool)[[3]], {"item:d": 0.5})
+    assert found.price == MOST_PRICE
+
+
+def test_targets_are_those_of_rules() -> None:
+    items = rows_of(
+        "std_items", [{"item_id": "a", "domain": "toys", "tags": ["own"]}, {"item_id": "b", "categories": ["c"]}]
+    )
+    targets = ["domain:toys", "tag:own", "category:c", "item:b", "domain:none"]
+    assert members_of(items, targets).tolist() == [
+        [True, False],
+        [True, False],
+        [False, True],
+        [False, True],
+        [False, False],
+    ]
+
+
+def test_a_floor_that_lists_cannot_keep_is_a_warning() -> None:
+    (promise,) = (p for p in PROMISES["floor_prices"] if p.name == "floors_are_kept")
+    rows = pa.table({"target": ["domain:a", "domain:b"], "floor": [0.2, 0.1], "share": [0.15, 0.095]})
+    first, second = promise.broken(None, None, "floor_prices", rows)  # type: ignore[arg-type]
+    assert first == "domain:a has 15.0% of all places, 20.0% are promised"
+    assert (first.warns, second.warns, second) == (True, False, "")  # type: ignore[attr-defined]
