@@ -27,6 +27,7 @@ from pipelines.sections import Team
 
 log = logging.getLogger(__name__)
 
+AGAIN = 4  # windows of nights after which a retired recommender is heard again
 CERTAIN = 1.96  # standard errors of a 95% interval
 Row = dict[str, Any]
 
@@ -46,6 +47,9 @@ def credit(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         name = row["model"]
         row |= gain_of(shown.get("credit", {}).get(name)) | {"weight": weight_of(shown.get("weights", {}), name)}
         row |= judged([*(r for r in earlier if r["model"] == name), row], team, name in gone)
+        if name in gone and _retired_for(lake, day, name, team) >= AGAIN * team.nights:
+            reason = f"was retired {AGAIN * team.nights} nights ago; it is heard again and judged anew"
+            row |= {"decision": KEEP, "reason": reason}
         rows.append(row)
     _one_at_a_time(rows)
     for decision in (RETIRE, MORE):
@@ -53,6 +57,16 @@ def credit(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         log.info("eval_credit %s: %s: %s", day, decision, ", ".join(names) or "none")
     table = pa.Table.from_pylist(rows, schema=TABLES["eval_credit"].schema({}))
     yield lake.publish("eval_credit", day, table, config_digest=config.digest("recommend"))
+
+
+def _retired_for(lake: Lake, day: date, name: str, team: Team) -> int:
+    """Nights in a row up to the one before that a recommender has been retired, as many at most as have to pass."""
+    number = 0
+    for d in reversed(lake.days("eval_credit", day - timedelta(days=1))[-AGAIN * team.nights :]):
+        if name not in retired_by(lake, d):
+            break
+        number += 1
+    return number
 
 
 def gain_of(found: dict[str, float] | None) -> Row:

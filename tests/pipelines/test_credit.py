@@ -81,6 +81,26 @@ def test_a_proposal_is_acted_on_only_if_the_configuration_says_so(tmp_path: Path
         assert of_team(config, lake, DAY)["without"] == [], "a night does not know what it will decide"
 
 
+def test_who_is_retired_is_heard_again_after_four_windows(tmp_path: Path) -> None:
+    """Windows of one night: als is retired on the first, gone on the next three, and back after the fifth."""
+    lake = tiny_lake(tmp_path, [event("u", "a", at(10))], [{"item_id": "a"}])
+    config = config_of(tmp_path, recommend=Recommend(models=("ease", "als", "hybrid"), team=Team(nights=1, act=True)))
+    decisions = []
+    for n in range(6):
+        day = DAY + timedelta(days=n)
+        for table in ("std_interactions", "std_items", "std_user_content"):
+            lake.publish(table, day, lake.read(table, DAY))
+        lake.publish("reco_candidates", day, rows_of("reco_candidates", []))
+        gains = {"ease": 0.3} | ({"als": 0.0} if n == 0 else {"als": 0.3} if n == 5 else {})
+        shown = {"credit": {m: {"gain": g, "standard_error": 0.01} for m, g in gains.items()}, "weights": {}}
+        lake.publish_files("model_hybrid", day, files_of_model({}, {"validation": {"warm": shown}}))
+        list(credit(config, lake, day))
+        (row,) = (r for r in lake.read("eval_credit", day).to_pylist() if r["model"] == "als")
+        decisions.append(row["decision"])
+    assert decisions == ["retire", "retired", "retired", "retired", "keep", "more"]
+    assert retired_by(lake, DAY + timedelta(days=4)) == [], "so that the hybrid of the sixth night hears it"
+
+
 def test_weights_are_summed_over_signals_of_the_recommender_alone() -> None:
     weights = {"graph.R": 0.1, "graph.RR": 0.2, "graphic": 5.0, "ease": 0.4}
     assert weight_of(weights, "graph") == pytest.approx(0.3)
