@@ -20,7 +20,7 @@ from benchmarks.nights import liked_later, two_nights
 from encoders.device import single_threaded
 from pipelines.beyond import Privacy
 from pipelines.config import load_config
-from pipelines.federation.privacy import bounded, deviations, most_told, multiplier_of, noise
+from pipelines.federation.privacy import bounded, deviations, most_told, multiplier_of, with_noise
 from pipelines.federation.statistics import SCALE, Layout, pooled_of, sums_of
 from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
@@ -59,7 +59,7 @@ def accuracy(inputs: Inputs, privacy: Privacy, relevant: sparse.csr_matrix, user
         for rows in crowd(inputs.positives, number):
             sums = sums + sums_of(bounded(rows, privacy, 1.0))
         exact = ndcg(replace(inputs, pooled=pooled_of(sums, every)))
-        told = ndcg(replace(inputs, pooled=pooled_of(sums + noise(layout, deviation), every, deviation.tolist())))
+        told = ndcg(replace(inputs, pooled=pooled_of(with_noise(sums, deviation), every, deviation.tolist())))
         named = f"without noise {exact:.4f}; own log {own:.4f}"
         yield Figure(f"ease_of_{number}_users", told, f"NDCG@{K}", named, told / exact, None, "higher")
 
@@ -72,8 +72,9 @@ def membership(positives: sparse.csr_matrix, privacy: Privacy) -> Iterator[Figur
     layout, deviation = Layout(ITEMS), deviations(privacy, 1.0, multiplier_of(privacy))
     size = np.repeat(deviation * np.array([1.0, SCALE, SCALE]), [layout.pairs, layout.pairs, layout.n])
     change = sums_of(rows[[target]]).view(np.int64) / size
+    nobody = np.zeros(layout.length, np.uint64)
     said = [
-        [(noise(layout, deviation).view(np.int64) / size + there * change) @ change for _ in range(RELEASES)]
+        [(with_noise(nobody, deviation).view(np.int64) / size + there * change) @ change for _ in range(RELEASES)]
         for there in (0, 1)
     ]
     cuts = np.sort(np.concatenate(said))

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from pipelines.beyond import Federate, Privacy
 from pipelines.config import Config
 from pipelines.federation.exchange import Exchange, Summed
 from pipelines.federation.masks import mask, private_key, public_text
-from pipelines.federation.privacy import Ledger, Spent, bounded, deviations, epsilon_of, multiplier_of, noise
+from pipelines.federation.privacy import Entry, Ledger, bounded, deviations, epsilon_of, multiplier_of, with_noise
 from pipelines.federation.statistics import FEWEST, Layout, sums_of
 from pipelines.lake.cards import files_of_model, load_card
 from pipelines.lake.storage import Lake, Manifest
@@ -36,14 +35,6 @@ log = logging.getLogger(__name__)
 
 SLACK = 1 + 1e-6  # of the budget, for rounding of the accountant
 KEPT_SHARES = 5  # latest masked shares, of rounds that a site may have to answer again
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why nothing has left the site, and how many users would have been in it."""
-
-    users: int
-    reason: str
 
 
 def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
@@ -62,10 +53,12 @@ def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     site.offer(day, keys)
     rounds, positives = site.exchange.rounds(), night.dataset().positives()
     waiting = [of for of in rounds if of < str(day) and site.exchange.summed(of) is None]
+    before = site.newest(rounds, day)
+    instead = f"the sum of round {before.round} is used" if before else "recommenders are made of the site's own log"
     for of in waiting:
         if site.name in site.exchange.sites(of):
-            site.answer(of, day, positives, keys)
-    used = site.newest(rounds, day)
+            site.answer(of, day, positives, keys, instead)
+    used = before
     if lake.manifest("model_pooled", day):  # a night that is run again is of the same sums
         of = load_card(lake, "pooled", day)["round"]
         used = site.exchange.summed(of) if of else None
@@ -75,7 +68,7 @@ def federate(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     )
     rows = pa.Table.from_pylist(site.told(used, waiting), schema=TABLES["fed_stats"].schema({}))
     yield lake.publish("fed_stats", day, rows, config_digest=digest)
-    spent = pa.Table.from_pylist(site.spent(day, used), schema=TABLES["privacy_ledger"].schema({}))
+    spent = pa.Table.from_pylist(site.spent(day), schema=TABLES["privacy_ledger"].schema({}))
     yield lake.publish("privacy_ledger", day, spent, config_digest=digest)
 
 
@@ -103,7 +96,7 @@ class Site:
 
     def __init__(self, settings: Federate, folder: Path, privacy: Privacy | None = None, most: float = 1.0):
         self.settings, self.folder, self.name = settings, folder, settings.name
-        self.privacy, self.most, self.refused = privacy, most, dict[str, Refusal]()
+        self.privacy, self.most = privacy, most
         self.ledger = Ledger(folder / "spent.jsonl")
         self.exchange = Exchange(settings.exchange)
         self.key: X25519PrivateKey = private_key(folder / "key")
@@ -113,7 +106,7 @@ class Site:
         self.exchange.put_key(self.name, public_text(self.key))
         self.exchange.put_offer(day, self.name, sorted(set(keys)))
 
-    def answer(self, of: str, day: date, positives: sparse.csr_matrix, keys: Sequence[str]) -> None:
+    def answer(self, of: str, day: date, positives: sparse.csr_matrix, keys: Sequence[str], instead: str = "") -> None:
         """Leave the site's share of a round, or what it has masked against sites that are missing.
 
         Args:
@@ -121,6 +114,7 @@ class Site:
             day: night that the share knows.
             positives: decayed weights of positive feedback (users, items).
             keys: of the items.
+            instead: what the night uses where nothing may leave the site.
         """
         if problem := self._wrong(of):
             log.error("federate: round %s is not answered: %s", of, problem)
@@ -132,10 +126,13 @@ class Site:
                 self.exchange.put_fix(of, self.name, mask(self.key, self.name, self._keys(missing), label, n))
                 log.info("federate: round %s goes on without %s", of, ", ".join(missing))
             return
+        if self.name in missing or self.exchange.quarrel(of):
+            log.warning("federate: round %s goes on without this site", of)
+            return
         own = on_frame(positives, keys, frame)
-        if refusal := self._refusal(label, own):
-            self.refused[of] = refusal
-            log.error("federate: round %s is not answered: %s", of, refusal.reason)
+        if reason := self._refusal(label, own):
+            self.ledger.write(Entry(label, of, str(day), _users_of(own), None, f"{reason}; {instead}"))
+            log.error("federate: round %s is not answered: %s", of, reason)
             return
         known = self._masked(of, day, label, own)
         if self.name in self.exchange.missing(of):  # the hub may have been faster
@@ -144,7 +141,12 @@ class Site:
         with np.load(known) as share:
             everyone = self._keys(self._others(of)) | {self.name: public_text(self.key)}
             self.exchange.put_share(
-                of, self.name, str(share["night"]), share["values"], everyone, share["noise"].tolist()
+                of,
+                self.name,
+                str(share["night"]),
+                share["values"],
+                everyone,
+                list(share["noise"]) if "noise" in share else (0.0, 0.0, 0.0),
             )
         log.info("federate: round %s: share of %d items", of, len(frame))
 
@@ -181,52 +183,42 @@ class Site:
             return sums_of(positives), np.zeros(3)
         multiplier = multiplier_of(self.privacy)
         deviation = deviations(self.privacy, self.most, multiplier)
-        self.ledger.write(Spent(label, of, str(day), _users_of(positives), multiplier))  # before it leaves
-        told = sums_of(bounded(positives, self.privacy, self.most))
-        return told + noise(Layout(positives.shape[1]), deviation), deviation
+        self.ledger.write(Entry(label, of, str(day), _users_of(positives), multiplier))  # before it leaves
+        return with_noise(sums_of(bounded(positives, self.privacy, self.most)), deviation), deviation
 
-    def _refusal(self, label: str, positives: sparse.csr_matrix) -> "Refusal | None":
-        """Why nothing may leave the site, if so; a share that was made already tells nothing more."""
-        privacy, users = self.privacy, _users_of(positives)
-        if privacy is None or (self.folder / "shares" / f"{label}.npz").exists():
-            return None
+    def _refusal(self, label: str, positives: sparse.csr_matrix) -> str:
+        """Why nothing may leave the site; empty where it may. A share that was made already tells nothing more."""
+        privacy, users, shares = self.privacy, _users_of(positives), self.ledger.shares()
+        if privacy is None:
+            return ""
+        made, counted = (self.folder / "shares" / f"{label}.npz").exists(), label in {e.label for e in shares}
+        if made or counted:
+            said = "its share was made without noise" if made else "a share of it was made before, and is gone"
+            return "" if made and counted else said
         if users < privacy.least_users:
-            return Refusal(
-                users, f"{users} users, of whom sums would be noise; privacy.least_users = {privacy.least_users}"
-            )
-        multipliers = [e.multiplier for e in self.ledger.entries() if e.label != label]
+            return f"{users} users, of whom sums would be noise; privacy.least_users = {privacy.least_users}"
+        multipliers = [e.multiplier for e in shares if e.multiplier is not None]
         spent = epsilon_of([*multipliers, multiplier_of(privacy)], privacy.delta)
         if spent > privacy.epsilon * SLACK:
             left = f"{len(multipliers)} shares have spent the budget"
-            return Refusal(
-                users, f"{left}: one more would be epsilon {spent:.2f}, privacy.epsilon = {privacy.epsilon:g}"
-            )
-        return None
+            return f"{left}: one more would be epsilon {spent:.2f}, privacy.epsilon = {privacy.epsilon:g}"
+        return ""
 
-    def spent(self, day: date, used: Summed | None) -> list[dict[str, Any]]:
+    def spent(self, day: date) -> list[dict[str, Any]]:
         """Rows of ``privacy_ledger``: shares up to a night, and what was refused on it."""
         if self.privacy is None:
             return []
         delta, rows, multipliers = self.privacy.delta, list[dict[str, Any]](), list[float]()
         for e in self.ledger.entries():
-            if e.night > str(day):
-                continue
-            multipliers.append(e.multiplier)
-            row = {"round": date.fromisoformat(e.round), "share": len(multipliers), "users": e.users}
-            row |= {"known_until": date.fromisoformat(e.night)}
-            row |= {"multiplier": e.multiplier, "epsilon": epsilon_of(multipliers, delta), "delta": delta}
-            rows.append(row | {"decision": "shared", "reason": f"share {len(multipliers)}"})
-        instead = f"the sum of round {used.round} is used" if used else "recommenders are made of the site's own log"
-        total = epsilon_of(multipliers, delta)
-        for of, refusal in self.refused.items():
-            row = {
-                "round": date.fromisoformat(of),
-                "share": 0,
-                "users": refusal.users,
-                "epsilon": total,
-                "delta": delta,
-            }
-            rows.append(row | {"decision": "refused", "reason": f"{refusal.reason}; {instead}"})
+            row: dict[str, Any] = {"round": date.fromisoformat(e.round), "users": e.users, "delta": delta}
+            if e.multiplier is not None:
+                multipliers.append(e.multiplier)
+                row |= {"share": len(multipliers), "known_until": date.fromisoformat(e.night)}
+                row |= {"multiplier": e.multiplier, "decision": "shared", "reason": f"share {len(multipliers)}"}
+            else:
+                row |= {"share": 0, "decision": "refused", "reason": e.reason}
+            if e.night == str(day) or (e.multiplier is not None and e.night < str(day)):
+                rows.append(row | {"epsilon": epsilon_of(multipliers, delta)})
         return rows
 
     def _keys(self, sites: Sequence[str]) -> dict[str, str]:

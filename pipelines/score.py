@@ -115,8 +115,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
 def save_bonus(night: Night, lake: Lake, r: Recommend, folder: Path, device: str) -> list[Price]:
     """Find the prices of the night's floors, and write what they add to each item's relevance, for workers."""
     loaded = Loaded.of(lake, night.day, r.models, folder, device)
-    dials = r.dials or Dials()
-    prices, bonus = found_on(loaded, night.items(), r.serve, r.k, r.filter_seen, dials, r.floors)
+    prices, bonus = found_on(loaded, night.items(), r.k, r.filter_seen, r.floors)
     np.save(folder / "bonus.npy", bonus)
     return prices
 

@@ -24,30 +24,34 @@ from pipelines.beyond import Privacy
 from pipelines.federation.statistics import SCALE, Layout
 
 PARTS = 3  # of the sums; each has its own bound
+STEP = 1 << 24  # of sums of walks and weights with noise
+FARTHEST = 10.0  # standard deviations, beyond what 64 bits can draw
 ROUNDING = 1.001  # of a bound: numbers are rounded to 20 binary places before they are multiplied
 
 
 @dataclass(frozen=True)
-class Spent:
-    """A share that left the site.
+class Entry:
+    """A share that left the site, or that was refused.
 
     Attributes:
         label: of the round's masks, another one for every round that is opened.
         round: that it is of.
-        night: that it knows.
+        night: that it knows; of a refusal the night of it.
         users: whose feedback is in it.
-        multiplier: standard deviation of the noise by what one user can change.
+        multiplier: standard deviation of the noise by what one user can change; None where nothing left.
+        reason: why nothing left.
     """
 
     label: str
     round: str
     night: str
     users: int
-    multiplier: float
+    multiplier: float | None
+    reason: str = ""
 
 
 class Ledger:
-    """All shares that ever left a site; a share is written down before it goes.
+    """All shares that ever left a site, and what was refused; a share is written down before it goes.
 
     Args:
         path: file, one JSON object a line.
@@ -56,20 +60,33 @@ class Ledger:
     def __init__(self, path: Path):
         self.path = path
 
-    def entries(self) -> list[Spent]:
-        """Oldest first."""
+    def entries(self) -> list[Entry]:
+        """In the order in which they were written; a line that a crash has torn is none, as nothing left after it."""
         if not self.path.exists():
             return []
-        return [Spent(**json.loads(line)) for line in self.path.read_text().splitlines()]
+        whole, _, _ = self.path.read_text().rpartition("\n")
+        return [Entry(**json.loads(line)) for line in whole.splitlines()]
 
-    def write(self, spent: Spent) -> None:
-        """Add a share, unless it is there; it is on the disk when this returns."""
-        if spent.label not in {e.label for e in self.entries()}:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as f:
-                f.write(json.dumps(asdict(spent), sort_keys=True) + "\n")
-                f.flush()
-                os.fsync(f.fileno())
+    def shares(self) -> list[Entry]:
+        """Those that left."""
+        return [e for e in self.entries() if e.multiplier is not None]
+
+    def write(self, entry: Entry) -> None:
+        """Add an entry, a refusal once a night; it is on the disk when this returns."""
+        known = self.entries()
+        if entry.multiplier is None and any((e.label, e.night) == (entry.label, entry.night) for e in known):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [json.dumps(asdict(e), sort_keys=True) + "\n" for e in (*known, entry)]
+        part = self.path.with_suffix(".part")
+        with part.open("w") as f:
+            f.write("".join(lines))
+            f.flush()
+            os.fsync(f.fileno())
+        part.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
 
 
 def epsilon_of(multipliers: Sequence[float], delta: float) -> float:
@@ -134,14 +151,33 @@ def deviations(privacy: Privacy, most: float, multiplier: float) -> np.ndarray:
     return multiplier * PARTS**0.5 * bounds(privacy, most)
 
 
-def noise(layout: Layout, deviation: np.ndarray) -> np.ndarray:
-    """Noise (``Layout.length``,) uint64 modulo 2^64, of random numbers that nobody can guess."""
-    bits = (
-        Cipher(algorithms.ChaCha20(os.urandom(32), os.urandom(16)), mode=None)
-        .encryptor()
-        .update(bytes(8 * layout.length))
-    )
-    uniform = (np.frombuffer(bits, "<u8") >> np.uint64(11)).astype(np.float64) + 0.5
-    normal = special.ndtri(uniform / 2.0**53)
+def with_noise(sums: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+    """Sums with noise (``Layout.length``,) uint64 modulo 2^64.
+
+    Sums of walks and weights are cut to steps of 2^-16 after that: there are far fewer of these than random numbers,
+    so that every one can come from any sums. Finer ones would tell whether they are sums plus a number that could have
+    been drawn (Mironov, https://doi.org/10.1145/2382196.2382264).
+
+    Args:
+        sums: of ``statistics.sums_of``.
+        deviation: of the noise in each part (3,).
+
+    Raises:
+        ValueError: the noise does not fit into 64 bits.
+    """
+    layout = Layout.of(len(sums))
     size = np.repeat(deviation * np.array([1.0, SCALE, SCALE]), [layout.pairs, layout.pairs, layout.n])
-    return np.round(normal * size).astype(np.int64).view(np.uint64)
+    if (size * FARTHEST >= 2.0**62).any():
+        raise ValueError("privacy: noise does not fit into 64 bits; raise epsilon, or lower recommend.event_weights")
+    total = sums.view(np.int64) + np.round(normal(len(sums)) * size).astype(np.int64)
+    fine = slice(layout.pairs, None)
+    total[fine] = (total[fine] + STEP // 2) // STEP * STEP
+    return total.view(np.uint64)
+
+
+def normal(n: int) -> np.ndarray:
+    """Standard normal numbers (n,) that nobody can guess, as fine in both tails: of 63 random bits and a sign."""
+    stream = Cipher(algorithms.ChaCha20(os.urandom(32), bytes(16)), mode=None).encryptor()  # the key is used once
+    bits = np.frombuffer(stream.update(bytes(8 * n)), "<u8")
+    lower = special.ndtri(((bits >> np.uint64(1)).astype(np.float64) + 0.5) * 2.0**-64)
+    return np.where(bits & np.uint64(1), -lower, lower)

@@ -6,6 +6,7 @@ Belongs here: the sums of positive feedback, and back. Does not: masks, whose it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from scipy import sparse
@@ -26,6 +27,11 @@ class Layout:
     """
 
     n: int
+
+    @classmethod
+    def of(cls, length: int) -> Self:
+        """The layout of a vector of this length: n items have n * (n + 2) numbers."""
+        return cls(round((length + 1) ** 0.5) - 1)
 
     @property
     def pairs(self) -> int:

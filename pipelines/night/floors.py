@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from pipelines.night.arms import uniform
+from pipelines.night.arms import groups_of, uniform
 from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.files import Loaded
 from pipelines.night.rules import meant_by
@@ -48,40 +48,52 @@ def members_of(items: pa.Table, floors: Iterable[str]) -> np.ndarray:
     return np.stack([meant_by(items, target) for target in floors])
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """What some users who are served alike could be listed.
+
+    Attributes:
+        lists: ranked items (users, deep), and their scores.
+        users: rows of the traits.
+        dials: what else counts beside relevance.
+        places: of each list that are given by relevance; the last ones may go to new items.
+    """
+
+    lists: Lists
+    users: np.ndarray
+    dials: Dials
+    places: int
+
+
 def prices_of(
-    ranked: Lists,
-    k: int,
-    dials: Dials,
-    traits: Traits,
-    users: np.ndarray,
-    members: np.ndarray,
-    floors: Mapping[str, float],
+    ranked: list[Ranked], k: int, traits: Traits, members: np.ndarray, floors: Mapping[str, float]
 ) -> list[Price]:
     """The smallest prices with which every target has its share of the places of some lists.
 
-    A target that cannot have it has the largest price.
+    A target that cannot have it has the largest price, and one that no item is of has none.
 
     Args:
-        ranked: items (users, deep) and their scores.
+        ranked: of groups of users.
         k: length of the lists.
-        dials: what else counts beside relevance.
         traits: of the night.
-        users: rows of the traits.
         members: (targets, items), which items each target means.
         floors: target -> share.
     """
     prices, names = np.zeros(len(floors)), list(floors)
 
     def shares() -> np.ndarray:
-        priced = replace(traits, bonus=prices @ members)
-        chosen = turned(ranked, k, dials, priced, users)[0]
-        return members[:, chosen[chosen >= 0]].mean(1)
+        priced, found, places = replace(traits, bonus=prices @ members), np.zeros(len(names)), 0
+        for group in ranked:
+            chosen = turned(group.lists, k, group.dials, priced, group.users)[0]
+            found += members[:, chosen[:, : group.places][chosen[:, : group.places] >= 0]].sum(1)
+            places += int((chosen >= 0).sum())
+        return found / max(places, 1)
 
     before = shares()
     for _ in range(ROUNDS):
         for at, name in enumerate(names):
             low, high, prices[at] = 0.0, MOST_PRICE, 0.0
-            if shares()[at] >= floors[name]:
+            if not members[at].any() or shares()[at] >= floors[name]:
                 continue
             for _ in range(HALVINGS):
                 prices[at] = (low + high) / 2
@@ -91,28 +103,31 @@ def prices_of(
 
 
 def found_on(
-    night: Loaded, items: pa.Table, serve: str, k: int, filter_seen: bool, dials: Dials, floors: Mapping[str, float]
+    night: Loaded, items: pa.Table, k: int, filter_seen: bool, floors: Mapping[str, float]
 ) -> tuple[list[Price], np.ndarray]:
     """Prices of a night's floors, and what they add to the relevance of each item (items,).
 
     Args:
         night: as workers have it.
         items: its catalogue.
-        serve: recommender whose lists are served.
         k: length of the lists.
         filter_seen: whether lists leave out what a user has met.
-        dials: what else counts beside relevance.
         floors: target -> share.
     """
-    users, parts = some_users(night), list[Lists]()
-    for block in blocks_of(users, len(night.items)):
-        plain = next(s for name, s, _ in scored(night.models, night.inputs, block) if name == serve)
-        forbidden = night.forbidden(block, filter_seen)
-        parts.append(top_k(night.ranked_by(plain, block), k * POOL, forbidden, night.inputs.device))
-    ranked = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-    members = members_of(items, floors)
+    users, members = some_users(night), members_of(items, floors)
     traits = Traits.of(night.inputs, night.categories, night.exposed)
-    prices = prices_of(ranked, k, dials, traits, users, members, floors)
+    fresh = bool((~night.liked & night.servable).any())
+    ranked = []
+    for plan, at in groups_of([night.plans[u] for u in users]):
+        some, parts, chances = users[at], list[Lists](), False
+        for block in blocks_of(some, len(night.items)):
+            found = ((s, c) for name, s, c in scored(night.models, night.inputs, block) if name == plan.serve)
+            plain, of_new = next(found)
+            chances, forbidden = of_new is not None, night.forbidden(block, filter_seen)
+            parts.append(top_k(night.ranked_by(plain, block), k * POOL, forbidden, night.inputs.device))
+        lists = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        ranked.append(Ranked(lists, some, plan.dials, k - plan.new_items if chances and fresh else k))
+    prices = prices_of(ranked, k, traits, members, floors)
     return prices, np.array([p.price for p in prices]) @ members
 
 

@@ -55,6 +55,7 @@ class Domains(Recommender):
     def fit(self, inputs: Inputs) -> Self:
         """Fit a copy of each in every domain."""
         self.of_item = inputs.domains if len(inputs.domains) else np.zeros(inputs.positives.shape[1], np.int64)
+        self.whole = None
         self.models = [[base().fit(own) for base in BASES.values()] for own in self._apart(inputs)]
         return self
 

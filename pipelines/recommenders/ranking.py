@@ -16,6 +16,7 @@ SEGMENT = 64  # items of a row that are looked at together
 MIN_USERS = 10  # validation users below which nothing is fitted on them
 FIT_SCORES = 20_000_000  # users x items that weights are fitted on
 FIT_USERS = 500  # however many items there are: each user is fitted on a sample of alternatives
+FIT_DOMAINS = 4  # times as many at most, however many domains there are
 BLOCK_SCORES = 1_000_000  # users x items of one signal at once; with more, caches overflow
 MOST_SCORES = 4_000_000  # as many at most, where full passes of a walk or full files are worth more than caches
 PASS_USERS = 64  # users of one pass of a walk; they fill entire lines of the processor's cache
@@ -116,9 +117,9 @@ def is_warm(inputs: Inputs, users: np.ndarray) -> np.ndarray:
 def some_users(users: np.ndarray, items: int, domains: int = 1) -> np.ndarray:
     """At most as many users as ``FIT_SCORES`` allows, and ``FIT_USERS`` in any case, drawn with a fixed seed.
 
-    With several domains as many as if each were alone.
+    With several domains ``FIT_USERS`` are of each, of up to ``FIT_DOMAINS``.
     """
-    most = max(FIT_USERS, FIT_SCORES // max(items, 1)) * domains
+    most = max(FIT_USERS * min(domains, FIT_DOMAINS), FIT_SCORES // max(items, 1))
     return users if len(users) <= most else np.sort(np.random.default_rng(0).permutation(users)[:most])
 
 

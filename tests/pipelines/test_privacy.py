@@ -16,15 +16,17 @@ from pipelines.federate import Site, federate
 from pipelines.federation.exchange import Exchange
 from pipelines.federation.hub import visit
 from pipelines.federation.privacy import (
+    STEP,
+    Entry,
     Ledger,
-    Spent,
     bounded,
     bounds,
     deviations,
     epsilon_of,
     most_told,
     multiplier_of,
-    noise,
+    normal,
+    with_noise,
 )
 from pipelines.federation.statistics import SCALE, Layout, pooled_of, sums_of
 from pipelines.lake.storage import Lake
@@ -58,13 +60,40 @@ def test_bounds_are_what_the_worst_user_changes() -> None:
     assert (most > 0.9 * bounds(privacy, 5.0)).all(), "and no looser than need be"
 
 
+def nobody(layout: Layout) -> np.ndarray:
+    return np.zeros(layout.length, np.uint64)
+
+
 def test_noise_is_normal_of_its_size_and_never_the_same() -> None:
     layout, deviation = Layout(120), np.array([30.0, 4.0, 8.0])
-    parts = np.split(noise(layout, deviation).view(np.int64), [layout.pairs, 2 * layout.pairs])
+    parts = np.split(with_noise(nobody(layout), deviation).view(np.int64), [layout.pairs, 2 * layout.pairs])
     for part, size in zip(parts, deviation * [1, SCALE, SCALE], strict=True):
         assert part.std() == pytest.approx(size, rel=0.2 if len(part) < 1000 else 0.05)
-        assert stats.kstest(part / size, "norm").pvalue > 1e-4
-    assert not np.array_equal(noise(layout, deviation), noise(layout, deviation))
+        assert (
+            stats.kstest(
+                (part + 0.5 * (size < 99) * np.random.default_rng(0).uniform(-1, 1, len(part))) / size, "norm"
+            ).pvalue
+            > 1e-4
+        )
+    assert not np.array_equal(with_noise(nobody(layout), deviation), with_noise(nobody(layout), deviation))
+    with pytest.raises(ValueError, match="noise does not fit into 64 bits"):
+        with_noise(nobody(layout), np.array([1.0, 2.0**20, 1.0]))
+    assert Layout.of(layout.length) == layout
+
+
+def test_a_number_with_noise_could_come_of_any_sums() -> None:
+    """Draws are far finer than the steps that are told, in the far tails too, and steps do not depend on the sums."""
+    layout, deviation = Layout(60), np.array([30.0, 40.0, 80.0])
+    for sums in (nobody(layout), nobody(layout) + np.uint64(12_345)):
+        told = with_noise(sums, deviation).view(np.int64)
+        assert (told[layout.pairs :] % STEP == 0).all()
+    for z in (-7.0, -3.0, 3.0, 7.0):
+        step = STEP / (40 * SCALE)  # in standard deviations
+        draws = 2.0**64 * stats.norm.pdf(z) * step
+        assert draws > 5, "numbers that are drawn of each step"
+    drawn = normal(200_000)
+    assert (drawn > 0).mean() == pytest.approx(0.5, abs=0.01)
+    assert stats.kstest(drawn, "norm").pvalue > 1e-4
 
 
 def test_accounting_does_not_touch_how_a_night_logs() -> None:
@@ -100,7 +129,7 @@ def test_a_test_of_membership_stays_below_the_bound(epsilon: float) -> None:
 
     def told(there: bool, noisy: bool) -> float:
         sums = sums_of(rows if there else without.tocsr())
-        released = sums + noise(layout, deviation) if noisy else sums
+        released = with_noise(sums, deviation) if noisy else sums
         return float((released - sums_of(without.tocsr())).view(np.int64) / size @ change)
 
     def advantage(noisy: bool) -> float:
@@ -116,11 +145,11 @@ def test_a_test_of_membership_stays_below_the_bound(epsilon: float) -> None:
 def test_of_noise_alone_nothing_is_left_and_of_strong_directions_most() -> None:
     layout, every = Layout(60), np.arange(60)
     deviation = np.array([20.0, 1.0, 2.0])
-    nothing = pooled_of(noise(layout, deviation), every, deviation.tolist())
+    nothing = pooled_of(with_noise(nobody(layout), deviation), every, deviation.tolist())
     assert np.abs(nothing.liked).max() < 60, "hardly a direction stands above noise"
     groups = np.arange(60) // 20
     crowd = sparse.csr_matrix(np.repeat((groups == np.arange(3)[:, None]).astype(float), 500, 0))
-    found = pooled_of(sums_of(crowd) + noise(layout, deviation), every, deviation.tolist())
+    found = pooled_of(with_noise(sums_of(crowd), deviation), every, deviation.tolist())
     exact = pooled_of(sums_of(crowd), every)
     assert found.liked == pytest.approx(exact.liked, abs=60), "500 where two items are of one group"
     assert np.linalg.eigvalsh(found.liked).min() > -1e-2, "EASE inverts it"
@@ -194,12 +223,56 @@ def test_a_share_has_noise_and_is_made_once(tmp_path: Path) -> None:
     assert len(site.ledger.entries()) == 1
 
 
-def test_a_round_that_is_opened_again_is_another_share(tmp_path: Path) -> None:
+def test_a_ledger_counts_every_share_and_a_refusal_once_a_night(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "spent.jsonl")
-    for label in ("a", "b", "a"):
-        ledger.write(Spent(label, "2026-03-08", "2026-03-09", 10, 2.0))
-    assert [e.label for e in ledger.entries()] == ["a", "b"]
+    for label, night, multiplier in (
+        ("a", "9", 2.0),
+        ("b", "9", None),
+        ("b", "9", None),
+        ("b", "10", None),
+        ("a", "9", 2.0),
+    ):
+        ledger.write(Entry(label, "2026-03-08", night, 10, multiplier))
+    assert [(e.label, e.night) for e in ledger.entries()] == [("a", "9"), ("b", "9"), ("b", "10"), ("a", "9")]
+    assert [e.label for e in ledger.shares()] == ["a", "a"]
     assert json.loads(ledger.path.read_text().splitlines()[0])["multiplier"] == 2.0
+    with ledger.path.open("a") as f:
+        f.write('{"label": "c", "rou')  # a power cut
+    assert len(ledger.entries()) == 4
+
+
+@pytest.mark.parametrize("how", ["gone", "exact"])
+def test_a_share_that_is_gone_or_was_exact_never_leaves(tmp_path: Path, how: str) -> None:
+    """A second share of a round would be free; one that was made before privacy was set has no noise."""
+    world = PrivateWorld(tmp_path)
+    lakes = {n: world.lake(n, of_site(n)) for n in NAMES}
+    for name, lake in lakes.items():
+        world.night(name, lake, DAYS[0])
+    world.hub(DAYS[0])
+    if how == "exact":
+        World.night(world, "berlin", lakes["berlin"], DAYS[1])
+    else:
+        world.night("berlin", lakes["berlin"], DAYS[1])
+        for path in (tmp_path / "berlin" / "federate" / "shares").glob("*.npz"):
+            path.unlink()
+    for path in (tmp_path / "exchange" / "rounds" / str(DAYS[0]) / "shares").iterdir():
+        path.unlink()  # the exchange has lost it
+    rows = world.night("berlin", lakes["berlin"], DAYS[2])
+    said = {"gone": "a share of it was made before, and is gone", "exact": "its share was made without noise"}[how]
+    (refused,) = (r for r in rows if r["decision"] == "refused")
+    assert refused["reason"] == f"{said}; recommenders are made of the site's own log"
+    assert Exchange(str(tmp_path / "exchange")).shares(str(DAYS[0])) == {}
+    assert world.night("berlin", lakes["berlin"], DAYS[2]) == rows
+
+
+def test_a_site_that_is_late_spends_nothing(tmp_path: Path) -> None:
+    world = PrivateWorld(tmp_path)
+    lakes = {n: world.lake(n, of_site(n)) for n in NAMES}
+    for name, lake in lakes.items():
+        world.night(name, lake, DAYS[0])
+    world.hub(DAYS[0])
+    Exchange(str(tmp_path / "exchange")).put_missing(str(DAYS[0]), ["rome"])
+    assert world.night("rome", lakes["rome"], DAYS[1]) == []
 
 
 def test_few_users_are_refused_and_told_what_is_used_instead(tmp_path: Path) -> None:
@@ -217,7 +290,7 @@ def test_few_users_are_refused_and_told_what_is_used_instead(tmp_path: Path) -> 
     )
     exchange = Exchange(str(tmp_path / "exchange"))
     assert exchange.shares(str(DAYS[0])) == {}
-    assert not (tmp_path / "berlin" / "federate" / "spent.jsonl").exists()
+    assert Ledger(tmp_path / "berlin" / "federate" / "spent.jsonl").shares() == []
 
 
 def test_exact_sums_have_no_ledger(tmp_path: Path) -> None:

@@ -180,11 +180,11 @@ class Hybrid(Recommender):
         owner, ours, across = self._owners, self._ours, self._across
         groups = [(across, SURE_OF_DOMAINS)] if across.any() else []
         groups += [(owner == name, SURE_OF_OTHERS) for name in dict.fromkeys(owner[~ours])]
-        found = ours & ~across
+        found = base = ours & ~across
         for group, sure in groups:
-            base = found if group is across else ours
             mean, error = mean_and_error(_gain(choices, covariates, start, k, (base, 0), (base | group, 0)))
             found = found | group if mean > sure * error else found
+            base = found if group is across else base
         return found
 
     @property

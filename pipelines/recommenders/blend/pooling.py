@@ -6,6 +6,7 @@ all items (``likelihood``), which users they are fitted on (``hybrid``).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipelines.recommenders.blend.likelihood import BLOCK_NUMBERS, CHANNEL_RIDGE
 
 ROUNDS = 6  # of fits, between which the variances are estimated
 LEAST_CHANGE = 0.05  # of a variance, below which they are settled
+LEAST_SPREAD = 0.1  # of a logarithm; where all have as many events there is nothing to scale by
 HARM = 1.0  # standard errors of a loss, above which a group is left out
 FIRST_VARIANCE, LEAST_VARIANCE, NO_VARIANCE = 0.1, 1e-4, 1e-9
 LEAST_GAIN = 1e-5  # of log-likelihood a user, below which a step is the last
@@ -34,7 +36,9 @@ class Scale:
     @classmethod
     def of(cls, items: np.ndarray, users: np.ndarray) -> Self:
         """Scale of numbers of events, one an observation each."""
-        of_items, of_users = ((float(x.mean()), float(max(x.std(), 1e-9))) for x in map(np.log1p, (items, users)))
+        of_items, of_users = (
+            (float(x.mean()), float(max(x.std(), LEAST_SPREAD))) for x in map(np.log1p, (items, users))
+        )
         return cls(of_items, of_users)
 
 
@@ -123,14 +127,6 @@ class Pooled:
         )
         within = choices.ndcg_of(own, others, k, known.domains)
         return choices.ndcg_of(own, others, k), within[~np.isnan(within)]
-
-    def combined(self, channels: Iterable[np.ndarray], known: Known, prior: np.ndarray) -> np.ndarray:
-        """Weighted channels plus what speaks for each item anyway: float32 (users, items)."""
-        of_items, of_users = self.of_items(known), self.of_users(known)
-        total = np.tile(prior + self.levels(known), (len(known.users), 1))
-        for c, z in enumerate(channels):
-            total += z * (of_items[:, c] + of_users[:, c, None])
-        return total
 
     def flat(self) -> np.ndarray:
         """All of it in one vector."""
@@ -350,13 +346,30 @@ class Pooling:
     domains: np.ndarray
 
     def combined(self, channels: Iterable[np.ndarray], histories: np.ndarray, prior: np.ndarray) -> np.ndarray:
-        """Scores (users, items) of users with as many items in their history (users,)."""
-        return self.weights.combined(channels, Known.of(self.events, histories, self.domains, self.scale), prior)
+        """Weighted channels plus what speaks for each item anyway: float32 (users, items).
+
+        Args:
+            channels: (users, items) of each of the weights.
+            histories: items in the history of each user (users,).
+            prior: (items,).
+        """
+        of_items, levels = self._of_items
+        of_users = self.weights.of_users(Known.of(self.events, histories, self.domains, self.scale))
+        total = np.tile(prior + levels, (len(histories), 1))
+        for c, z in enumerate(channels):
+            total += z * (of_items[:, c] + of_users[:, c, None])
+        return total
+
+    @cached_property
+    def _of_items(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of the channels (items, c) and levels (items,), the same for all blocks of users."""
+        known = Known.of(self.events, np.zeros(0, np.int64), self.domains, self.scale)
+        return self.weights.of_items(known), self.weights.levels(known)
 
     def state(self) -> Arrays:
         """Arrays to store."""
         of_scale = np.array([*self.scale.item, *self.scale.user])
-        return vars(self.weights) | {"scale": of_scale, "events": self.events, "domains": self.domains}
+        return dict(vars(self.weights)) | {"scale": of_scale, "events": self.events, "domains": self.domains}
 
     @classmethod
     def restored(cls, state: Arrays) -> Self:

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from pipelines.lake.promises import PROMISES
 from pipelines.night.dials import Traits, turned
-from pipelines.night.floors import MOST_PRICE, members_of, prices_of
+from pipelines.night.floors import MOST_PRICE, Ranked, members_of, prices_of
 from pipelines.sections import Dials
 from tests.lakes import rows_of
 
@@ -22,20 +22,19 @@ def traits(items: int = 9, users: int = 4) -> Traits:
     )
 
 
-def ranked(*scores: list[float]) -> tuple[np.ndarray, np.ndarray]:
+def ranked(*scores: list[float], places: int = 9) -> Ranked:
     """All items of each user, the best first."""
     values = np.array(scores)
     order = np.argsort(-values, 1, kind="stable")
-    return order, np.take_along_axis(values, order, 1)
+    return Ranked((order, np.take_along_axis(values, order, 1)), np.arange(len(values)), Dials(), places)
 
 
 def test_a_price_is_what_the_cheapest_places_cost() -> None:
     """Lists of 1 of items a, b (relevance 1 and less): b is .9, .7, .4 and 0 behind a for four users."""
     lists = ranked([1, 0.1, 0], [1, 0.3, 0], [1, 0.6, 0], [1, 1, 0])
     b = np.array([[False, True, False]])
-    users = np.arange(4)
     for floor, price in ((0.25, 0.0), (0.5, 0.4), (0.75, 0.7), (1.0, 0.9)):
-        (found,) = prices_of(lists, 1, Dials(), traits(3), users, b, {"item:b": floor})
+        (found,) = prices_of([lists], 1, traits(3), b, {"item:b": floor})
         assert found.price == pytest.approx(price, abs=2e-3), floor
         assert found.before == 0.0, "of two equals the first in the ranking is listed"
 
@@ -45,9 +44,9 @@ def test_prices_of_two_targets_move_each_other() -> None:
     lists = ranked(*rng.random((200, 9)).tolist())
     members = np.stack([np.isin(np.arange(9), of) for of in ([0, 1], [1, 2, 3])])
     floors = {"tag:own": 0.4, "domain:new": 0.5}
-    found = prices_of(lists, 3, Dials(), traits(9, 200), np.arange(200), members, floors)
+    found = prices_of([lists], 3, traits(9, 200), members, floors)
     prices = np.array([f.price for f in found])
-    chosen = turned(lists, 3, Dials(), replace(traits(9, 200), bonus=prices @ members), np.arange(200))[0]
+    chosen = turned(lists.lists, 3, Dials(), replace(traits(9, 200), bonus=prices @ members), np.arange(200))[0]
     shares = members[:, chosen].mean((1, 2))
     assert shares[0] >= 0.4 - 0.02
     assert shares[1] >= 0.5 - 0.02
@@ -57,8 +56,25 @@ def test_prices_of_two_targets_move_each_other() -> None:
 
 def test_what_is_not_among_the_ranked_cannot_be_had() -> None:
     lists = ranked([1, 0.5, 0.2])
-    (found,) = prices_of(lists, 2, Dials(), traits(4, 1), np.arange(1), np.eye(4, dtype=bool)[[3]], {"item:d": 0.5})
+    (found,) = prices_of([lists], 2, traits(4, 1), np.eye(4, dtype=bool)[[3]], {"item:d": 0.5})
     assert found.price == MOST_PRICE
+
+
+def test_places_that_go_to_new_items_do_not_count_and_groups_are_taken_together() -> None:
+    """Of 2 places the last goes to a new item, so that b has to come first; half of the users have b there anyway."""
+    b, behind = np.array([[False, True, False]]), [1, 0.7, 0.1]
+    (found,) = prices_of([ranked(behind)], 2, traits(3), b, {"item:b": 0.5})
+    assert found.price == 0.0, "of two places it has one"
+    (found,) = prices_of([ranked(behind, places=1)], 2, traits(3), b, {"item:b": 0.5})
+    assert found.price == pytest.approx(1 / 3, abs=2e-3)
+    first = ranked([0.2, 1, 0.1], places=1)
+    (found,) = prices_of([ranked(behind, places=1), first], 2, traits(3), b, {"item:b": 0.25})
+    assert (found.price, found.before) == (0.0, 0.25)
+
+
+def test_a_target_that_nothing_is_of_costs_nothing() -> None:
+    (found,) = prices_of([ranked([1, 0.5])], 1, traits(2, 1), np.zeros((1, 2), bool), {"domain:none": 0.5})
+    assert (found.price, found.before) == (0.0, 0.0)
 
 
 def test_targets_are_those_of_rules() -> None:

@@ -78,3 +78,5 @@ def test_large_catalogues_do_not_leave_the_fit_with_few_users(items: int, number
     assert (np.diff(chosen) > 0).all()
     assert np.array_equal(chosen, some_users(users, items)), "drawn with a fixed seed"
     assert some_users(users[:3], items).tolist() == users[:3].tolist()
+    for domains in (2, 4, 30):
+        assert len(some_users(users, items, domains)) == max(number, 500 * min(domains, 4)), "500 of each, of four"

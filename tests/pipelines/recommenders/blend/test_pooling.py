@@ -9,7 +9,7 @@ from scipy import sparse
 from pipelines.recommenders.base import Inputs, Validation
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.likelihood import Choices, Weights, fit
-from pipelines.recommenders.blend.pooling import GROUPS, Known, Pooled, Scale, _Likelihood, fit_pooled, gated
+from pipelines.recommenders.blend.pooling import GROUPS, Known, Pooled, Pooling, Scale, _Likelihood, fit_pooled, gated
 from tests.toy import Fixed
 from tests.worlds import chosen
 
@@ -22,7 +22,9 @@ def world(users: int, true: Pooled, domains: np.ndarray, seed: int = 0) -> tuple
     channels = [rng.normal(size=(users, items)).astype(np.float32) for _ in range(CHANNELS)]
     of_items, of_users = (rng.normal(size=n).astype(np.float32) for n in (items, users))
     known = Known(of_items, of_users, domains)
-    logit = true.combined(channels, known, np.zeros(items, np.float32)) + rng.gumbel(size=(users, items))
+    of_items, of_users, levels = true.of_items(known), true.of_users(known), true.levels(known)
+    logit = sum(z * (of_items[:, c] + of_users[:, c, None]) for c, z in enumerate(channels)) + levels
+    logit = logit + rng.gumbel(size=(users, items))
     wanted = sparse.csr_matrix((np.ones(users, np.float32), (np.arange(users), logit.argmax(1))), shape=(users, items))
     return chosen(channels, wanted), known
 
@@ -42,9 +44,10 @@ def test_a_weight_is_a_sum_of_what_item_user_and_domain_add() -> None:
         level=np.array([0.0, 10.0]),
         known=np.array([100.0]),
     )
-    known = Known(np.array([0.0, 2.0], np.float32), np.array([0.0, 4.0], np.float32), np.array([0, 1]))
+    binary = Scale((0.0, np.log(2)), (0.0, np.log(2)))  # 3 events are 2, and 15 are 4
+    fitted = Pooling(pooled, binary, np.array([0, 3]), np.array([0, 1]))
     z = [np.array([[1, 1], [1, 2]], np.float32), np.array([[1, 1], [3, 4]], np.float32)]
-    found = pooled.combined(z, known, np.array([0.1, 0.2], np.float32))
+    found = fitted.combined(z, np.array([0, 15]), np.array([0.1, 0.2], np.float32))
     # item 1 of domain 1: weights 1 + .5 * 2 + 3 = 5 and 2 - 1 = 1; user 1 adds .25 * 4 = 1 to the second
     all_of_item = 10.2 + 100 * 2
     assert found == pytest.approx(
