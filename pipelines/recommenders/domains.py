@@ -65,11 +65,18 @@ class Domains(Recommender):
         return int(self.of_item.max(initial=-1)) + 1
 
     def _apart(self, inputs: Inputs) -> list[Inputs]:
-        """What is known of each domain alone, of all users."""
+        """What is known of each domain alone, of the users who like anything in it, and last of nobody."""
         if self.whole is not inputs.positives:
-            columns = inputs.positives.tocsc()
-            kept = [columns[:, self.of_item == d].tocsr() for d in range(self.number)]
-            self.own, self.whole = [Inputs(p, device=inputs.device) for p in kept], inputs.positives
+            columns, self.own, self.row_of = inputs.positives.tocsc(), list[Inputs](), list[np.ndarray]()
+            for domain in range(self.number):
+                part = columns[:, self.of_item == domain].tocsr()
+                users = np.flatnonzero(np.diff(part.indptr))
+                row = np.full(part.shape[0], len(users))
+                row[users] = np.arange(len(users))
+                nobody = sparse.csr_matrix((1, part.shape[1]), dtype=part.dtype)
+                self.own.append(Inputs(sparse.vstack([part[users], nobody]).tocsr(), device=inputs.device))
+                self.row_of.append(row)
+            self.whole = inputs.positives
         return self.own
 
     def evidence(self, inputs: Inputs, users: np.ndarray) -> list[np.ndarray]:
@@ -77,8 +84,8 @@ class Domains(Recommender):
         found = [np.zeros((len(users), len(self.of_item)), np.float32) for _ in self.signals]
         found[0] = self._shares(inputs.positives[users])[:, self.of_item]
         for domain, (own, models) in enumerate(zip(self._apart(inputs), self.models, strict=True)):
-            items = np.flatnonzero(self.of_item == domain)
-            signals = [(s, m.signed) for m in models for s in m.evidence(own, users)]
+            items, rows = np.flatnonzero(self.of_item == domain), self.row_of[domain][users]
+            signals = [(s, m.signed) for m in models for s in m.evidence(own, rows)]
             for whole, (scores, signed) in zip(found[1:], signals, strict=True):
                 whole[:, items] = channel(scores, signed)
         return found

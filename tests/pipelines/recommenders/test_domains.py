@@ -50,6 +50,31 @@ def test_what_users_like_elsewhere_changes_their_share_and_nothing_else() -> Non
         assert np.allclose(a[:, first], b[:, first], atol=1e-5), name
 
 
+def test_of_who_likes_nothing_in_a_domain_nothing_is_stored_and_popularity_is_known() -> None:
+    inputs = shops()
+    some = inputs.positives.tolil()
+    some[np.ix_(np.arange(40), np.flatnonzero(inputs.domains == 0))] = 0  # 40 of 50 users
+    few = replace(inputs, positives=some.tocsr())
+    model = Domains().fit(few)
+    there = int((np.diff(few.positives[:, few.domains == 0].tocsr().indptr) > 0).sum())
+    assert 0 < there <= 10
+    assert len(model.state()["0.als.users"]) == there + 1
+    found = {
+        name: values[:, few.domains == 0]
+        for name, values in zip(model.signals, model.evidence(few, USERS), strict=True)
+    }
+    popular = np.asarray(few.positives[:, few.domains == 0].sum(0)).ravel()
+    assert (np.argsort(-found["popularity"][0], kind="stable") == np.argsort(-popular, kind="stable")).all()
+    for name in ("user_cf", "item_cf", "ease", "als", "graph.RRR"):
+        assert np.ptp(found[name][:40], 1).max() < 1e-6, name
+        assert np.ptp(found[name][40:], 1).max() > 0.1, name
+    again = Domains().restore(model.state(), few)
+    for one, other in zip(again.evidence(few, USERS), model.evidence(few, USERS), strict=True):
+        assert np.array_equal(one, other)
+    for one, other in zip(again.evidence(few, USERS[::-1]), model.evidence(few, USERS), strict=True):
+        assert np.allclose(one[::-1], other, atol=1e-5)
+
+
 def test_share_by_hand() -> None:
     history = np.zeros((2, 6), np.float32)
     history[0, [0, 1, 5]] = (0.3, 2.0, 1.0)  # two of three items are of domain 0, whatever their weight
