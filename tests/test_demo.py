@@ -1,5 +1,7 @@
 """Ten nights of a shop whose users react: the better arm wins, a wish is obeyed, a bad day is stopped."""
 
+import json
+from collections import Counter
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from assets.cli import main
+from demo import domains
 from demo.__main__ import config_of, first_place, views_by_arm
 from demo.crowd import bad_day, hide, react
 from demo.shop import HABITS, Size, generate
@@ -163,3 +166,20 @@ def test_articles_of_a_newsroom_lose_their_readers(kind: str, recent: bool, tmp_
     lines = (tmp_path / "raw" / "interactions" / f"{FIRST + timedelta(days=7)}.csv").read_text().splitlines()[1:]
     late = [line.split(",")[1] >= "I0051" for line in lines if line.startswith("U")]
     assert (np.mean(late) > 0.5) == recent
+
+
+def test_the_second_domain_opens_three_days_before_the_end(tmp_path: Path) -> None:
+    domains.prepared(tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "raw" / "items" / "catalogue.jsonl").read_text().splitlines()]
+    number = Counter(row["domain"] for row in rows)
+    assert number[domains.OLD] == pytest.approx(2 * number[domains.NEW], abs=2)
+    viewed = Counter[tuple[bool, str]]()
+    for path in (tmp_path / "raw" / "interactions").glob("*.csv"):
+        head, *lines = path.read_text().splitlines()
+        item = head.split(",").index("item_id")
+        viewed.update((path.stem >= str(domains.NIGHTS[0]), domains.domain_of(line.split(",")[item])) for line in lines)
+    assert viewed[False, domains.NEW] == 0, "nobody could view it before"
+    assert viewed[False, domains.OLD] > 1000
+    assert viewed[True, domains.NEW] > 100
+    pooled, apart = (load_config(tmp_path / house / "nightloom.toml").recommend for house in ("pooled", "apart"))
+    assert (pooled.pool_domains, apart.pool_domains) == (True, False)
