@@ -9,6 +9,7 @@ could take off their own. Belongs here: bounds, noise, accounting. Does not: mas
 import json
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -118,7 +119,9 @@ def _accounting() -> Any:
     import dp_accounting.pld
     from absl import logging as absl_logging
 
-    logging.root.removeHandler(absl_logging.get_absl_handler())
+    handler = absl_logging.get_absl_handler()
+    logging.root.removeHandler(handler)
+    handler.python_handler.stream = sys.__stderr__  # a redirected one is closed when logging is set up anew
     return dp_accounting
 
 
