@@ -39,11 +39,8 @@ from pipelines.recommenders.registry import classes
 from pipelines.search import judges, search_one
 
 CUTOFFS = (10, 20)
-NEED_MORE = (
-    "multimodal",
-    "sequential",
-    "domains",
-)  # the unified space, the order of events, domains: no split has them
+# the unified space, the order of events, domains: no split has them
+NEED_MORE = ("multimodal", "sequential", "domains")
 NAMES = tuple(n for n in classes() if n not in NEED_MORE)
 
 

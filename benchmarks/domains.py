@@ -33,7 +33,7 @@ from pipelines.night.inputs import load_inputs
 from pipelines.night.night import Night
 from pipelines.recommenders.base import Inputs, Recommender, Validation
 from pipelines.recommenders.blend.hybrid import Hybrid
-from pipelines.recommenders.ranking import blocks_of, ndcg_of, top_k
+from pipelines.recommenders.ranking import blocks_of, liked_by, ndcg_of, top_k
 from pipelines.recommenders.registry import DOMAINS, entry
 
 K = 20
@@ -241,7 +241,7 @@ def _recalls(
     for block in blocks_of(users, inputs.positives.shape[1]):
         evidence = hybrid.evidence_of(inputs, block)
         scores = {m.name: m.combine(evidence[m.name]) for m in hybrid.models}
-        scores["hybrid"] = hybrid.blend(evidence, np.diff(inputs.positives.indptr)[block])
+        scores["hybrid"] = hybrid.blend(evidence, liked_by(inputs, block))
         for name, of_all in scores.items():
             lists, _ = top_k(np.ascontiguousarray(of_all[:, items]), K, seen[block])
             found[name].append(np.asarray(recall(hits_of(lists, relevant[block]), np.diff(relevant[block].indptr))))

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from scipy import sparse
 
 from assets.runs import run_nights
 from benchmarks.figures import parser
@@ -28,7 +29,7 @@ from pipelines.lake.schemas import EVERYONE, rows_in
 from pipelines.lake.storage import Lake
 from pipelines.learning.metrics import PER_USER, hits_of
 from pipelines.learning.statistics import mean_and_error
-from pipelines.night.events import RECENT_DAYS, end_of_day
+from pipelines.night.events import RECENT_DAYS, Dataset, end_of_day
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.judgement import Judgement, judge, lists_of
 from pipelines.night.measures import cut
@@ -91,6 +92,15 @@ def liked_later(config: Config, lake: Lake, day: date, until: date) -> Judgement
     catalogue, segments = lake.read("std_items", day, ["item_id"])["item_id"], Night.of(config, lake, day).segments()
     seen = config.recommend.filter_seen
     return judge(catalogue, events.filter(pc.invert(late)), events.filter(late), night.feedback, seen, segments)
+
+
+def rows_later(
+    config: Config, lake: Lake, day: date, until: date, data: Dataset
+) -> tuple[np.ndarray, sparse.csr_matrix]:
+    """Rows of the users of a night who came to like something until a later one, and what (rows, items)."""
+    later = liked_later(config, lake, day, until)
+    row = rows_in(later.users, pa.array(data.users, pa.string()))
+    return row[row >= 0], later.relevant[row >= 0]
 
 
 def _lists(config: Config, lake: Lake, day: date, judgement: Judgement) -> Iterator[tuple[str, np.ndarray]]:

@@ -12,17 +12,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
 from scipy import sparse
 
 from benchmarks.figures import Figure, show
-from benchmarks.nights import liked_later, two_nights
+from benchmarks.nights import rows_later, two_nights
 from encoders.device import single_threaded
 from pipelines.beyond import Privacy
 from pipelines.config import load_config
 from pipelines.federation.privacy import bounded, deviations, most_told, multiplier_of, with_noise
 from pipelines.federation.statistics import SCALE, Layout, pooled_of, sums_of
-from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
 from pipelines.night.inputs import load_inputs
 from pipelines.night.night import Night
@@ -93,10 +91,8 @@ def main() -> None:
     lake = Lake.of(config)
     with single_threaded():
         data, inputs = load_inputs(Night.of(config, lake, args.date), "cpu")
-        later = liked_later(config, lake, args.date, args.until)
-        row = rows_in(later.users, pa.array(data.users, pa.string()))
-        known = row >= 0
-        show(accuracy(inputs, privacy, later.relevant[known], row[known]), args.json)
+        rows, relevant = rows_later(config, lake, args.date, args.until, data)
+        show(accuracy(inputs, privacy, relevant, rows), args.json)
         show(membership(inputs.positives, privacy), args.json)
 
 

@@ -11,16 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 from scipy import sparse
 
 from benchmarks.figures import Figure, show
-from benchmarks.nights import liked_later, two_nights
+from benchmarks.nights import rows_later, two_nights
 from encoders.device import single_threaded
 from pipelines.config import load_config
 from pipelines.federation.masks import mask, private_key, public_text
 from pipelines.federation.statistics import pooled_of, sums_of
-from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
 from pipelines.night.inputs import load_inputs
 from pipelines.night.night import Night
@@ -98,10 +96,8 @@ def main() -> None:
     lake = Lake.of(config)
     with single_threaded():
         data, inputs = load_inputs(Night.of(config, lake, args.date), "cpu")
-        later = liked_later(config, lake, args.date, args.until)
-        row = rows_in(later.users, pa.array(data.users, pa.string()))
-        known = row >= 0
-        show(figures(inputs, row[known], later.relevant[known], data.seen()), args.json)
+        rows, relevant = rows_later(config, lake, args.date, args.until, data)
+        show(figures(inputs, rows, relevant, data.seen()), args.json)
 
 
 if __name__ == "__main__":

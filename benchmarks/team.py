@@ -11,15 +11,13 @@ from dataclasses import replace
 from datetime import date
 
 import numpy as np
-import pyarrow as pa
 from scipy import sparse
 
 from benchmarks.figures import Figure, show
-from benchmarks.nights import liked_later, two_nights
+from benchmarks.nights import rows_later, two_nights
 from encoders.device import single_threaded
 from pipelines.config import Config, load_config
 from pipelines.lake.cards import chosen_settings
-from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.night import Night
@@ -47,10 +45,7 @@ class House:
         night = Night.of(config, lake, day)
         data, inputs = load_inputs(night, "cpu")
         self.validation = load_validation(night, data, inputs, config.aligner.history, r.filter_seen, r.k)
-        later = liked_later(config, lake, day, until)
-        row = rows_in(later.users, pa.array(data.users, pa.string()))
-        known = row >= 0
-        self.users, self.relevant = row[known], later.relevant[known]
+        self.users, self.relevant = rows_later(config, lake, day, until, data)
         self.inputs, self.seen, self.servable = inputs, data.seen(), night.servable()
         self.names = tuple(n for n in r.models if not n.startswith(EXTERNAL))
         self.settings = merged(self.names, chosen_settings(lake, day), r.settings)

@@ -24,8 +24,6 @@ from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.files import Loaded, opened
 from pipelines.night.judgement import Judgement, judgement_of
 from pipelines.night.measures import cut, measured, of_all
-from pipelines.recommenders.blend.scored import scored
-from pipelines.recommenders.ranking import blocks_of, top_k
 from pipelines.sections import Dials
 
 log = logging.getLogger(__name__)
@@ -68,7 +66,8 @@ def settings_judged(night: Loaded, judgement: Judgement, config: Config) -> list
     """Rows of ``eval_dials``."""
     base, k = config.recommend.dials or Dials(), config.recommend.judged_at
     users, samples = rows_in(judgement.users, night.users), resampled(len(judgement.users))
-    ranked = _ranked(night, users, config)
+    r = config.recommend
+    ranked = night.ranked(users, r.serve, r.k * POOL, r.filter_seen)
     traits = Traits.of(night.inputs, night.categories, night.exposed)
     rows = []
     for dial in Dials.model_fields:
@@ -87,17 +86,6 @@ def settings_judged(night: Loaded, judgement: Judgement, config: Config) -> list
             together = of_all(shown, shown, judgement)
             rows += [entry | {"metric": m, "value": together[m]} for m in OF_ALL if m in together]
     return rows
-
-
-def _ranked(night: Loaded, users: np.ndarray, config: Config) -> Lists:
-    """What the served recommender ranks for some users, as deep as dials look."""
-    r, parts = config.recommend, list[Lists]()
-    for block in blocks_of(users, len(night.items)):
-        plain = next(s for name, s, _ in scored(night.models, night.inputs, block) if name == r.serve)
-        forbidden = night.forbidden(block, r.filter_seen)
-        parts.append(top_k(night.ranked_by(plain, block), r.k * POOL, forbidden, night.inputs.device))
-    items, values = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
-    return items, values
 
 
 def _of_users(metric: str, values: np.ndarray, plain: np.ndarray, samples: np.ndarray | None) -> dict[str, Any]:

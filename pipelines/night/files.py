@@ -37,7 +37,8 @@ from pipelines.night.night import Night
 from pipelines.night.placing import Places
 from pipelines.night.rules import ruled, wanted_of
 from pipelines.recommenders.base import Inputs, Recommender
-from pipelines.recommenders.blend.scored import popular_where_flat
+from pipelines.recommenders.blend.scored import popular_where_flat, scored
+from pipelines.recommenders.ranking import blocks_of, top_k
 from pipelines.sections import Dials
 
 
@@ -176,6 +177,16 @@ class Loaded:
     def ranked_by(self, scores: np.ndarray, users: np.ndarray) -> np.ndarray:
         """What some users' lists are ranked by (users, items): a recommender's scores under rules and wishes."""
         return ruled(popular_where_flat(scores, self.inputs), self.servable, self.moved[users])
+
+    def ranked(self, users: np.ndarray, serve: str, deep: int, filter_seen: bool) -> tuple[np.ndarray, np.ndarray]:
+        """What a recommender ranks for some users, at least one: items (users, deep) and scores, by blocks of users."""
+        parts = []
+        for block in blocks_of(users, len(self.items)):
+            plain = next(s for name, s, _ in scored(self.models, self.inputs, block) if name == serve)
+            forbidden = self.forbidden(block, filter_seen)
+            parts.append(top_k(self.ranked_by(plain, block), deep, forbidden, self.inputs.device))
+        items, values = (np.concatenate([p[n] for p in parts]) for n in (0, 1))
+        return items, values
 
     @classmethod
     def of(cls, lake: Lake, day: date, names: tuple[str, ...], folder: Path, device: str) -> "Loaded":

@@ -16,8 +16,7 @@ from pipelines.night.arms import groups_of, uniform
 from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.files import Loaded
 from pipelines.night.rules import meant_by
-from pipelines.recommenders.blend.scored import scored
-from pipelines.recommenders.ranking import blocks_of, top_k
+from pipelines.recommenders.registry import blend_of
 from pipelines.sections import Dials
 
 MOST_USERS = 1_000  # whose lists prices are found on
@@ -119,14 +118,9 @@ def found_on(
     fresh = bool((~night.liked & night.servable).any())
     ranked = []
     for plan, at in groups_of([night.plans[u] for u in users]):
-        some, parts, chances = users[at], list[Lists](), False
-        for block in blocks_of(some, len(night.items)):
-            found = ((s, c) for name, s, c in scored(night.models, night.inputs, block) if name == plan.serve)
-            plain, of_new = next(found)
-            chances, forbidden = of_new is not None, night.forbidden(block, filter_seen)
-            parts.append(top_k(night.ranked_by(plain, block), k * POOL, forbidden, night.inputs.device))
-        lists = np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-        ranked.append(Ranked(lists, some, plan.dials, k - plan.new_items if chances and fresh else k))
+        lists = night.ranked(users[at], plan.serve, k * POOL, filter_seen)
+        places = k - plan.new_items if fresh and blend_of([plan.serve]) else k
+        ranked.append(Ranked(lists, users[at], plan.dials, places))
     prices = prices_of(ranked, k, traits, members, floors)
     return prices, np.array([p.price for p in prices]) @ members
 

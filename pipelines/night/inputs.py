@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from scipy import sparse
 
 from encoders.modalities import MODALITIES
@@ -80,14 +81,11 @@ def domains_of(names: pa.ChunkedArray, liked: np.ndarray) -> np.ndarray:
         names: of each item's domain, null where it has none.
         liked: users who like each item; of more than ``MOST_DOMAINS`` the rest is one, with items that have none.
     """
-    name = np.array(names.to_pylist(), object)
-    there = np.array([n is not None for n in name], bool)
-    known, at = np.unique(name[there].astype(str), return_inverse=True)
-    order = np.lexsort((known, -np.bincount(at, liked[there], len(known))))
-    place = np.minimum(np.argsort(order), MOST_DOMAINS - 1)
-    found = np.full(len(name), min(len(known), MOST_DOMAINS - 1), np.int64)
-    found[there] = place[at]
-    return found
+    known = pc.unique(names.combine_chunks().drop_null()).sort()
+    at = rows_in(names, known)
+    number = np.bincount(at[at >= 0], liked[at >= 0], len(known))
+    place = np.argsort(np.argsort(-number, kind="stable"))
+    return np.minimum(np.append(place, len(known))[at], MOST_DOMAINS - 1)  # -1, of none, is the last
 
 
 def pooled_at(night: Night, day: date, data: Dataset) -> Pooled | None:

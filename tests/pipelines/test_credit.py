@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from assets.cli import main
+from pipelines.config import Config
 from pipelines.credit import credit, exposures, gain_of, judged, weight_of
 from pipelines.lake.cards import files_of_model, load_card
 from pipelines.lake.credits import retired_by
@@ -47,21 +48,25 @@ def test_what_follows_from_the_last_nights(
     assert judged(rows, Team(nights=nights), gone=True)["decision"] == "retired"
 
 
+def credited(config: Config, lake: Lake, day: date, gains: dict[str, float]) -> dict[str, dict[str, Any]]:
+    """Rows of a night on which nothing has happened and the hybrid has shown these gains."""
+    for table in ("std_interactions", "std_items", "std_user_content"):
+        lake.publish(table, day, lake.read(table, DAY))
+    lake.publish("reco_candidates", day, rows_of("reco_candidates", []))
+    shown = {"credit": {m: {"gain": g, "standard_error": 0.01} for m, g in gains.items()}, "weights": {}}
+    lake.publish_files("model_hybrid", day, files_of_model({}, {"validation": {"warm": shown}}))
+    list(credit(config, lake, day))
+    return {r["model"]: r for r in lake.read("eval_credit", day).to_pylist()}
+
+
 def test_of_two_that_add_nothing_one_is_retired_and_the_other_judged_anew(tmp_path: Path) -> None:
     """Two copies: each adds nothing beside the other, on two nights; on the third, als is gone."""
     lake = tiny_lake(tmp_path, [event("u", "a", at(10))], [{"item_id": "a"}])
     recommend = Recommend(models=("ease", "als", "hybrid"), team=Team(nights=2, act=True))
     found = []
     for n in range(3):
-        day = DAY + timedelta(days=n)
-        for table in ("std_interactions", "std_items", "std_user_content"):
-            lake.publish(table, day, lake.read(table, DAY))
-        lake.publish("reco_candidates", day, rows_of("reco_candidates", []))
         gains = {"ease": 0.001, "als": -0.001} if n < 2 else {"ease": 0.3}
-        shown = {"credit": {m: {"gain": g, "standard_error": 0.01} for m, g in gains.items()}, "weights": {}}
-        lake.publish_files("model_hybrid", day, files_of_model({}, {"validation": {"warm": shown}}))
-        list(credit(config_of(tmp_path, recommend=recommend), lake, day))
-        found.append({r["model"]: r for r in lake.read("eval_credit", day).to_pylist()})
+        found.append(credited(config_of(tmp_path, recommend=recommend), lake, DAY + timedelta(days=n), gains))
     assert [f["als"]["decision"] for f in found] == ["keep", "retire", "retired"]
     assert [f["ease"]["decision"] for f in found] == ["keep", "keep", "more"]
     assert found[1]["ease"]["reason"].endswith("; als goes first")
@@ -87,16 +92,8 @@ def test_who_is_retired_is_heard_again_after_four_windows(tmp_path: Path) -> Non
     config = config_of(tmp_path, recommend=Recommend(models=("ease", "als", "hybrid"), team=Team(nights=1, act=True)))
     decisions = []
     for n in range(6):
-        day = DAY + timedelta(days=n)
-        for table in ("std_interactions", "std_items", "std_user_content"):
-            lake.publish(table, day, lake.read(table, DAY))
-        lake.publish("reco_candidates", day, rows_of("reco_candidates", []))
         gains = {"ease": 0.3} | ({"als": 0.0} if n == 0 else {"als": 0.3} if n == 5 else {})
-        shown = {"credit": {m: {"gain": g, "standard_error": 0.01} for m, g in gains.items()}, "weights": {}}
-        lake.publish_files("model_hybrid", day, files_of_model({}, {"validation": {"warm": shown}}))
-        list(credit(config, lake, day))
-        (row,) = (r for r in lake.read("eval_credit", day).to_pylist() if r["model"] == "als")
-        decisions.append(row["decision"])
+        decisions.append(credited(config, lake, DAY + timedelta(days=n), gains)["als"]["decision"])
     assert decisions == ["retire", "retired", "retired", "retired", "keep", "more"]
     assert retired_by(lake, DAY + timedelta(days=4)) == [], "so that the hybrid of the sixth night hears it"
 

@@ -323,10 +323,8 @@ def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int, fewe
 
     Each is which channels take part, bool (channels,), and how many of the covariates, the first ones.
     """
-    order = np.random.default_rng(0).permutation(len(choices.candidate))
-    halves = np.sort(order[::2]), np.sort(order[1::2])
     gains = []
-    for fitted, judged in (halves, halves[::-1]):
+    for fitted, judged in choices.folds():
         train, test = choices.of(fitted), choices.of(judged)
         values = []
         for kept, size in (more, fewer):

@@ -6,7 +6,7 @@ https://eml.berkeley.edu/reprints/mcfadden/zarembka.pdf). Belongs here: scales, 
 covariates (``facts``), which users the weights are fitted on (``hybrid``, ``transfer``).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -176,6 +176,12 @@ class Choices:
         rows = (self.candidate[users], self.weight[users], self.channels[users])
         return type(self)(np.searchsorted(users, self.user[kept]), self.item[kept], self.relevant[kept], *rows)
 
+    def folds(self) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+        """Users to fit on and users to judge by, ascending: two halves, as good as drawn, and the same turned round."""
+        order = np.random.default_rng(0).permutation(len(self.candidate))
+        halves = np.sort(order[::2]), np.sort(order[1::2])
+        return halves, halves[::-1]
+
     def of_channels(self, kept: np.ndarray) -> Self:
         """The same with some of the channels (bool, or places); itself with all."""
         if kept.dtype == bool and kept.all():
@@ -243,21 +249,37 @@ def fit(choices: Choices, covariates: np.ndarray, start: Weights, near: Weights 
         start: weights to begin with; the penalty is on the distance from them.
         near: weights to begin with instead; they change the time it takes, and the result by less than a last step.
     """
-    likelihood = _Likelihood(choices, covariates, start)
-    weights = (near or start).flat()
-    best, slope, curve = likelihood.at(weights)
+    likelihood, least = _Likelihood(choices, covariates, start), LEAST_GAIN * len(choices.candidate)
+    return start.like(highest(likelihood.at, (near or start).flat(), least)[0])
+
+
+def highest(
+    at: Callable[[np.ndarray], tuple[float, np.ndarray, np.ndarray]], flat: np.ndarray, least_gain: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where a concave function is highest, by Newton's method with step halving.
+
+    Args:
+        at: value, gradient (w,) and minus the second derivative (w, w) at a point.
+        flat: where to begin (w,).
+        least_gain: of value, below which a step is the last.
+
+    Returns:
+        The point, and minus the second derivative there.
+    """
+    best, slope, curve = at(flat)
     for _ in range(NEWTON_STEPS):
         step, length = np.linalg.solve(curve, slope), 1.0
-        value, slope, curve = likelihood.at(weights + step)
-        while value < best and length > 1e-3:
+        found = at(flat + step)
+        while found[0] < best and length > 1e-3:
             length /= 2
-            value, slope, curve = likelihood.at(weights + length * step)
-        if value < best:
+            found = at(flat + length * step)
+        if found[0] < best:
             break
-        weights, gain, best = weights + length * step, value - best, value
-        if gain < LEAST_GAIN * len(choices.candidate):
+        gain, flat = found[0] - best, flat + length * step
+        best, slope, curve = found
+        if gain < least_gain:
             break
-    return start.like(weights)
+    return flat, curve
 
 
 def fit_sparse(choices: Choices, covariates: np.ndarray, start: Weights, weights: Weights) -> Weights:

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.learning.statistics import mean_and_error
 from pipelines.recommenders.base import Arrays
-from pipelines.recommenders.blend.likelihood import BLOCK_NUMBERS, CHANNEL_RIDGE, NEWTON_STEPS, Choices
+from pipelines.recommenders.blend.likelihood import BLOCK_NUMBERS, CHANNEL_RIDGE, Choices, highest
 
 ROUNDS = 6  # of fits, between which the variances are estimated
 LEAST_CHANGE = 0.05  # of a variance, below which they are settled
@@ -228,9 +228,8 @@ def _judged(
     choices: Choices, known: Known, prior: np.ndarray, base: np.ndarray, k: int, variances: Mapping[str, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """NDCG@k of lists of all, and of one domain, by weights of other users."""
-    order, found = np.random.default_rng(0).permutation(len(choices.candidate)), list[tuple[np.ndarray, np.ndarray]]()
-    halves = np.sort(order[::2]), np.sort(order[1::2])
-    for fitted, judged in (halves, halves[::-1]):
+    found = list[tuple[np.ndarray, np.ndarray]]()
+    for fitted, judged in choices.folds():
         some = choices.of(fitted), known.of_rows(fitted), prior, base
         weights, _ = fit_pooled(*some, tuple(variances), variances or None)
         found.append(weights.ndcg(choices.of(judged), known.of_rows(judged), prior, k))
@@ -263,20 +262,8 @@ class _Likelihood:
         self.goal = np.concatenate(ours)
 
     def best(self, flat: np.ndarray, ridge: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Weights by Newton's method with step halving under a ridge, and minus the second derivative there."""
-        value, slope, curve = self._at(flat, ridge)
-        for _ in range(NEWTON_STEPS):
-            step, length = np.linalg.solve(curve, slope), 1.0
-            new = self._at(flat + step, ridge)
-            while new[0] < value and length > 1e-3:
-                length /= 2
-                new = self._at(flat + length * step, ridge)
-            if new[0] < value:
-                break
-            gain, flat, (value, slope, curve) = new[0] - value, flat + length * step, new
-            if gain < LEAST_GAIN * len(self.voters):
-                break
-        return flat, curve
+        """Weights under a ridge, and minus the second derivative there."""
+        return highest(lambda x: self._at(x, ridge), flat, LEAST_GAIN * len(self.voters))
 
     def _at(self, flat: np.ndarray, ridge: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Value, gradient and minus the second derivative, by blocks of users."""
