@@ -105,5 +105,6 @@ def _items(found: Survey) -> Table:
             if share > found.known_items:
                 table.add_row(f"  {how}", f"[yellow]{share:.1%}[/]")
     for modality, share in found.modalities.items():
-        table.add_row(f"items with {modality}", f"{share:.1%}")
+        unheard = "" if modality in found.to_encode or not share else ", [yellow]which no encoder reads[/]"
+        table.add_row(f"items with {modality}{unheard}", f"{share:.1%}")
     return table

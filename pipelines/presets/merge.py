@@ -7,6 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from encoders.modalities import KINDS
+
 FOLDER = Path(__file__).parent
 
 
@@ -19,7 +21,7 @@ def with_preset(own: dict[str, Any]) -> dict[str, Any]:
     """A configuration as read from its file, over the preset that its ``domain`` names.
 
     Tables are merged key by key, everything else is the file's. ``promote_on`` of a preset is the metric of experiments
-    that name none.
+    that name none; its ``modalities`` are embedded by their default encoders where the file has no ``encoders``.
 
     Raises:
         ValueError: there is no preset of that name.
@@ -30,7 +32,8 @@ def with_preset(own: dict[str, Any]) -> dict[str, Any]:
     if domain not in kinds():
         raise ValueError(f"domain = {domain!r} is no kind of house; known are {', '.join(kinds())}")
     preset = tomllib.loads((FOLDER / f"{domain}.toml").read_text(encoding="utf-8"))
-    metric = preset.pop("promote_on")
+    metric, modalities = preset.pop("promote_on"), preset.pop("modalities")
+    preset["encoders"] = {m: {"model": KINDS[m].default_encoder} for m in modalities if "encoders" not in own}
     made = _merged(preset, own)
     experiments = made.get("experiments", {})
     if isinstance(experiments, dict):

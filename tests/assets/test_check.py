@@ -55,6 +55,18 @@ def test_from_a_folder_to_a_configuration_that_check_accepts(
         assert what in shown, what
 
 
+def test_what_items_have_and_no_encoder_reads_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, out = shop(tmp_path), tmp_path / "mine.toml"
+    assert main(["init", str(raw), "--out", str(out)]) == 0
+    out.write_text(out.read_text() + "\n[encoders.text]\nmodel = 'minilm'\n")
+    capsys.readouterr()
+    main(["check", "--config", str(out)])
+    said = [line for line in capsys.readouterr().out.splitlines() if "items with" in line]
+    assert [("image" in line, "no encoder" in line) for line in said] == [
+        (False, False), (True, True), (False, False), (False, False),
+    ]  # fmt: skip
+
+
 def test_what_is_found_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw, out = shop(tmp_path, items=2), tmp_path / "mine.toml"
     main(["init", str(raw), "--out", str(out)])

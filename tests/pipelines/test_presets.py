@@ -55,6 +55,26 @@ def test_what_a_file_sets_is_above_its_preset(tmp_path: Path) -> None:
     assert Recommend().filter_seen
 
 
+@pytest.mark.parametrize(
+    ("kind", "modalities"),
+    [
+        ("ecommerce", ["image", "text"]),
+        ("music", ["audio", "image", "text"]),
+        ("news", ["image", "text"]),
+        ("travel", ["image", "text"]),
+        ("video", ["image", "text", "video"]),
+    ],
+)
+def test_a_kind_embeds_what_its_items_are_told_apart_by(tmp_path: Path, kind: str, modalities: list[str]) -> None:
+    plain = config(tmp_path, "start_date = 2026-03-01\n")
+    head = f"domain = '{kind}'\nstart_date = 2026-03-01\n"
+    found = config(tmp_path, head)
+    assert sorted(found.encoders) == modalities
+    assert all(found.encoders[m] == plain.encoders[m] for m in modalities)
+    assert list(config(tmp_path, head + "[encoders.audio]\nmodel = 'musicnn'\n").encoders) == ["audio"], "of the file"
+    assert not config(tmp_path, head + "encoders = {}\n").encoders
+
+
 def test_an_unknown_kind_is_refused_with_those_that_are_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="domain = 'bank' is no kind of house; known are ecommerce, music, news"):
         config(tmp_path, "domain = 'bank'\nstart_date = 2026-03-01\n")
