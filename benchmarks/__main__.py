@@ -20,7 +20,7 @@ from pipelines.config import Config
 from pipelines.lake.storage import Lake
 from pipelines.operation import Compute
 from pipelines.recommenders.ranking import top_k
-from pipelines.sections import Paths, Source
+from pipelines.sections import EventsSource, Paths
 
 DAY = date(2026, 1, 1)
 
@@ -30,7 +30,7 @@ def _config(folder: Path) -> Config:
         paths=Paths(raw=str(folder / "raw"), data=folder / "data", allowed_uris=()),
         start_date=DAY,
         encoders={"text": ModelChoice(model="minilm"), "image": ModelChoice(model="efficientnet-lite0")},
-        interactions=Source(path="interactions"),
+        interactions=EventsSource(path="interactions"),
         compute=Compute(device="cpu"),
     )
 

@@ -30,6 +30,7 @@ from pipelines.sections import (
     Augment,
     Dials,
     Evaluation,
+    EventsSource,
     Experiment,
     Finetune,
     ItemsSource,
@@ -66,7 +67,7 @@ class Config(Settings):
     start_date: date = Field(description="day of the first partition; earlier events are quarantined")
     end_date: date | None = Field(None, description="last day of a finished data set; leave out for a living one")
     timezone: str = "UTC"
-    interactions: Source = Source(path="interactions")
+    interactions: EventsSource = EventsSource(path="interactions")
     items: ItemsSource = ItemsSource(path="items")
     user_content: Source = Source(path="user_content")
     users: Source = Source(path="users")
@@ -199,13 +200,13 @@ def load_config(path: ConfigFile) -> Config:
         raise ConfigError(str(path), ["file does not exist; pass --config FILE or set NIGHTLOOM_CONFIG"]) from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as e:
         raise ConfigError(str(path), [f"cannot be read as TOML: {e}"]) from e
-    for name in SOURCES:
-        if isinstance(raw.get(name), dict):
-            raw[name].setdefault("path", name)
     try:
         raw = with_preset(raw)
     except ValueError as e:
         raise ConfigError(str(path), [str(e)]) from e
+    for name in SOURCES:
+        if isinstance(raw.get(name), dict):
+            raw[name].setdefault("path", name)
     try:
         config = Config.model_validate(raw)
     except ValidationError as e:

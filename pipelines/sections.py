@@ -89,6 +89,16 @@ class Source(Settings):
         return (named,) if isinstance(named, str) else named
 
 
+class EventsSource(Source):
+    """The log."""
+
+    session_minutes: int | None = Field(
+        None,
+        ge=1,
+        description="pause after which a user's next event of a day begins a session, where events have none",
+    )
+
+
 class ItemsSource(Source):
     """The catalogue."""
 

@@ -142,7 +142,7 @@ def _events(
     if len(stale) > 1:
         log.info("std_interactions: making %d earlier days too (%s to %s)", len(stale) - 1, stale[0], stale[-2])
     rejects = rejects_by_day(pieces, set(stale), start)
-    for group in groups_of(stale, pieces):
+    for group in groups_of(stale, pieces, config.interactions.session_minutes):
         with scratch(lake.root, "staging-std_interactions") as staging:
             make_days([group], staging, config.compute)
             accounts, rows = {}, {}

@@ -45,14 +45,16 @@ class Group(NamedTuple):
         days: in order.
         pieces: files of rows that have some of their events.
         inexact: whether times are known to the day or hour only.
+        session_minutes: pause after which a session ends, for events that have none; None where none is set.
     """
 
     days: tuple[date, ...]
     pieces: tuple[str, ...]
     inexact: bool
+    session_minutes: int | None
 
 
-def groups_of(days: list[date], pieces: list[Piece]) -> list[Group]:
+def groups_of(days: list[date], pieces: list[Piece], session_minutes: int | None) -> list[Group]:
     """Days in order, few enough at a time that a group's events fit the memory."""
     rows: Counter[str] = Counter()
     for p in pieces:
@@ -66,13 +68,14 @@ def groups_of(days: list[date], pieces: list[Piece]) -> list[Group]:
             filled = 0
         found[-1].append(day)
         filled += n
-    return [_group(g, pieces) for g in found]
+    return [_group(g, pieces, session_minutes) for g in found]
 
 
-def _group(days: list[date], pieces: list[Piece]) -> Group:
+def _group(days: list[date], pieces: list[Piece], session_minutes: int | None) -> Group:
     names = {d.isoformat() for d in days}
     mine = [p for p in pieces if names & p.account.days.keys()]
-    return Group(tuple(days), tuple(str(p.rows) for p in mine), any(names & set(p.account.inexact) for p in mine))
+    inexact = any(names & set(p.account.inexact) for p in mine)
+    return Group(tuple(days), tuple(str(p.rows) for p in mine), inexact, session_minutes)
 
 
 def make_days(groups: list[Group], staging: Path, compute: Compute) -> None:
@@ -120,6 +123,8 @@ def _sorted_events(group: Group) -> Iterator[pa.Table]:
         )
         moved = "CASE _known WHEN 1 THEN event_at + to_microseconds(k) WHEN 2 THEN event_at + to_hours(least(k, 1)) ELSE event_at END"  # noqa: E501
         chosen = f"SELECT * EXCLUDE k REPLACE ({moved} AS event_at) FROM ({numbered})"  # noqa: S608
+    if group.session_minutes:
+        chosen = _in_sessions(chosen, group.session_minutes)
     query = f"{chosen} ORDER BY _day, {', '.join(KEY)}, source, _position, value"
     with database() as con:
         if is_pattern:
@@ -128,6 +133,19 @@ def _sorted_events(group: Group) -> Iterator[pa.Table]:
         reader = con.sql(query, params=params).to_arrow_reader(BATCH_ROWS)
         for batch in reader:
             yield pa.Table.from_batches([batch])
+
+
+def _in_sessions(events: str, minutes: int) -> str:
+    """Query of the same events, those without a session in one of their user's, named by user and first event.
+
+    All events of the user's day are looked at, and a day begins anew.
+    """
+    mine = "(PARTITION BY _day, user_id ORDER BY event_at)"
+    begins = f"coalesce(event_at - lag(event_at) OVER {mine} > INTERVAL {minutes} MINUTE, true)"
+    begun = f"SELECT *, CASE WHEN {begins} THEN event_at END AS begun FROM ({events})"  # noqa: S608
+    first = f"strftime(max(begun) OVER {mine} AT TIME ZONE 'UTC', '%Y-%m-%dT%H:%M:%SZ')"
+    named = f"coalesce(session_id, user_id || '@' || {first}) AS session_id"
+    return f"SELECT * EXCLUDE begun REPLACE ({named}) FROM ({begun})"  # noqa: S608
 
 
 class _Day:

@@ -33,7 +33,7 @@ from pipelines.night.night import Night
 from pipelines.operation import Guards, Thresholds
 from pipelines.raw.places import DataError
 from pipelines.score import recommendation_id
-from pipelines.sections import ItemsSource, Paths, Rules, Source
+from pipelines.sections import EventsSource, ItemsSource, Paths, Rules
 from pipelines.standardize import standardize
 from tests.lakes import DAY, config_of, rows_of
 
@@ -100,7 +100,8 @@ def normal(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config_at(root: Path, **guards: Any) -> Config:
     paths = Paths(raw=str(root / "raw"), data=root / "data")
     return Config(
-        paths=paths, start_date=FIRST, encoders={}, guards=Guards(**guards), interactions=Source(path="interactions"),
+        paths=paths, start_date=FIRST, encoders={}, guards=Guards(**guards),
+        interactions=EventsSource(path="interactions"),
         items=ItemsSource(path="items"),
     )  # fmt: skip
 

@@ -23,6 +23,8 @@ def test_every_preset_is_a_configuration_with_reasons(tmp_path: Path, kind: str)
     found = config(tmp_path, f"domain = '{kind}'\nstart_date = 2026-03-01\n")
     plain = config(tmp_path, "start_date = 2026-03-01\n")
     assert found.recommend.half_life_days != plain.recommend.half_life_days
+    assert (found.interactions.session_minutes or 0) >= 30
+    assert plain.interactions.session_minutes is None
     assert found.report.word("items") != "items" == plain.report.word("items")
     text = (Path(__file__).parents[2] / "pipelines" / "presets" / f"{kind}.toml").read_text()
     settings = [line for line in text.splitlines() if "=" in line and not line.startswith(("words", "view", "click"))]

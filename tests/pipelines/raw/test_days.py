@@ -9,7 +9,7 @@ from encoders.settings import ModelChoice
 from pipelines.config import Config
 from pipelines.lake.storage import Lake
 from pipelines.raw import days
-from pipelines.sections import Paths, Source
+from pipelines.sections import EventsSource, Paths
 from pipelines.standardize import standardize
 from tests.shop import write_jsonl
 
@@ -84,7 +84,7 @@ def test_elements_of_one_list_that_are_equal_are_counted(tmp_path: Path) -> None
     config = Config(
         paths=Paths(raw=str(tmp_path / "raw"), data=tmp_path / "data"),
         start_date=date(2026, 3, 2),
-        interactions=Source(path="interactions", columns={"item_id": "items[].id"}),
+        interactions=EventsSource(path="interactions", columns={"item_id": "items[].id"}),
     )
     lake, day = Lake(tmp_path / "lake"), date(2026, 3, 2)
     list(standardize(config, lake, day))
@@ -110,3 +110,58 @@ def test_folders_may_be_named_like_patterns(tmp_path: Path) -> None:
     text = "u,i,view,2026-03-02T10:00:00Z\n"
     found = events_of(tmp_path / "shop [2] *", date(2026, 3, 2), **{"a [x]?": text, "b": text})
     assert found == ([("02 10:00:00.000000", "a [x]?")], ["b 2 duplicate"])
+
+
+def sessions(root: Path, minutes: int | None, rows: list[tuple[str, str, str]], timezone: str = "UTC") -> list[str]:
+    """Session of each event, in order of time and user, of rows (user, time, own session)."""
+    lines = [
+        {"user_id": u, "item_id": f"i{n}", "event": "view", "event_at": at, "session_id": own or None}
+        for n, (u, at, own) in enumerate(rows)
+    ]
+    write_jsonl(root / "raw" / "interactions" / "a.jsonl", lines)
+    write_jsonl(root / "raw" / "items" / "a.jsonl", [{"item_id": "i0", "title": "X"}])
+    config = Config(
+        paths=Paths(raw=str(root / "raw"), data=root / "data"),
+        start_date=date(2026, 3, 1),
+        timezone=timezone,
+        interactions=EventsSource(path="interactions", session_minutes=minutes),
+        encoders={"text": ModelChoice("minilm")},
+    )
+    lake = Lake(root / "lake")
+    list(standardize(config, lake, date(2026, 3, 3)))
+    found = [r for d in lake.days("std_interactions") for r in lake.read("std_interactions", d).to_pylist()]
+    return [r["session_id"] for r in sorted(found, key=lambda r: (r["event_at"], r["user_id"], r["item_id"]))]
+
+
+def test_a_session_ends_after_a_longer_pause_and_with_the_day(tmp_path: Path) -> None:
+    rows = [
+        ("v", "2026-03-02T09:55:00Z", ""),
+        ("u", "2026-03-02T10:00:00Z", ""),
+        ("u", "2026-03-02T10:00:00Z", ""),
+        ("v", "2026-03-02T10:20:00Z", ""),
+        ("u", "2026-03-02T10:30:00Z", ""),  # just as long as the pause
+        ("u", "2026-03-02T11:00:01Z", ""),
+        ("u", "2026-03-02T11:10:00Z", "order 7"),
+        ("u", "2026-03-02T11:35:00Z", ""),  # the event of the order was in between
+        ("u", "2026-03-02T23:50:00Z", ""),
+        ("u", "2026-03-03T00:05:00Z", ""),
+    ]
+    u, v = ([f"{w}@2026-03-0{at}Z" for at in times] for w, times in {
+        "u": ("2T10:00:00", "2T11:00:01", "2T23:50:00", "3T00:05:00"), "v": ("2T09:55:00",),
+    }.items())  # fmt: skip
+    expected = [v[0], u[0], u[0], v[0], u[0], u[1], "order 7", u[1], u[2], u[3]]
+    assert sessions(tmp_path / "a", 30, rows) == expected
+    assert sessions(tmp_path / "b", 30, rows[::-1]) == expected, "whatever the order of the file"
+    assert sessions(tmp_path / "c", None, rows) == [r[2] or None for r in rows]
+
+
+def test_sessions_are_of_days_as_the_clock_of_the_house_has_them(tmp_path: Path) -> None:
+    rows = [("u", f"2026-03-01T{at}:00Z", "") for at in ("14:50", "15:05", "15:10")]  # midnight in Tokyo is at 15:00
+    found = sessions(tmp_path, 30, rows, "Asia/Tokyo")
+    assert found == [f"u@2026-03-01T{at}:00Z" for at in ("14:50", "15:05", "15:05")], "named in UTC, as event_at"
+
+
+def test_a_new_pause_makes_the_days_again(tmp_path: Path) -> None:
+    rows = [("u", f"2026-03-02T10:{m}:00Z", "") for m in ("00", "20", "45")]
+    assert len(set(sessions(tmp_path, 30, rows))) == 1
+    assert len(set(sessions(tmp_path, 20, rows))) == 2

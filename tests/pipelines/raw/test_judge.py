@@ -9,7 +9,7 @@ import pytest
 from pipelines.config import Config
 from pipelines.lake.storage import Lake
 from pipelines.raw.places import DataError
-from pipelines.sections import ItemsSource, Paths, Source
+from pipelines.sections import EventsSource, ItemsSource, Paths
 from pipelines.standardize import standardize
 
 DAY = date(2026, 3, 3)
@@ -38,14 +38,14 @@ def stopped(tmp_path: Path, files: dict[str, str], catalogue: str = CATALOGUE, *
 
 
 def events(**columns: Any) -> dict[str, Any]:
-    return {"interactions": Source(path="interactions", columns=columns)}
+    return {"interactions": EventsSource(path="interactions", columns=columns)}
 
 
 def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     problems = stopped(
         tmp_path,
         {"interactions/a.csv": HEAD + LINE},
-        interactions=Source(path="interactions", columns={"value": "amt", "session_id": "sid"}),
+        interactions=EventsSource(path="interactions", columns={"value": "amt", "session_id": "sid"}),
         items=ItemsSource(path="items", columns={"title": "titel"}),
     )
     assert [p.split(":")[0] for p in problems] == [
@@ -70,7 +70,7 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
 )
 def test_a_mapped_column_that_no_file_has(tmp_path: Path, source: dict[str, Any], stops: bool) -> None:
     problems = stopped(
-        tmp_path, {"interactions/a.csv": HEAD + LINE}, interactions=Source(path="interactions", **source)
+        tmp_path, {"interactions/a.csv": HEAD + LINE}, interactions=EventsSource(path="interactions", **source)
     )
     assert bool(problems) == stops
 

@@ -15,7 +15,7 @@ from pipelines.raw import known
 from pipelines.raw.known import Known, Piece
 from pipelines.raw.pieces import read_parts
 from pipelines.raw.places import RawStore
-from pipelines.sections import Paths, Source
+from pipelines.sections import EventsSource, Paths
 
 HEAD = "user_id,item_id,event,event_at\n"
 DAY = date(2026, 3, 1)
@@ -119,7 +119,7 @@ def test_a_log_whose_last_line_was_not_whole_is_read_in_full(config: Config) -> 
 
 @pytest.mark.parametrize("source", [{"fill_down": {"event_at": "user_id"}}, {"encoding": "utf-16"}])
 def test_what_needs_the_rows_above_it_is_read_in_full(config: Config, source: dict[str, Any]) -> None:
-    config = config.model_copy(update={"interactions": Source(path="interactions", **source)})
+    config = config.model_copy(update={"interactions": EventsSource(path="interactions", **source)})
     encoding = source.get("encoding", "utf-8")
     log(config).write_bytes((HEAD + line(0)).encode(encoding))
     Known("interactions", config).pieces(DAY)
@@ -247,7 +247,7 @@ def test_pictures_between_tables_are_no_tables(config: Config) -> None:
 def test_a_glob_names_files(config: Config) -> None:
     for name in ("events_1.csv", "events_2.csv", "properties.csv"):
         log(config).with_name(name).write_text(HEAD + line(1))
-    chosen = config.model_copy(update={"interactions": Source(path="interactions/events_*.csv")})
+    chosen = config.model_copy(update={"interactions": EventsSource(path="interactions/events_*.csv")})
     assert Known("interactions", chosen).names() == ["interactions/events_1.csv", "interactions/events_2.csv"]
 
 
