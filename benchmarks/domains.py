@@ -3,8 +3,9 @@
 - ``pairs --data DIR``: users of two shops, DIR as in ``<a>_<b>_train.parquet``, ``<a>_<b>_test.parquet`` (user_id,
   item_id; domain a of the users of a and b). The hybrid of both with ``pool_domains`` against that of each alone, and
   with the users of the other shop exchanged at random, which has to gain nothing.
-- ``leave --config FILE --date NIGHT --events N``: the first category of an item is its domain; a large one keeps N
-  events. The hybrid with ``pool_domains`` against that of all without it, and that of the domain alone.
+- ``leave --config FILE --date NIGHT --events N``: a large domain keeps N events; domains are the items' own, or the
+  first category of each (``--by category``). The hybrid with ``pool_domains`` against that of all without it, and that
+  of the domain alone.
 - ``few --data DIR``: a split as for ``benchmarks.accuracy``; 486 items keep 1, 2, 5 or 20 events and are ranked among
   each other. The hybrid against plain content and the best recommender of interactions alone.
 
@@ -42,7 +43,7 @@ CONTENT = ("content", "transfer")
 JUDGED = 1500  # users of a domain
 HELD_OUT, LEAST_HISTORY = 0.1, 3  # share of events, items of a user who has one held out
 FEW_ITEMS, FEW = 486, (1, 2, 5, 20)
-LARGE = 6000  # events of a domain that is cut
+LARGE = 6000  # events of a domain that is cut, or half of the largest
 
 
 def matrix(user: np.ndarray, item: np.ndarray, shape: tuple[int, int]) -> sparse.csr_matrix:
@@ -170,7 +171,7 @@ def leave(inputs: Inputs, names: np.ndarray, events: int, draws: int) -> Iterato
     """A large domain with few events: the hybrid with ``pool_domains``, without it, and of the domain alone."""
     known, domains = np.unique(names, return_inverse=True)
     number = np.bincount(domains, inputs.positives.getnnz(0))
-    large, gains = np.argsort(-number)[: max(int((number >= LARGE).sum()), 1)], list[float]()
+    large, gains = np.argsort(-number)[: int((number >= min(LARGE, number.max() / 2)).sum())], list[float]()
     models = (*INTERACTIONS, *CONTENT) if inputs.content else INTERACTIONS
     for draw in tqdm(range(draws), "draws", disable=None):
         rng, domain, rows = np.random.default_rng(draw), large[draw % len(large)], inputs.positives.tocoo()
@@ -256,6 +257,7 @@ def _arguments() -> Namespace:
     of_pairs.add_argument("--only", nargs="+", help="pairs, such as phone_sport; all by default")
     of_leave.add_argument("--config", type=Path, required=True, help="configuration of the lake")
     of_leave.add_argument("--date", type=date.fromisoformat, required=True, help="a night that was run")
+    of_leave.add_argument("--by", choices=("domain", "category"), default="domain", help="what a domain is")
     of_leave.add_argument("--events", type=int, default=500, help="that the domain keeps")
     of_leave.add_argument("--draws", type=int, default=10, help="of domains and events")
     of_few.add_argument("--data", type=Path, required=True, help="folder of a split")
@@ -281,7 +283,9 @@ def main() -> None:
     else:
         config = load_config(args.config)
         night = Night.of(config, Lake.of(config), args.date)
-        names = np.array([(of or ["none"])[0] for of in night.categories().to_pylist()])
+        of_category = [(of or ["none"])[0] for of in night.categories().to_pylist()]
+        of_domain = [of or "none" for of in night.items()["domain"].to_pylist()]
+        names = np.array(of_category if args.by == "category" else of_domain)
         show(leave(load_inputs(night, "cpu")[1], names, args.events, args.draws), args.json)
 
 

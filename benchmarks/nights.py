@@ -34,7 +34,8 @@ from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.judgement import Judgement, judge, lists_of
 from pipelines.night.measures import cut
 from pipelines.night.night import Night
-from pipelines.recommenders.blend.hybrid import Hybrid, place_new
+from pipelines.recommenders.blend.hybrid import Hybrid
+from pipelines.recommenders.blend.new_items import place_new
 from pipelines.recommenders.ranking import top_k
 
 K = 20

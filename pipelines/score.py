@@ -38,7 +38,8 @@ from pipelines.night.night import Night
 from pipelines.night.placing import DEEP, behind, capped, held_of, pinned
 from pipelines.night.rules import allowed, meaningless, stands_for_segment
 from pipelines.raw.places import UnusualError
-from pipelines.recommenders.blend.hybrid import Hybrid, place_new
+from pipelines.recommenders.blend.hybrid import Hybrid
+from pipelines.recommenders.blend.new_items import place_new
 from pipelines.recommenders.blend.scored import scored
 from pipelines.recommenders.ranking import MOST_SCORES, top_k
 from pipelines.sections import Dials, Recommend

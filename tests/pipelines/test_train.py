@@ -32,18 +32,19 @@ pool_domains = true
 """
 
 
-def house(root: Path, domains: tuple[str, ...] = ("books", "toys")) -> Path:
-    """Four days of 80 users who each like two items a day, of 20 books and 20 toys."""
+def house(root: Path, domains: tuple[str, ...] = ("books", "toys"), rare: str = "") -> Path:
+    """Four days of 80 users who each like two items a day, of 20 books and 20 toys; of a rare domain three users do."""
     rng = np.random.default_rng(0)
     for folder in ("log", "items"):
         (root / "raw" / folder).mkdir(parents=True)
-    rows = [f"i{i},{domains[i % 2 % len(domains)]}" for i in range(40)]
+    rows = [f"i{i},{domains[i % len(domains)]}" for i in range(40)]
     (root / "raw" / "items" / "all.csv").write_text("\n".join(["item_id,domain", *rows]) + "\n")
     group = rng.integers(4, size=80)
     liked = [rng.permutation(np.flatnonzero(np.arange(40) // 2 % 4 == g))[:8] for g in group]
     for n in range(4):
         day, lines = FIRST + timedelta(days=n), ["user_id,item_id,event,event_at"]
         pairs = [(u, i, h) for u in range(80) for h, i in enumerate(liked[u][2 * n : 2 * n + 2])]
+        pairs = [(u, i, h) for u, i, h in pairs if u < 3 or domains[i % len(domains)] != rare]
         lines += [f"u{u},i{i},view,{day}T0{h}:00:00Z" for u, i, h in pairs]
         (root / "raw" / "log" / f"{day}.csv").write_text("\n".join(lines) + "\n")
     config = root / "nightloom.toml"
@@ -97,3 +98,21 @@ def test_a_shop_of_one_domain_is_told_that_there_is_nothing_to_pool(
     assert main(["run", "--config", str(path), "--date", str(FIRST)]) == 0
     said = f"warning: {FIRST}: recommend.pool_domains has nothing to pool; set std_items.domain of two at least"
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_domain_that_has_just_opened_is_weighed_as_others_with_as_few_events(tmp_path: Path) -> None:
+    path = house(tmp_path, ("books", "toys", "games", "cards"), rare="cards")
+    lake, last = nights(path)
+    _, inputs = load_inputs(Night.of(load_config(path), lake, last), "cpu")
+    groups = load_card(lake, "hybrid", last)["validation"]["warm"]["few"]
+    assert [g["domains"] for g in groups] == [[3]], "the last by feedback"
+    assert groups[0]["worlds"] == 16
+    assert {"ndcg_gain", "standard_error", "within", "error_within"} <= groups[0].keys()
+    *_, hybrid = load_recommenders(lake, last, load_config(path).recommend.models, inputs)
+    assert isinstance(hybrid, Hybrid)
+    let_in = groups[0]["within"] > groups[0]["error_within"] > 0
+    assert [f.items.tolist() for f in hybrid.few] == [np.flatnonzero(inputs.domains == 3).tolist()] * let_in
+    before = lake.require("recommendations", last).content_digest
+    assert main(["run", "--config", str(path), "--date", str(last)]) == 0
+    assert lake.require("recommendations", last).content_digest == before

@@ -4,17 +4,17 @@ Belongs here: segments, what is fitted for each, how scores are combined. Does n
 where the days are cut (``night.inputs``).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from scipy import sparse
 
 from pipelines.learning.statistics import mean_and_error
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender, Validation
 from pipelines.recommenders.blend.facts import ItemFacts
+from pipelines.recommenders.blend.few import Few, groups_of, learned
 from pipelines.recommenders.blend.likelihood import Choices, Weights, channel, combined, fit, fit_sparse
 from pipelines.recommenders.blend.pooling import Known, Pooling, Scale, gated
 from pipelines.recommenders.ranking import (
@@ -25,11 +25,11 @@ from pipelines.recommenders.ranking import (
     liked_by,
     ndcg_of,
     some_users,
-    top_k,
 )
 from pipelines.recommenders.registry import DOMAINS
 
 SEGMENTS = ("warm", "cold")
+SHARE = f"{DOMAINS}.share"  # says the same of all items of a domain
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 
 Parts = tuple[np.ndarray, int]
@@ -63,6 +63,7 @@ class Hybrid(Recommender):
         self.facts = ItemFacts() if facts else None
         self.credit, self.without, self.pool = credit, without, pool
         self.pooling: Pooling | None = None
+        self.few: list[Few] = []
         self.models: list[Recommender] = []
         self.channels_of: dict[str, np.ndarray] = {}
         self.prior: dict[str, np.ndarray] = {}
@@ -87,11 +88,21 @@ class Hybrid(Recommender):
         """
         if inputs.validation is None:
             raise ValueError("the hybrid is fitted on validation days; inputs.validation is None")
-        tonight, past = self.models, dict[str, Recommender]()
-        for model in tonight:
-            past[model.name] = copy(model).given(past).fit(inputs.validation.past)
-        self.given(past).weigh(inputs.validation)
-        self.models = tonight
+        tonight = self.models
+        self.models = self._refitted(inputs.validation.past)
+        self.weigh(inputs.validation)
+        return self._moved(tonight, inputs)
+
+    def _refitted(self, inputs: Inputs) -> list[Recommender]:
+        """Copies of the models, fitted on other inputs."""
+        found = dict[str, Recommender]()
+        for model in self.models:
+            found[model.name] = copy(model).given(found).fit(inputs)
+        return list(found.values())
+
+    def _moved(self, models: list[Recommender], inputs: Inputs) -> Self:
+        """Itself with the weights that it has, of models that were fitted on these inputs."""
+        self.models = models
         if self.facts:
             self._take(self.facts.transform(inputs)[:, : len(self.covariates_of["warm"])])
         if self.pooling:
@@ -112,7 +123,7 @@ class Hybrid(Recommender):
         ours = self._ours
         start = Weights.even(int(ours.sum()), covariates.shape[1]).at(ours)
         domains = int(validation.past.domains.max(initial=0)) + 1 if self.pool else 1
-        self.report, self.pooling = {}, None
+        self.report, self.pooling, self.few = {}, None, []
         for segment, chosen in zip(SEGMENTS, (users[warm], users[~warm]), strict=True):
             chosen, weights = some_users(chosen, items, domains), start
             if len(chosen) < MIN_USERS:
@@ -128,7 +139,30 @@ class Hybrid(Recommender):
             self.channels_of[segment] = weights.channels.astype(np.float32)
             self.covariates_of[segment] = weights.covariates
         self._take(covariates)
+        if self.pool and self.report["warm"]["users"] >= MIN_USERS:
+            self.report["warm"]["few"] = list(self._learn_few(validation))
         return self.report
+
+    def _learn_few(self, validation: Validation) -> Iterator[dict[str, Any]]:
+        """Weights of their own for domains of few events, where they surely help; what each group of them gains."""
+        share = np.array(self.channel_names) == SHARE
+        found = list[Few]()
+        for group in groups_of(validation.past):
+            few, shown = learned(group, validation, self._listen, self._ours & ~share, share)
+            found += [few] if few else []
+            yield shown
+        self.few = found
+
+    def _listen(self, inputs: Inputs) -> Callable[[np.ndarray], list[np.ndarray]]:
+        """Channels and scores of some users by models that are fitted on other inputs."""
+        other = copy(self)._moved(self._refitted(inputs), inputs)
+
+        def heard(users: np.ndarray) -> list[np.ndarray]:
+            evidence = other.evidence_of(inputs, users)
+            channels = list(other.channels(evidence, range(len(other.channel_names))))
+            return [*channels, other.blend(evidence, liked_by(inputs, users))]
+
+        return heard
 
     def _fitted(
         self, choices: Choices, covariates: np.ndarray, start: Weights, k: int, warm: bool
@@ -256,9 +290,13 @@ class Hybrid(Recommender):
     ) -> np.ndarray:
         used, prior = np.flatnonzero(self.channels_of[segment]), self.prior[segment]
         channels = self.channels(evidence, used, rows)
-        if self.pooling and segment == "warm":
-            return self.pooling.combined(channels, histories, prior)
-        return combined(channels, self.channels_of[segment][used], prior)
+        if segment != "warm":
+            return combined(channels, self.channels_of[segment][used], prior)
+        pooled, weights = self.pooling, self.channels_of[segment][used]
+        total = pooled.combined(channels, histories, prior) if pooled else combined(channels, weights, prior)
+        for few in self.few:
+            total[:, few.items] = few.scores(self.channels(evidence, np.flatnonzero(few.channels), rows))
+        return total
 
     def says(self, segment: str) -> dict[str, float]:
         """Recommender -> sum of the weights of its signals for a segment, of those that add up to more than nothing."""
@@ -270,14 +308,15 @@ class Hybrid(Recommender):
 
     def heard(self, segment: str) -> set[str]:
         """Names of the recommenders that weigh anything for a segment."""
-        names = [m.name for m in self.models for _ in m.signals]
-        return {names[i] for i in np.flatnonzero(self.channels_of[segment])}
+        weights = [self.channels_of[segment], *(few.channels for few in self.few if segment == "warm")]
+        return set(self._owners[np.any(weights, 0)])
 
     def state(self) -> Arrays:
         """Arrays to store."""
         weights = {f"weights.{s}": w for s, w in self.channels_of.items()}
         pooled = {f"pooled.{k}": v for k, v in self.pooling.state().items()} if self.pooling else {}
-        return weights | {f"prior.{s}": p for s, p in self.prior.items()} | pooled
+        few = {f"few.{n}.{k}": v for n, one in enumerate(self.few) for k, v in one.state().items()}
+        return weights | {f"prior.{s}": p for s, p in self.prior.items()} | pooled | few
 
     def restore(self, state: Arrays, inputs: Inputs) -> Self:
         """Itself, with stored arrays."""
@@ -285,6 +324,8 @@ class Hybrid(Recommender):
         self.prior = {s: state[f"prior.{s}"] for s in SEGMENTS}
         pooled = {k.removeprefix("pooled."): v for k, v in state.items() if k.startswith("pooled.")}
         self.pooling = Pooling.restored(pooled) if pooled else None
+        groups = sorted({k.split(".")[1] for k in state if k.startswith("few.")}, key=int)
+        self.few = [Few(*(state[f"few.{n}.{f.name}"] for f in fields(Few))) for n in groups]
         return self
 
 
@@ -336,39 +377,3 @@ def _gain(choices: Choices, covariates: np.ndarray, start: Weights, k: int, fewe
             values.append(test.of_channels(kept).ndcg(weights, some, k))
         gains.append(values[0] - values[1])
     return np.concatenate(gains)
-
-
-def place_new(
-    lists: tuple[np.ndarray, np.ndarray],
-    scores: np.ndarray,
-    chances: np.ndarray,
-    new: np.ndarray,
-    places: int,
-    forbidden: sparse.csr_matrix | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Lists with their last places given to the best new items, as far as fewer are in them already.
-
-    An item that nobody has liked loses to liked ones almost always, and would never be liked.
-
-    Args:
-        lists: item rows and scores (users, k) of ``top_k``.
-        scores: (users, items), those of the lists.
-        chances: (users, items), what new items are ranked by; where a row has none, it is the scores.
-        new: bool (items,), True for items that nobody has liked.
-        places: of each list.
-        forbidden: nonzero (users, items) are never placed.
-    """
-    items, values = (a.copy() for a in lists)
-    columns = np.flatnonzero(new)
-    never = forbidden[:, columns].tocsr() if forbidden is not None else None
-    ranked = np.where(chances[:, columns].any(1, keepdims=True), chances[:, columns], scores[:, columns])
-    fresh, _ = top_k(ranked, places, never)
-    for row in np.flatnonzero((items >= 0).all(1)):  # a shorter list holds all that is allowed
-        inside = new[items[row]]
-        chosen = np.flatnonzero((fresh[row] >= 0) & ~np.isin(columns[fresh[row]], items[row]))
-        chosen = chosen[: max(places - inside.sum(), 0)]
-        kept = np.delete(np.arange(len(inside)), np.flatnonzero(~inside)[::-1][: len(chosen)])
-        items[row] = np.concatenate([items[row, kept], columns[fresh[row, chosen]]])
-        placed = np.concatenate([values[row, kept], scores[row, items[row, len(kept) :]]])
-        values[row] = np.minimum.accumulate(placed)  # chances are in another order than scores
-    return items, values

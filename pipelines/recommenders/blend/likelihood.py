@@ -240,7 +240,13 @@ def _draw(probability: np.ndarray, surely: tuple[np.ndarray, np.ndarray]) -> tup
     return items, weight
 
 
-def fit(choices: Choices, covariates: np.ndarray, start: Weights, near: Weights | None = None) -> Weights:
+def fit(
+    choices: Choices,
+    covariates: np.ndarray,
+    start: Weights,
+    near: Weights | None = None,
+    ridge: float = CHANNEL_RIDGE,
+) -> Weights:
     """Weights by Newton's method with step halving; every user counts once.
 
     Args:
@@ -248,8 +254,9 @@ def fit(choices: Choices, covariates: np.ndarray, start: Weights, near: Weights 
         covariates: (items, f).
         start: weights to begin with; the penalty is on the distance from them.
         near: weights to begin with instead; they change the time it takes, and the result by less than a last step.
+        ridge: of the channels, in users.
     """
-    likelihood, least = _Likelihood(choices, covariates, start), LEAST_GAIN * len(choices.candidate)
+    likelihood, least = _Likelihood(choices, covariates, start, ridge), LEAST_GAIN * len(choices.candidate)
     return start.like(highest(likelihood.at, (near or start).flat(), least)[0])
 
 
@@ -282,7 +289,9 @@ def highest(
     return flat, curve
 
 
-def fit_sparse(choices: Choices, covariates: np.ndarray, start: Weights, weights: Weights) -> Weights:
+def fit_sparse(
+    choices: Choices, covariates: np.ndarray, start: Weights, weights: Weights, ridge: float = CHANNEL_RIDGE
+) -> Weights:
     """Weights as of ``fit``, with zeros for channels that hardly add to the others.
 
     Backward elimination by Wald's statistic (https://doi.org/10.1090/S0002-9947-1943-0012401-3), and a fit of what is
@@ -293,8 +302,9 @@ def fit_sparse(choices: Choices, covariates: np.ndarray, start: Weights, weights
         covariates: (items, f).
         start: as for ``fit``.
         weights: what ``fit`` returned.
+        ridge: as for ``fit``.
     """
-    curve = _Likelihood(choices, covariates, start).at(weights.flat())[2]
+    curve = _Likelihood(choices, covariates, start, ridge).at(weights.flat())[2]
     kept, near = _worth_keeping(weights, curve, MOST_LOSS * len(choices.candidate))
     fewer = choices.of_channels(kept)
     fitted = fit(
@@ -302,6 +312,7 @@ def fit_sparse(choices: Choices, covariates: np.ndarray, start: Weights, weights
         covariates,
         start.of_channels(kept),
         near.of_channels(kept),
+        ridge,
     )
     channels = np.zeros(len(weights.channels))
     channels[kept] = fitted.channels
@@ -331,7 +342,7 @@ def _worth_keeping(weights: Weights, curve: np.ndarray, most_loss: float) -> tup
 class _Likelihood:
     """Penalized log-likelihood of flat weights."""
 
-    def __init__(self, choices: Choices, covariates: np.ndarray, start: Weights):
+    def __init__(self, choices: Choices, covariates: np.ndarray, start: Weights, ridge: float = CHANNEL_RIDGE):
         self.choices, self.covariates, self.start = choices, covariates.astype(np.float32), start
         length = np.bincount(choices.user, minlength=len(choices.candidate))
         share = 1 / length[choices.user]  # one vote a user, as in the metrics
@@ -339,7 +350,7 @@ class _Likelihood:
         counted = np.isin(choices.user, self.voters)
         share, relevant, item = share[counted], choices.relevant[counted], choices.item[counted]
         self.goal = np.concatenate([share @ relevant, share @ self.covariates[item]]).astype(np.float64)
-        self.ridge = np.array([CHANNEL_RIDGE] * relevant.shape[1] + [COVARIATE_RIDGE] * covariates.shape[1])
+        self.ridge = np.array([ridge] * relevant.shape[1] + [COVARIATE_RIDGE] * covariates.shape[1])
 
     def at(self, flat: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         """Value, gradient (w,) and minus the second derivative (w, w), by blocks of users."""

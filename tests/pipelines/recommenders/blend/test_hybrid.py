@@ -7,8 +7,9 @@ import pytest
 from scipy import sparse
 
 from pipelines.recommenders.base import Inputs, Validation
-from pipelines.recommenders.blend.hybrid import SURE, Hybrid, place_new
+from pipelines.recommenders.blend.hybrid import SURE, Hybrid
 from pipelines.recommenders.blend.likelihood import log_ratio
+from pipelines.recommenders.blend.new_items import place_new
 from pipelines.recommenders.graph import WALKS, GraphFilter
 from pipelines.recommenders.ranking import liked_by, top_k
 from pipelines.recommenders.registry import classes
