@@ -69,3 +69,14 @@ KINDS: Final[dict[Modality, Kind]] = {
 }
 MODALITIES: Final[tuple[Modality, ...]] = tuple(KINDS)
 FILES: Final[tuple[Kind, ...]] = tuple(k for k in KINDS.values() if k.is_file)
+
+
+def known_modality(name: str) -> str:
+    """The name of a modality.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in KINDS:
+        raise ValueError(f"'{name}' is no modality; known are {', '.join(KINDS)}")
+    return name

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
-from encoders.modalities import KINDS, Modality
+from encoders.modalities import KINDS, Modality, known_modality
 from encoders.settings import VECTOR_FILES, ModelChoice
 from pipelines.beyond import Federate, Graph, Privacy
 from pipelines.operation import Alerts, Compute, Guards, Records, Report
@@ -39,7 +39,6 @@ from pipelines.sections import (
     Rules,
     Settings,
     Source,
-    known_modality,
 )
 
 ENV_CONFIG = "NIGHTLOOM_CONFIG"
@@ -129,6 +128,7 @@ class Config(Settings):
         """What needs content cannot be had without."""
         lost = [m for m in self.recommend.models if entry(m).on_content]
         lost += ["dials.diversity"] if any(d.diversity for d in self.every_dials) else []
+        lost += ["floors.diversity"] if "diversity" in self.recommend.floors else []
         if not self.encoders and (lost or self.augment.views or self.finetune.enabled):
             what = ", ".join([*lost, *(["augment"] if self.augment.views else []), *(["finetune"] if self.finetune.enabled else [])])  # noqa: E501 # fmt: skip
             raise ValueError(f"encoders is empty, so there is no content for {what}; leave them out or name an encoder")

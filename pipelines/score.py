@@ -5,6 +5,7 @@ not: fitting (``train``), why an item is in a list (``learning.reasons``).
 """
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pipelines.config import Config
 from pipelines.engine import beam as engine
 from pipelines.lake.folders import scratch
 from pipelines.lake.health import good_nights, list_health, said
-from pipelines.lake.schemas import EVERYONE, rows_in
+from pipelines.lake.schemas import EVERYONE
 from pipelines.lake.storage import Lake, Manifest, write_parquet
 from pipelines.lake.tables import TABLES
 from pipelines.learning.reasons import HISTORY, Reasons, Speakers, explain, modality_of_uploads
@@ -33,7 +34,7 @@ from pipelines.night.arms import DEFAULT, groups_of
 from pipelines.night.dials import POOL, Traits, turned
 from pipelines.night.exploring import explored
 from pipelines.night.files import Loaded, save_exploring, save_exposed, save_night, save_plans
-from pipelines.night.floors import Price, found_on, members_of
+from pipelines.night.floors import Price, found_on, kept_by
 from pipelines.night.night import Night
 from pipelines.night.placing import DEEP, behind, capped, held_of, pinned
 from pipelines.night.rules import allowed, meaningless, stands_for_segment
@@ -87,7 +88,7 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
             if any(d.exposure for d in config.every_dials):
                 save_exposed(lake, day, staging)
             save_exploring(config, lake, day, staging)
-            prices = save_bonus(night, lake, r, staging, device) if r.floors else []
+            prices = save_prices(night, lake, r, staging, device) if r.floors else None
         size = max(1, min(config.compute.shard_rows, MOST_SCORES // max(items, 1)))
         blocks = [(a, min(a + size, users), users) for a in range(0, users, size)]
 
@@ -113,24 +114,23 @@ def score(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
     log.info("recommendations %s: %d rows for %d users", day, manifest.rows, users)
 
 
-def save_bonus(night: Night, lake: Lake, r: Recommend, folder: Path, device: str) -> list[Price]:
-    """Find the prices of the night's floors, and write what they add to each item's relevance, for workers."""
+def save_prices(night: Night, lake: Lake, r: Recommend, folder: Path, device: str) -> tuple[list[Price], Traits]:
+    """Find the prices of the night's floors, and write what they add to relevance and dials, for workers."""
     loaded = Loaded.of(lake, night.day, r.models, folder, device)
-    prices, bonus = found_on(loaded, night.items(), r.k, r.filter_seen, r.floors)
-    np.save(folder / "bonus.npy", bonus)
-    return prices
+    prices, traits = found_on(loaded, night.items(), r.k, r.filter_seen, r.floors)
+    np.save(folder / "bonus.npy", traits.bonus)
+    (folder / "added.json").write_text(json.dumps(traits.added))
+    return prices, traits
 
 
-def floors_kept(prices: list[Price], items: pa.Table, served: list[Path]) -> pa.Table:
-    """Rows of ``floor_prices``: each target with its share of the places of all lists."""
+def floors_kept(found: tuple[list[Price], Traits] | None, items: pa.Table, served: list[Path]) -> pa.Table:
+    """Rows of ``floor_prices``: each target with what it has of the night's lists."""
     schema = TABLES["floor_prices"].schema({})
-    if not prices:
+    tables = [pq.read_table(p, columns=["user_id", "rank", "item_id"]) for p in served] if found else []
+    listed = pa.concat_tables(tables) if tables else None
+    if found is None or not listed:
         return schema.empty_table()
-    listed = pa.concat_tables(pq.read_table(p, columns=["item_id"]) for p in served)["item_id"]
-    row = rows_in(listed, items["item_id"].combine_chunks())
-    members = members_of(items, [p.target for p in prices])
-    shares = members[:, row[row >= 0]].mean(1) if len(row) else np.zeros(len(prices))
-    rows = [vars(p) | {"share": float(share)} for p, share in zip(prices, shares, strict=True)]
+    rows = [vars(p) | {"share": share} for p, share in zip(found[0], kept_by(listed, items, *found), strict=True)]
     return pa.Table.from_pylist(rows, schema=schema)
 
 
@@ -183,7 +183,7 @@ class ScoreBlock(beam.DoFn):
         some_turned = any(plan.dials.turned for plan in self.night.plans)
         night, self.traits = self.night, None
         if some_turned or len(night.bonus):
-            self.traits = Traits.of(night.inputs, night.categories, night.exposed, night.bonus)
+            self.traits = night.traits()
 
     def process(self, element: tuple[int, int, int]) -> Iterator[str]:
         """Score one block of users."""
@@ -216,7 +216,7 @@ class ScoreBlock(beam.DoFn):
         self, lists: Lists, scores: np.ndarray, users: np.ndarray, forbidden: sparse.csr_matrix, dials: Dials
     ) -> Lists:
         """Lists by what counts beside relevance."""
-        if self.traits is None or not (dials.turned or len(self.traits.bonus)):
+        if self.traits is None or not (dials.turned or self.traits.priced):
             return lists
         k = lists[0].shape[1]
         ranked = top_k(scores, k * POOL, forbidden, self.night.inputs.device)

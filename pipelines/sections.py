@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.dataclasses import dataclass
 
 from encoders.augment import OPS
-from encoders.modalities import KINDS, Modality
+from encoders.modalities import Modality
 from encoders.settings import STRICT, AlignerSettings, FinetuneSettings
 from pipelines.recommenders.registry import DOMAINS, EXTERNAL, USUAL, blend_of, known_recommender, singles
 
@@ -110,17 +110,6 @@ class ItemsSource(Source):
     )
 
 
-def known_modality(name: str) -> str:
-    """The name of a modality.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if name not in KINDS:
-        raise ValueError(f"'{name}' is no modality; known are {', '.join(KINDS)}")
-    return name
-
-
 @dataclass(frozen=True, config=STRICT)
 class Aligner(AlignerSettings):
     """The shared space, its training, and what a user is described by in it."""
@@ -180,6 +169,7 @@ class Explore(Settings):
 
 
 CUTOFFS = (10, 20)  # of lists that are judged
+OF_LISTS = ("diversity", "novelty")  # what recommend.floors may promise of lists, beside shares of places
 
 
 class Dials(Settings):
@@ -308,10 +298,11 @@ class Recommend(Settings):
 
     @model_validator(mode="after")
     def _promised(self) -> "Recommend":
-        if wrong := wrong_targets(self.floors):
-            raise ValueError(f"floors: {wrong[0]}")
-        if sum(self.floors.values()) > 1:
-            raise ValueError(f"floors add up to {sum(self.floors.values()):g} of all places, which is more than all")
+        places = {target: share for target, share in self.floors.items() if target not in OF_LISTS}
+        if wrong := wrong_targets(places):
+            raise ValueError(f"floors: {wrong[0]}; or {' or '.join(OF_LISTS)}, of lists")
+        if sum(places.values()) > 1:
+            raise ValueError(f"floors add up to {sum(places.values()):g} of all places, which is more than all")
         return self
 
 

@@ -7,6 +7,7 @@ table. Does not: the dials (``night.dials``), metrics (``night.measures``).
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any
 
@@ -20,10 +21,12 @@ from pipelines.lake.storage import Lake, Manifest, StorageError
 from pipelines.lake.tables import TABLES
 from pipelines.learning.statistics import intervals, resampled
 from pipelines.night.arms import uniform
-from pipelines.night.dials import POOL, Traits, turned
+from pipelines.night.dials import POOL, turned
 from pipelines.night.files import Loaded, opened
+from pipelines.night.floors import Price, members_of, priced_by
 from pipelines.night.judgement import Judgement, judgement_of
 from pipelines.night.measures import cut, measured, of_all
+from pipelines.night.night import Night
 from pipelines.sections import Dials
 
 log = logging.getLogger(__name__)
@@ -46,7 +49,8 @@ def tradeoff(config: Config, lake: Lake, day: date) -> Iterator[Manifest]:
         try:
             with opened(config, lake, before, choose_device(config.compute.device).name) as night:
                 judgement = some_of(judgement_of(config, lake, day), night)
-                rows = settings_judged(night, judgement, config) if len(judgement.users) else []
+                priced = at_its_prices(night, lake, Night.of(config, lake, before))
+                rows = settings_judged(priced, judgement, config) if len(judgement.users) else []
         except StorageError as e:  # late events have changed what the models of the night before were fitted on
             log.warning("eval_dials %s: the night of %s cannot be ranked again: %s", day, before, e)
     table = pa.Table.from_pylist(rows, schema=TABLES["eval_dials"].schema({}))
@@ -62,14 +66,23 @@ def some_of(judgement: Judgement, night: Loaded) -> Judgement:
     return judgement.of(known)
 
 
+def at_its_prices(loaded: Loaded, lake: Lake, night: Night) -> Loaded:
+    """The night with what its floors have added to relevance and dials; itself where it had none."""
+    rows = lake.read("floor_prices", night.day).to_pylist() if lake.manifest("floor_prices", night.day) else []
+    prices = [Price(r["target"], r["floor"], r["before"], r["price"]) for r in rows]
+    if not prices:
+        return loaded
+    traits = priced_by(prices, members_of(night.items(), [p.target for p in prices]), loaded.traits())
+    return replace(loaded, bonus=traits.bonus, added=traits.added)
+
+
 def settings_judged(night: Loaded, judgement: Judgement, config: Config) -> list[dict[str, Any]]:
     """Rows of ``eval_dials``."""
     base, k = config.recommend.dials or Dials(), config.recommend.judged_at
     users, samples = rows_in(judgement.users, night.users), resampled(len(judgement.users))
     r = config.recommend
     ranked = night.ranked(users, r.serve, r.k * POOL, r.filter_seen)
-    traits = Traits.of(night.inputs, night.categories, night.exposed)
-    rows = []
+    traits, rows = night.traits(), list[dict[str, Any]]()
     for dial in Dials.model_fields:
         if dial == "diversity" and not traits.vectors.any():  # no content
             continue

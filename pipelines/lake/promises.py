@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from encoders.modalities import MODALITIES
 from pipelines.config import Config
 from pipelines.lake.schemas import rows_in
+from pipelines.sections import OF_LISTS
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -205,7 +206,11 @@ def floors_are_kept(_config: Config, _night: "Night", _table: str, rows: pa.Tabl
     """Targets that lists could not give their share; numbers are shares."""
     return [
         Remark(
-            f"{r['target']} has {r['share']:.1%} of all places, {r['floor']:.1%} are promised"
+            (
+                f"{r['target']} of lists is {r['share']:.3f}, {r['floor']:.3f} is promised"
+                if r["target"] in OF_LISTS
+                else f"{r['target']} has {r['share']:.1%} of all places, {r['floor']:.1%} are promised"
+            )
             if (short := r["share"] < r["floor"] - SHORT)
             else "",
             warns=short,

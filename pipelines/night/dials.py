@@ -35,6 +35,7 @@ class Traits:
         popular: by how many users an item was liked (items,), as a logarithm between 0 and 1.
         exposed: in how many lists of the night before an item was (items,), likewise.
         bonus: what is added to an item's relevance (items,); none where nothing is (``floors``).
+        added: dial -> what is added to it, likewise.
     """
 
     vectors: np.ndarray
@@ -43,16 +44,16 @@ class Traits:
     popular: np.ndarray
     exposed: np.ndarray
     bonus: np.ndarray = field(default_factory=lambda: NO_BONUS)
+    added: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, inputs: Inputs, categories: pa.Array, exposed: np.ndarray, bonus: np.ndarray = NO_BONUS) -> Self:
+    def of(cls, inputs: Inputs, categories: pa.Array, exposed: np.ndarray) -> Self:
         """Traits of a night.
 
         Args:
             inputs: what recommenders see.
             categories: of each item, a list.
             exposed: in how many lists of the night before each item was.
-            bonus: what is added to the relevance of each item.
         """
         liked = (inputs.positives > 0).astype(np.float32)
         shares = shares_of_rows(groups_of_items(pa.table({"categories": categories}), ["category"])["category"])
@@ -62,8 +63,12 @@ class Traits:
             tastes=shares_of_rows(liked @ shares),
             popular=_share_of_largest(np.asarray(liked.sum(0)).ravel()),
             exposed=_share_of_largest(exposed),
-            bonus=bonus,
         )
+
+    @property
+    def priced(self) -> bool:
+        """Whether anything is added, to relevance or to a dial."""
+        return len(self.bonus) > 0 or any(self.added.values())
 
 
 def _share_of_largest(counts: np.ndarray) -> np.ndarray:
@@ -106,18 +111,17 @@ def _chosen(
     """Places in the ranking of what is chosen (users, k); what is behind the end comes last."""
     n, row, there = len(items), np.arange(len(items)), items >= 0
     listed = np.maximum(items, 0)
-    value = (
-        _relevance(scores, there) - dials.popularity * traits.popular[listed] - dials.exposure * traits.exposed[listed]
-    )
+    diversity, popularity = (getattr(dials, d) + traits.added.get(d, 0.0) for d in ("diversity", "popularity"))
+    value = _relevance(scores, there) - popularity * traits.popular[listed] - dials.exposure * traits.exposed[listed]
     value += traits.bonus[listed] if len(traits.bonus) else 0
-    like = _Likeness(traits.vectors, listed) if dials.diversity else None
+    like = _Likeness(traits.vectors, listed) if diversity else None
     off = _Miscalibration(traits, listed, users) if dials.calibration else None
     chosen = np.zeros((n, min(k, items.shape[1])), np.int64)
     open_ = np.ones(items.shape, bool)
     for place in range(chosen.shape[1]):
         now = value.copy()
         if like:
-            now -= dials.diversity * like.nearest
+            now -= diversity * like.nearest
         if off:
             now -= dials.calibration * off.penalty(place)
         now[~there] = BEHIND

@@ -3,9 +3,10 @@
 Belongs here: writing and loading them. Does not: lists (``score``), what a night knows (``night``).
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from pipelines.lake.schemas import rows_in
 from pipelines.lake.storage import Lake, write_parquet
 from pipelines.learning.reasons import Shared, Space
 from pipelines.night.arms import Plan, plans_of
+from pipelines.night.dials import Traits
 from pipelines.night.exploring import Exploring
 from pipelines.night.inputs import (
     arrays_of,
@@ -169,10 +171,16 @@ class Loaded:
     exposed: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     exploring: Exploring | None = None
     bonus: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    added: dict[str, float] = field(default_factory=dict)
 
     def forbidden(self, users: np.ndarray, filter_seen: bool) -> sparse.csr_matrix:
         """Nonzero (users, items) where an item is never listed: hidden, or met where that is left out."""
         return self.hidden[users] + self.seen[users] if filter_seen else self.hidden[users]
+
+    def traits(self) -> Traits:
+        """What items and users are like, and what floors have added."""
+        plain = Traits.of(self.inputs, self.categories, self.exposed)
+        return replace(plain, bonus=self.bonus, added=self.added)
 
     def ranked_by(self, scores: np.ndarray, users: np.ndarray) -> np.ndarray:
         """What some users' lists are ranked by (users, items): a recommender's scores under rules and wishes."""
@@ -216,5 +224,6 @@ class Loaded:
                 Plan(**r | {"dials": Dials(**r["dials"])}) for r in pq.read_table(folder / "plans.parquet").to_pylist()
             ],
             bonus=np.load(priced) if (priced := folder / "bonus.npy").exists() else np.zeros(0),
+            added=json.loads(more.read_text()) if (more := folder / "added.json").exists() else {},
             exposed=np.load(shown) if (shown := folder / "exposed.npy").exists() else np.zeros(len(items), np.int64),
         )

@@ -1,27 +1,33 @@
-"""Shares of the places that some items are promised, and the price at which lists keep the promise.
+"""Shares of the places that some items are promised, how diverse and novel lists are, and the price of keeping it.
 
-The lists of a night are the most relevant ones among those that give every target its share of all places. By Lagrange
-duality that is one number a target, its price, added to the relevance of its items; it is what a place of the target
-costs in relevance at the margin (as in https://doi.org/10.1145/3219819.3220088, with shares over all lists). Belongs
-here: finding prices on some users. Does not: choosing items (``dials``), rules that hold in every list (``placing``).
+The lists of a night are the most relevant ones among those that give every target its share of all places, and are as
+diverse and novel as was promised. By Lagrange duality that is one number a target, its price, added to the relevance of
+its items, or to the dial that moves what is promised of lists; it is what more of it costs in relevance at the margin
+(as in https://doi.org/10.1145/3219819.3220088, with shares over all lists). Belongs here: finding prices on some users.
+Does not: choosing items (``dials``), rules that hold in every list (``placing``).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
+from pipelines.lake.schemas import rows_in
+from pipelines.learning.metrics import diversity
 from pipelines.night.arms import groups_of, uniform
-from pipelines.night.dials import POOL, Traits, turned
+from pipelines.night.dials import BLOCK, POOL, Traits, turned
 from pipelines.night.files import Loaded
 from pipelines.night.rules import meant_by
 from pipelines.recommenders.registry import blend_of
-from pipelines.sections import Dials
+from pipelines.sections import OF_LISTS, Dials
 
 MOST_USERS = 1_000  # whose lists prices are found on
 MOST_PRICE = 2.0  # relevance is between 0 and 1, so that with this every ranked item of a target comes first
-HALVINGS, ROUNDS = 12, 2  # of the span of a price; over all targets, as prices move each other
+DIALS = dict(zip(OF_LISTS, ("diversity", "popularity"), strict=True))  # what is promised of lists -> what moves it
+HALVINGS = 12  # of the span of a price
+ROUNDS = 2, 8  # over all targets, fewest and most, as prices move each other
+CLOSE = 0.002  # of a share, by which it may miss its floor after the fewest
 Lists = tuple[np.ndarray, np.ndarray]
 
 
@@ -30,10 +36,10 @@ class Price:
     """A target with its floor.
 
     Attributes:
-        target: as in rules.
-        floor: share of all places that it is promised.
-        before: its share without any price.
-        price: what is added to the relevance of its items.
+        target: as in rules, or what is promised of lists.
+        floor: share of all places that it is promised; of lists, the mean.
+        before: its share, or the mean, without any price.
+        price: what is added to the relevance of its items, or to the dial.
     """
 
     target: str
@@ -43,8 +49,31 @@ class Price:
 
 
 def members_of(items: pa.Table, floors: Iterable[str]) -> np.ndarray:
-    """Bool (targets, items): which items each target means."""
-    return np.stack([meant_by(items, target) for target in floors])
+    """Bool (targets, items): which items each target means; none where it is about lists."""
+    nothing = np.zeros(items.num_rows, bool)
+    return np.stack([nothing if target in OF_LISTS else meant_by(items, target) for target in floors])
+
+
+def priced_by(prices: Sequence[Price], members: np.ndarray, traits: Traits) -> Traits:
+    """The traits with what prices add; ``members`` (targets, items) are the items that each target means."""
+    added = {DIALS[p.target]: p.price for p in prices if p.target in OF_LISTS}
+    return replace(traits, bonus=np.array([p.price for p in prices]) @ members, added=added)
+
+
+def mean_of(promised: str, lists: np.ndarray, traits: Traits) -> float:
+    """Mean of what is promised of lists; item rows (users, k), -1 behind the end.
+
+    Diversity is that of ``metrics.diversity``, novelty of a place 1 less its item's popularity, which is the logarithm
+    of who likes it as a share of the largest one.
+    """
+    if promised == "diversity":
+        blocks = range(0, len(lists), BLOCK)
+        values = [diversity(lists[a : a + BLOCK], traits.vectors) for a in blocks] or [np.zeros(0)]
+        known = np.concatenate(values)
+        known = known[~np.isnan(known)]
+    else:
+        known = 1 - traits.popular[lists[lists >= 0]]
+    return float(known.mean()) if len(known) else 0.0
 
 
 @dataclass(frozen=True)
@@ -81,18 +110,24 @@ def prices_of(
     prices, names = np.zeros(len(floors)), list(floors)
 
     def shares() -> np.ndarray:
-        priced, found, places = replace(traits, bonus=prices @ members), np.zeros(len(names)), 0
+        now = [Price(n, floors[n], 0.0, float(p)) for n, p in zip(names, prices, strict=True)]
+        priced, found, places, lists = priced_by(now, members, traits), np.zeros(len(names)), 0, list[np.ndarray]()
         for group in ranked:
             chosen = turned(group.lists, k, group.dials, priced, group.users)[0]
             found += members[:, chosen[:, : group.places][chosen[:, : group.places] >= 0]].sum(1)
             places += int((chosen >= 0).sum())
-        return found / max(places, 1)
+            lists.append(np.pad(chosen, ((0, 0), (0, k - chosen.shape[1])), constant_values=-1))
+        of_lists = {n: mean_of(n, np.concatenate(lists), traits) for n in names if n in OF_LISTS}
+        return np.array([of_lists.get(n, share) for n, share in zip(names, found / max(places, 1), strict=True)])
 
     before = shares()
-    for _ in range(ROUNDS):
+    fewest, most = ROUNDS
+    for done in range(most):
+        if done >= fewest and (shares() >= np.array(list(floors.values())) - CLOSE).all():
+            break
         for at, name in enumerate(names):
             low, high, prices[at] = 0.0, MOST_PRICE, 0.0
-            if not members[at].any() or shares()[at] >= floors[name]:
+            if not (members[at].any() or name in OF_LISTS) or shares()[at] >= floors[name]:
                 continue
             for _ in range(HALVINGS):
                 prices[at] = (low + high) / 2
@@ -103,8 +138,8 @@ def prices_of(
 
 def found_on(
     night: Loaded, items: pa.Table, k: int, filter_seen: bool, floors: Mapping[str, float]
-) -> tuple[list[Price], np.ndarray]:
-    """Prices of a night's floors, and what they add to the relevance of each item (items,).
+) -> tuple[list[Price], Traits]:
+    """Prices of a night's floors, and its traits with what they add.
 
     Args:
         night: as workers have it.
@@ -113,8 +148,7 @@ def found_on(
         filter_seen: whether lists leave out what a user has met.
         floors: target -> share.
     """
-    users, members = some_users(night), members_of(items, floors)
-    traits = Traits.of(night.inputs, night.categories, night.exposed)
+    users, members, traits = some_users(night), members_of(items, floors), night.traits()
     fresh = bool((~night.liked & night.servable).any())
     ranked = []
     for plan, at in groups_of([night.plans[u] for u in users]):
@@ -122,7 +156,20 @@ def found_on(
         places = k - plan.new_items if fresh and blend_of([plan.serve]) else k
         ranked.append(Ranked(lists, users[at], plan.dials, places))
     prices = prices_of(ranked, k, traits, members, floors)
-    return prices, np.array([p.price for p in prices]) @ members
+    return prices, priced_by(prices, members, traits)
+
+
+def kept_by(served: pa.Table, items: pa.Table, prices: Sequence[Price], traits: Traits) -> list[float]:
+    """Share of all places of each target, or the mean over lists, in rows of ``recommendations`` (at least one)."""
+    user = served["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    row, place = rows_in(served["item_id"], items["item_id"].combine_chunks()), served["rank"].to_numpy() - 1
+    lists = np.full((user.max() + 1, place.max() + 1), -1)
+    lists[user, place] = row
+    shares = members_of(items, [p.target for p in prices])[:, row[row >= 0]].mean(1)
+    return [
+        mean_of(p.target, lists, traits) if p.target in OF_LISTS else float(s)
+        for p, s in zip(prices, shares, strict=True)
+    ]
 
 
 def some_users(night: Loaded) -> np.ndarray:

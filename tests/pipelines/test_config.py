@@ -35,7 +35,8 @@ def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
 
 def test_floors_are_of_targets_and_no_more_than_all_places() -> None:
     assert Recommend(floors={"domain:books": 0.5, "tag:own": 0.5}).floors["tag:own"] == 0.5
-    with pytest.raises(ValueError, match="floors: 'books' is no target; write item:ID, category:NAME"):
+    assert Recommend(floors={"domain:books": 0.9, "novelty": 0.5, "diversity": 0.5}).floors["novelty"] == 0.5
+    with pytest.raises(ValueError, match="floors: 'books' is no target; write item:ID, .*; or diversity or novelty"):
         Recommend(floors={"books": 0.1})
     with pytest.raises(ValueError, match="floors add up to 1.1 of all places, which is more than all"):
         Recommend(floors={"domain:books": 0.6, "domain:toys": 0.5})

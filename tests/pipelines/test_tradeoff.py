@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,7 @@ from pipelines.night.placing import Places
 from pipelines.recommenders.base import Inputs
 from pipelines.recommenders.blend.scored import popular_where_flat
 from pipelines.sections import Dials, Recommend
-from pipelines.tradeoff import MOST_USERS, SETTINGS, settings_judged, some_of, tradeoff
+from pipelines.tradeoff import MOST_USERS, SETTINGS, at_its_prices, settings_judged, some_of, tradeoff
 from tests.lakes import DAY, config_of, rows_of
 from tests.toy import Fixed
 
@@ -77,6 +78,28 @@ def test_the_others_stay_as_they_are_set(night: Loaded, tmp_path: Path) -> None:
     recommend = Recommend(models=("popularity",), serve="popularity", k=10, dials=Dials(popularity=0.5))
     rows = settings_judged(night, judged([[1]], ["u"]), config_of(tmp_path, recommend=recommend))
     assert {r["value"] for r in rows if r["dial"] == "exposure" and r["metric"] == "ndcg"} == {1.0}
+
+
+def test_dials_are_judged_at_the_prices_of_the_nights_floors(night: Loaded, tmp_path: Path) -> None:
+    """A price puts i04 first, and novelty's price takes the popular i00 off its place before it, as at night."""
+    lake = Lake(tmp_path)
+    prices = [
+        {"target": "domain:new", "floor": 0.1, "before": 0.0, "share": 0.1, "price": 0.9},
+        {"target": "novelty", "floor": 0.5, "before": 0.0, "share": 0.5, "price": 0.4},
+    ]
+    catalogue = rows_of("std_items", [{"item_id": i, "domain": "new" if i == "i04" else "old"} for i in IDS])
+    of_night = SimpleNamespace(day=DAY, items=lambda: catalogue)
+    assert at_its_prices(night, lake, of_night) is night, "a night that had none"  # type: ignore[arg-type]
+    lake.publish("floor_prices", DAY, rows_of("floor_prices", prices))
+    priced = at_its_prices(night, lake, of_night)  # type: ignore[arg-type]
+    assert np.flatnonzero(priced.bonus).tolist() == [4]
+    assert priced.added == {"popularity": 0.4}
+    config = config_of(tmp_path, recommend=Recommend(models=("popularity",), serve="popularity", k=10, dials=Dials()))
+    rows = settings_judged(priced, judged([[4]], ["u"]), config)
+    assert {r["value"] for r in rows if r["metric"] == "ndcg"} == {1.0}
+    rows = settings_judged(priced, judged([[1]], ["u"]), config)
+    found = {r["value"] for r in rows if r["metric"] == "ndcg"}
+    assert list(found) == [pytest.approx(1 / np.log2(3))], "i00 is behind it"
 
 
 def test_who_has_no_list_is_not_judged_and_of_many_some_are(night: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:

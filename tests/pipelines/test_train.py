@@ -29,6 +29,7 @@ models = ["popularity", "item_cf", "hybrid"]
 pool_domains = true
 [recommend.floors]
 "domain:toys" = 0.7
+novelty = 0.15
 """
 
 
@@ -78,8 +79,9 @@ def test_domains_share_weights_from_night_to_night(tmp_path: Path) -> None:
     *_, hybrid = load_recommenders(lake, last, config.recommend.models, inputs)
     assert isinstance(hybrid, Hybrid)
     assert (hybrid.pooling is None) == (card["validation"]["warm"]["pooled"]["deviations"] == {})
-    (promised,) = lake.read("floor_prices", last).to_pylist()
-    assert (promised["target"], promised["floor"]) == ("domain:toys", 0.7)
+    promised, novel = lake.read("floor_prices", last).to_pylist()
+    assert [(r["target"], r["floor"]) for r in (promised, novel)] == [("domain:toys", 0.7), ("novelty", 0.15)]
+    assert novel["share"] > 0.14
     assert promised["before"] < 0.6
     assert 0.69 < promised["share"] < 0.75, "the least that keeps it"
     assert 0 < promised["price"] < 2
