@@ -23,7 +23,7 @@ from pipelines.recommenders.registry import blend_of
 from pipelines.sections import OF_LISTS, Dials
 
 MOST_USERS = 1_000  # whose lists prices are found on
-MOST_PRICE = 2.0  # relevance is between 0 and 1, so that with this every ranked item of a target comes first
+MOST_PRICE = 2.0  # relevance is between 0 and 1, so that with this every ranked item of a target is first
 DIALS = dict(zip(OF_LISTS, ("diversity", "popularity"), strict=True))  # what is promised of lists -> what moves it
 HALVINGS = 12  # of the span of a price
 ROUNDS = 2, 8  # over all targets, fewest and most, as prices move each other
@@ -98,7 +98,7 @@ def prices_of(
 ) -> list[Price]:
     """The smallest prices with which every target has its share of the places of some lists.
 
-    A target that cannot have it has the largest price, and one that no item is of has none.
+    A target that cannot have it has the smallest price that gives it the most it can have.
 
     Args:
         ranked: of groups of users.
@@ -120,18 +120,20 @@ def prices_of(
         of_lists = {n: mean_of(n, np.concatenate(lists), traits) for n in names if n in OF_LISTS}
         return np.array([of_lists.get(n, share) for n, share in zip(names, found / max(places, 1), strict=True)])
 
-    before = shares()
+    before, goals = shares(), np.array(list(floors.values()))
     fewest, most = ROUNDS
     for done in range(most):
-        if done >= fewest and (shares() >= np.array(list(floors.values())) - CLOSE).all():
+        if done >= fewest and (shares() >= goals - CLOSE).all():
             break
         for at, name in enumerate(names):
             low, high, prices[at] = 0.0, MOST_PRICE, 0.0
             if not (members[at].any() or name in OF_LISTS) or shares()[at] >= floors[name]:
                 continue
+            prices[at] = MOST_PRICE
+            goals[at] = min(floors[name], shares()[at])
             for _ in range(HALVINGS):
                 prices[at] = (low + high) / 2
-                low, high = (low, prices[at]) if shares()[at] >= floors[name] else (prices[at], high)
+                low, high = (low, prices[at]) if shares()[at] >= goals[at] else (prices[at], high)
             prices[at] = high
     return [Price(n, floors[n], float(b), float(p)) for n, b, p in zip(names, before, prices, strict=True)]
 

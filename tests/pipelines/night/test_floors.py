@@ -9,7 +9,7 @@ from scipy import sparse
 
 from pipelines.lake.promises import PROMISES
 from pipelines.night.dials import Traits, turned
-from pipelines.night.floors import MOST_PRICE, Price, Ranked, kept_by, members_of, priced_by, prices_of
+from pipelines.night.floors import Price, Ranked, kept_by, members_of, priced_by, prices_of
 from pipelines.sections import Dials
 from tests.lakes import rows_of
 
@@ -54,10 +54,15 @@ def test_prices_of_two_targets_move_each_other() -> None:
     assert [f.before for f in found] == pytest.approx([2 / 9, 3 / 9], abs=0.05)
 
 
-def test_what_is_not_among_the_ranked_cannot_be_had() -> None:
-    lists = ranked([1, 0.5, 0.2])
-    (found,) = prices_of([lists], 2, traits(4, 1), np.eye(4, dtype=bool)[[3]], {"item:d": 0.5})
-    assert found.price == MOST_PRICE
+def test_what_cannot_be_had_costs_no_more_than_the_most_that_can() -> None:
+    lists = ranked([1, 0.5, 0.2, 0], [1, 0.9, 0.2, 0])
+    ranked_two = replace(lists, lists=(lists.lists[0][:, :2], lists.lists[1][:, :2]))  # relevance 1 and 0
+    (found,) = prices_of([ranked_two], 1, traits(4, 2), np.eye(4, dtype=bool)[[3]], {"item:d": 0.5})
+    assert found.price < 1e-3, "it is not among the ranked"
+    lists = ranked([1, 0.6, 0], [1, 0, 0.5])
+    of_first = replace(lists, lists=(lists.lists[0][:, :2], lists.lists[1][:, :2]))  # b is ranked for the first alone
+    (found,) = prices_of([of_first], 1, traits(3, 2), np.array([[False, True, False]]), {"item:b": 0.9})
+    assert found.price == pytest.approx(1, abs=2e-3), "half of the lists, and no more for any price"
 
 
 def test_places_that_go_to_new_items_do_not_count_and_groups_are_taken_together() -> None:
