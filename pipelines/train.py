@@ -14,7 +14,7 @@ from typing import Any
 from encoders.device import choose_device, single_threaded
 from pipelines.config import Config
 from pipelines.lake.cards import chosen_settings, files_of_model, load_recommender, made_from
-from pipelines.lake.credits import retired_by
+from pipelines.lake.credits import retired_by, trusted_by
 from pipelines.lake.storage import Lake, Manifest
 from pipelines.night.inputs import load_inputs, load_validation
 from pipelines.night.night import Night
@@ -75,8 +75,9 @@ def train(
 
 
 def of_team(config: Config, lake: Lake, day: date) -> dict[str, Any]:
-    """Settings of the hybrid where recommenders are judged by what they add: who is retired is left out."""
-    retired = retired_by(lake, day - timedelta(days=1)) if config.recommend.team and config.recommend.team.act else []
+    """Settings of the hybrid where recommenders are judged by what they add: who is left out, and who is let in."""
+    team, before = config.recommend.team, day - timedelta(days=1)
+    retired, trusted = (retired_by(lake, before), trusted_by(lake, before)) if team and team.act else ([], [])
     if retired:
         log.info("%s: the hybrid goes without %s, see eval_credit", day, ", ".join(retired))
-    return {"credit": True, "without": retired}
+    return {"credit": True, "without": retired, "trusted": trusted}

@@ -1,4 +1,4 @@
-"""Who of the recommenders is retired, as an earlier night has decided. Does not belong here: deciding (``credit``)."""
+"""What an earlier night has decided of the recommenders. Does not belong here: deciding (``credit``)."""
 
 from datetime import date
 
@@ -12,9 +12,18 @@ RETIRE, RETIRED, MORE, KEEP = "retire", "retired", "more", "keep"
 
 def retired_by(lake: Lake, day: date) -> list[str]:
     """Recommenders that the latest night up to a day has retired, in order of name."""
+    return _decided(lake, day, RETIRE, RETIRED)
+
+
+def trusted_by(lake: Lake, day: date) -> list[str]:
+    """Recommenders that the latest night up to a day has proposed for more places, in order of name."""
+    return _decided(lake, day, MORE)
+
+
+def _decided(lake: Lake, day: date, *decisions: str) -> list[str]:
     nights = lake.days("eval_credit", day)
     if not nights:
         return []
     rows = lake.read("eval_credit", nights[-1], ["model", "decision"])
-    mine = rows.filter(pc.is_in(rows["decision"], pa.array([RETIRE, RETIRED])))
+    mine = rows.filter(pc.is_in(rows["decision"], pa.array(decisions)))
     return sorted(mine["model"].to_pylist())

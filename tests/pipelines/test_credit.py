@@ -80,10 +80,12 @@ def test_a_proposal_is_acted_on_only_if_the_configuration_says_so(tmp_path: Path
     names = {"als": "retire", "ease": "keep", "graph": "retired", "item_cf": "more"}
     rows = [row | {"model": m, "decision": d} for m, d in names.items()]
     lake.publish("eval_credit", DAY, rows_of("eval_credit", rows))
-    for act, without in ((True, ["als", "graph"]), (False, [])):
+    for act, without, trusted in ((True, ["als", "graph"], ["item_cf"]), (False, [], [])):
         config = config_of(tmp_path, recommend=Recommend(team=Team(act=act)))
-        assert of_team(config, lake, DAY + timedelta(days=1)) == {"credit": True, "without": without}
-        assert of_team(config, lake, DAY)["without"] == [], "a night does not know what it will decide"
+        expected = {"credit": True, "without": without, "trusted": trusted}
+        assert of_team(config, lake, DAY + timedelta(days=1)) == expected
+        nothing = {"credit": True, "without": [], "trusted": []}
+        assert of_team(config, lake, DAY) == nothing, "a night does not know what it will decide"
 
 
 def test_who_is_retired_is_heard_again_after_four_windows(tmp_path: Path) -> None:
@@ -184,6 +186,10 @@ def test_a_vendor_that_knows_is_heard_and_noise_is_retired(tmp_path: Path) -> No
     card = load_card(lake, "hybrid", last)
     assert "external_noise" in card["settings"]["without"]
     assert "external_vendor" not in card["settings"]["without"]
+    assert card["settings"]["trusted"] == [m for m, r in sorted(found[third].items()) if r["decision"] == "more"], (
+        "as the night before has proposed"
+    )
+    assert "external_vendor" in card["settings"]["trusted"]
     assert "external_noise.fusion" not in card["validation"]["warm"]["weights"]
     assert set(lake.read("reco_candidates", last, ["model"])["model"].to_pylist()) == {
         "popularity", "hybrid", "external_vendor", "external_noise",

@@ -48,6 +48,7 @@ class Hybrid(Recommender):
         facts: whether facts about items (``facts.ItemFacts``) may take part as covariates.
         credit: whether the report says what each recommender adds to the others.
         without: names of recommenders that are not combined.
+        trusted: names of recommenders that are let in whatever the last days say of them.
         pool: whether weights of warm users may depend on events of item and user, and on the domain (``pooling``).
 
     Attributes:
@@ -59,9 +60,16 @@ class Hybrid(Recommender):
     signed = True
     grid: ClassVar[tuple[Hyperparameters, ...]] = ()
 
-    def __init__(self, facts: bool = True, credit: bool = False, without: Sequence[str] = (), pool: bool = False):
+    def __init__(
+        self,
+        facts: bool = True,
+        credit: bool = False,
+        without: Sequence[str] = (),
+        trusted: Sequence[str] = (),
+        pool: bool = False,
+    ):
         self.facts = ItemFacts() if facts else None
-        self.credit, self.without, self.pool = credit, without, pool
+        self.credit, self.without, self.trusted, self.pool = credit, without, trusted, pool
         self.pooling: Pooling | None = None
         self.few: list[Few] = []
         self.models: list[Recommender] = []
@@ -207,7 +215,7 @@ class Hybrid(Recommender):
         return Choices.joined(parts), dict(zip([m.name for m in self.models], means, strict=True))
 
     def _let_in(self, choices: Choices, covariates: np.ndarray, start: Weights, k: int) -> np.ndarray:
-        """Bool (channels,): those of our own recommenders, and others that surely help beside these.
+        """Bool (channels,): those of our own recommenders and trusted ones, and others that surely help beside ours.
 
         Others are lists that somebody else has made, and what is said over all domains where each has its own.
         """
@@ -217,7 +225,7 @@ class Hybrid(Recommender):
         found = base = ours & ~across
         for group, sure in groups:
             mean, error = mean_and_error(_gain(choices, covariates, start, k, (base, 0), (base | group, 0)))
-            found = found | group if mean > sure * error else found
+            found = found | group if mean > sure * error or np.isin(owner[group], self.trusted).all() else found
             base = found if group is across else base
         return found
 

@@ -78,7 +78,7 @@ class Foreign(Fixed):
     outside = True
 
 
-def team_of(*foreign: str, credit: bool = False) -> tuple[Hybrid, dict[str, Any]]:
+def team_of(*foreign: str, credit: bool = False, trusted: tuple[str, ...] = ()) -> tuple[Hybrid, dict[str, Any]]:
     """The hybrid of a recommender of ours with others, and its weights; 200 users like 5 of 60 items each."""
     rng = np.random.default_rng(0)
     users, items = 200, 60
@@ -88,10 +88,11 @@ def team_of(*foreign: str, credit: bool = False) -> tuple[Hybrid, dict[str, Any]
     scores = {
         "knows": wanted.toarray() + rng.normal(size=(users, items)),
         "copy": ours,
+        "hint": 0.12 * wanted.toarray() + rng.normal(size=(users, items)),
         **{f"chance{n}": rng.normal(size=(users, items)) for n in range(5)},
     }
     models = {"ours": Fixed("ours", ours)} | {n: Foreign(n, scores[n]) for n in foreign}
-    mixed = Hybrid(facts=False, credit=credit).given(models)
+    mixed = Hybrid(facts=False, credit=credit, trusted=trusted).given(models)
     report = mixed.weigh(Validation(0, Inputs(history), wanted, history, 10))
     return mixed, report["warm"]
 
@@ -107,6 +108,14 @@ def test_what_somebody_else_has_made_is_let_in_only_where_it_surely_helps() -> N
         assert found["weights"]["ours"] == plain["weights"]["ours"], "nothing changes at all"
         assert other.channels_of["cold"].tolist() == [*alone.channels_of["cold"], *[0] * len(junk)]
     assert mixed.channels_of["cold"][1] == 0, "where nobody without history could be asked, chance stays out too"
+
+
+def test_who_is_trusted_is_let_in_whatever_the_last_days_say() -> None:
+    _, plain = team_of("hint", "chance1")
+    _, trusted = team_of("hint", "chance1", trusted=("hint",))
+    assert plain["weights"]["hint"] == 0, "it does not surely help"
+    assert trusted["weights"]["hint"] > 0
+    assert trusted["weights"]["chance1"] == 0
 
 
 def test_credit_is_what_the_others_lose_without_a_recommender() -> None:
