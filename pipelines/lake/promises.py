@@ -200,7 +200,9 @@ SHORT = 0.01  # of all places, by which a share may miss its floor: prices are f
 
 
 @promise(
-    ["floor_prices"], "Items have the share of places that recommend.floors promises.", ["target", "floor", "share"]
+    ["floor_prices"],
+    "Items have the shares of places, and lists the means, that recommend.floors promises.",
+    ["target", "floor", "share"],
 )
 def floors_are_kept(_config: Config, _night: "Night", _table: str, rows: pa.Table) -> list[str]:
     """Targets that lists could not give their share; numbers are shares."""

@@ -4,6 +4,7 @@ Belongs here: which domains have few events, what is thinned, the weights and th
 with enough events (``pooling``), fitting recommenders on what is left (``hybrid``).
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -17,6 +18,8 @@ from pipelines.recommenders.base import Arrays, Inputs, Validation
 from pipelines.recommenders.blend.likelihood import Choices, Weights, fit, fit_sparse
 from pipelines.recommenders.matrices import unit_or_zero
 from pipelines.recommenders.ranking import blocks_of, events_of, weighted_sum
+
+log = logging.getLogger(__name__)
 
 FEW_EVENTS = 10_000  # of a domain, below which its weights are those of thinned domains
 RICHER = 2.0  # times as many events an item that a domain has at least to be thinned
@@ -84,6 +87,7 @@ class Group:
             Inputs, and which items are of thinned domains, bool (items,).
         """
         for number in range(self.number):
+            log.info("domains %s of %d events: world %d of %d", self.domains, self.events, number + 1, self.number)
             order = np.random.default_rng(number // 2).permutation(self.richer)
             domains = order[number % 2 :: 2]
             yield thinned(past, domains, self.events / self.items.sum(), number), np.isin(past.domains, domains)

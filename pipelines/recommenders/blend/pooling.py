@@ -74,7 +74,7 @@ class Known:
 
 
 @dataclass(frozen=True, eq=False)
-class Pooled:
+class PooledWeights:
     """Weights ``w + by_item * x(i) + by_user * x(u) + by_domain[d(i)]`` of each channel; ``known * x(i)`` and a level.
 
     Attributes:
@@ -132,14 +132,14 @@ class Pooled:
         """All of it in one vector."""
         return np.concatenate([getattr(self, f.name).ravel() for f in fields(self)])
 
-    def like(self, flat: np.ndarray) -> "Pooled":
+    def like(self, flat: np.ndarray) -> "PooledWeights":
         """The same shapes from one vector."""
         parts, at = {}, 0
         for f in fields(self):
             shape = getattr(self, f.name).shape
             size = int(np.prod(shape))
             parts[f.name], at = flat[at : at + size].reshape(shape), at + size
-        return Pooled(**parts)
+        return PooledWeights(**parts)
 
     def places(self) -> dict[str, np.ndarray]:
         """Bool vectors like ``flat``: which parameters are of which group."""
@@ -154,8 +154,8 @@ def fit_pooled(
     base: np.ndarray,
     groups: Sequence[str] = GROUPS,
     variances: Mapping[str, float] | None = None,
-    near: Pooled | None = None,
-) -> tuple[Pooled, dict[str, float]]:
+    near: PooledWeights | None = None,
+) -> tuple[PooledWeights, dict[str, float]]:
     """Weights by penalized likelihood, the penalties by empirical Bayes.
 
     Every group of parameters is normal around 0 with a variance of its own, which is what makes the choices likeliest
@@ -174,7 +174,7 @@ def fit_pooled(
     Returns:
         Weights, and the variance of each group.
     """
-    start = Pooled.even(base, known.number)
+    start = PooledWeights.even(base, known.number)
     likelihood, flat, where = _Likelihood(choices, known, prior, start), (near or start).flat(), start.places()
     variance = dict(variances or dict.fromkeys(groups, FIRST_VARIANCE))
     for _ in range(1 if variances else ROUNDS):
@@ -193,7 +193,7 @@ def fit_pooled(
 
 def gated(
     choices: Choices, known: Known, prior: np.ndarray, base: np.ndarray, k: int
-) -> tuple[Pooled | None, dict[str, Any]]:
+) -> tuple[PooledWeights | None, dict[str, Any]]:
     """Weights of all groups but those that do harm, one after another; None where all do.
 
     Each is judged by NDCG@k of users whom the weights were not fitted on (two folds), in lists of all items and in
@@ -233,7 +233,7 @@ def _judged(
     base: np.ndarray,
     k: int,
     variances: Mapping[str, float],
-    near: Pooled | None = None,
+    near: PooledWeights | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """NDCG@k of lists of all, and of one domain, by weights of other users."""
     found = list[tuple[np.ndarray, np.ndarray]]()
@@ -251,12 +251,12 @@ def _variance(values: np.ndarray, spread: np.ndarray, before: float) -> float:
 
 
 class _Likelihood:
-    """Log-likelihood of flat ``Pooled``; every user counts once.
+    """Log-likelihood of flat ``PooledWeights``; every user counts once.
 
     A candidate has values of its own domain alone, so that the work does not grow with the number of domains.
     """
 
-    def __init__(self, choices: Choices, known: Known, prior: np.ndarray, start: Pooled):
+    def __init__(self, choices: Choices, known: Known, prior: np.ndarray, start: PooledWeights):
         self.choices, self.known, self.prior, self.start = choices, known, prior, start
         length = np.bincount(choices.user, minlength=len(choices.candidate))
         self.voters = np.flatnonzero((length > 0) & (choices.weight.sum(1) > 0))
@@ -335,7 +335,7 @@ class Pooling:
         domains: number of each item's domain (items,).
     """
 
-    weights: Pooled
+    weights: PooledWeights
     scale: Scale
     events: np.ndarray
     domains: np.ndarray
@@ -370,5 +370,5 @@ class Pooling:
     def restored(cls, state: Arrays) -> Self:
         """Stored arrays."""
         item, user = state["scale"].reshape(2, 2).tolist()
-        weights = Pooled(**{f.name: state[f.name] for f in fields(Pooled)})
+        weights = PooledWeights(**{f.name: state[f.name] for f in fields(PooledWeights)})
         return cls(weights, Scale(tuple(item), tuple(user)), state["events"], state["domains"])

@@ -9,14 +9,23 @@ from scipy import sparse
 from pipelines.recommenders.base import Inputs, Validation
 from pipelines.recommenders.blend.hybrid import Hybrid
 from pipelines.recommenders.blend.likelihood import Choices, Weights, fit
-from pipelines.recommenders.blend.pooling import GROUPS, Known, Pooled, Pooling, Scale, _Likelihood, fit_pooled, gated
+from pipelines.recommenders.blend.pooling import (
+    GROUPS,
+    Known,
+    PooledWeights,
+    Pooling,
+    Scale,
+    _Likelihood,
+    fit_pooled,
+    gated,
+)
 from tests.toy import Fixed
 from tests.worlds import chosen
 
 CHANNELS, NO_PRIOR = 2, np.zeros(40, np.float32)
 
 
-def world(users: int, true: Pooled, domains: np.ndarray, seed: int = 0) -> tuple[Choices, Known]:
+def world(users: int, true: PooledWeights, domains: np.ndarray, seed: int = 0) -> tuple[Choices, Known]:
     """Users who choose one of all items each, by planted weights."""
     rng, items = np.random.default_rng(seed), len(domains)
     channels = [rng.normal(size=(users, items)).astype(np.float32) for _ in range(CHANNELS)]
@@ -29,14 +38,14 @@ def world(users: int, true: Pooled, domains: np.ndarray, seed: int = 0) -> tuple
     return chosen(channels, wanted), known
 
 
-def true_weights(by_domain: list[list[float]], by_item: float = 0.0, by_user: float = 0.0) -> Pooled:
+def true_weights(by_domain: list[list[float]], by_item: float = 0.0, by_user: float = 0.0) -> PooledWeights:
     """The first channel's weight grows with events of the item, the second's with those of the user."""
     steps = np.array([by_item, 0.0]), np.array([0.0, by_user])
-    return Pooled(np.array([1.0, 0.5]), *steps, np.array(by_domain), np.zeros(len(by_domain)), np.zeros(1))
+    return PooledWeights(np.array([1.0, 0.5]), *steps, np.array(by_domain), np.zeros(len(by_domain)), np.zeros(1))
 
 
 def test_a_weight_is_a_sum_of_what_item_user_and_domain_add() -> None:
-    pooled = Pooled(
+    pooled = PooledWeights(
         base=np.array([1.0, 2.0]),
         by_item=np.array([0.5, 0.0]),
         by_user=np.array([0.0, 0.25]),
@@ -66,7 +75,7 @@ def test_scale_is_of_logarithms() -> None:
 def test_likelihood_by_hand_and_its_derivatives() -> None:
     domains = np.arange(40) % 3
     choices, known = world(30, true_weights([[0.0, 0.0]] * 3), domains)
-    start = Pooled.even(np.array([0.3, 0.2]), 3)
+    start = PooledWeights.even(np.array([0.3, 0.2]), 3)
     flat = np.random.default_rng(1).normal(size=len(start.flat())) * 0.3
     ridge = np.full(len(flat), 2.0)
     likelihood, pooled = _Likelihood(choices, known, NO_PRIOR, start), start.like(flat)
