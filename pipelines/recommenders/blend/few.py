@@ -29,9 +29,10 @@ WORLD_EVENTS = 4000  # of domains of few events times worlds: which events are l
 JUDGES = 1600  # users who judge in all worlds together
 RIDGE = 30.0  # of the weights, in users; those of one world share which events are left
 MOST_USERS = 50_000  # whose histories are known in a world
-SURE, HARM = 1.0, 3.0  # standard errors over worlds by which lists of a domain must gain, and lists of all may lose
+SURE, HARM = 2.0, 3.0  # standard errors over worlds by which lists of a domain must gain, and lists of all may lose
+LEAST = 0.001  # of NDCG that lists of a domain must gain
 
-Listen = Callable[[Inputs], Callable[[np.ndarray], list[np.ndarray]]]
+Listen = Callable[[Inputs, np.ndarray], Callable[[np.ndarray], list[np.ndarray]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,42 +94,57 @@ class Group:
             yield thinned(past, domains, self.events / self.items.sum(), number), np.isin(past.domains, domains)
 
 
-def groups_of(past: Inputs) -> list[Group]:
-    """Domains of few events that there are two richer ones for."""
-    if not len(past.domains):
+def groups_of(now: Inputs, past: Inputs) -> list[Group]:
+    """Domains of few events that there are two richer ones for.
+
+    Args:
+        now: what is known tonight, of which domains have few events.
+        past: what is known of those that are thinned.
+    """
+    if not len(now.domains):
         return []
-    size = np.bincount(past.domains)
-    events = np.bincount(past.domains, events_of(past), len(size))
-    density = events / np.maximum(size, 1)
+    size = np.bincount(now.domains)
+    events, of_past = (np.bincount(now.domains, events_of(x), len(size)) for x in (now, past))
+    density, dense = events / np.maximum(size, 1), of_past / np.maximum(size, 1)
     few = (size > 0) & (events < FEW_EVENTS)
     order = np.floor(np.log10(np.maximum(density, 0.01)))
     groups = []
     for one in np.unique(order[few]):
         mine = np.flatnonzero(few & (order == one))
-        items = np.isin(past.domains, mine)
+        items = np.isin(now.domains, mine)
         least = RICHER * max(events[mine].sum(), 1) / items.sum()
-        richer = np.setdiff1d(np.flatnonzero((size >= LEAST_ITEMS) & (density >= least)), mine)
+        richer = np.setdiff1d(np.flatnonzero((size >= LEAST_ITEMS) & (dense >= least)), mine)
         if len(richer) >= 2 and items.sum() >= LEAST_ITEMS:
             groups.append(Group(mine, int(events[mine].sum()), items, richer))
     return groups
 
 
+def some_known(validation: Validation) -> Validation:
+    """The same where the past is that of ``MOST_USERS`` users at most."""
+    users = validation.past.positives.shape[0]
+    if users <= MOST_USERS:
+        return validation
+    known = np.zeros(users, bool)
+    known[np.random.default_rng(0).permutation(users)[:MOST_USERS]] = True
+    rows = np.repeat(np.arange(users), np.diff(validation.past.positives.indptr))
+    return replace(validation, past=_left(validation.past, known[rows]))
+
+
 def thinned(past: Inputs, domains: np.ndarray, events: float, seed: int) -> Inputs:
-    """The same where some domains keep as many events an item, drawn by chance.
-
-    What sites and other teams say of the items that lost events is not thinned, and left out.
-
-    Returns:
-        Inputs, with ``domains`` as they were.
-    """
-    rows, rng = past.positives.tocoo(), np.random.default_rng(seed)
-    users = rng.permutation(rows.shape[0])[:MOST_USERS]
-    domain, kept = past.domains[rows.col], np.isin(rows.row, users)
+    """The same where some domains keep so many events an item, drawn by chance; ``past.domains`` are as they were."""
+    rng, domain = np.random.default_rng(seed), past.domains[past.positives.indices]
+    kept = np.ones(len(domain), bool)
     for one in domains:
-        mine = rng.permutation(np.flatnonzero(kept & (domain == one)))
+        mine = rng.permutation(np.flatnonzero(domain == one))
         kept[mine[round(events * np.count_nonzero(past.domains == one)) :]] = False
-    pairs = (rows.data[kept], (rows.row[kept], rows.col[kept]))
-    positives = sparse.csr_matrix(pairs, shape=rows.shape)
+    return _left(past, kept)
+
+
+def _left(past: Inputs, kept: np.ndarray) -> Inputs:
+    """The same with some entries of its history alone (bool)."""
+    rows = np.repeat(np.arange(past.positives.shape[0]), np.diff(past.positives.indptr))
+    pairs = past.positives.data[kept], (rows[kept], past.positives.indices[kept])
+    positives = sparse.csr_matrix(pairs, shape=past.positives.shape)
     share = positives.getnnz(0) / np.maximum(past.positives.getnnz(0), 1)
     return replace(
         past,
@@ -137,8 +153,6 @@ def thinned(past: Inputs, domains: np.ndarray, events: float, seed: int) -> Inpu
         has_signal=np.diff(positives.indptr) > 0,
         histories=_histories(past.histories, positives),
         recent=past.recent * share[:, None].astype(np.float32) if len(past.recent) else past.recent,
-        external={},
-        pooled=None,
     )
 
 
@@ -151,11 +165,14 @@ def _histories(histories: Ragged, positives: sparse.csr_matrix) -> Ragged:
 
 
 def _vectors(past: Inputs, positives: sparse.csr_matrix) -> np.ndarray:
-    """Vectors of users who lost something are means of what they have left."""
-    lost = np.diff(past.positives.indptr) > np.diff(positives.indptr)
+    """Vectors of users who lost something are means of what they have left, and zero where that is nothing."""
+    left = np.diff(positives.indptr)
+    lost = np.diff(past.positives.indptr) > left
     vectors = past.user_vectors.copy()
     if len(vectors):
-        vectors[lost] = unit_or_zero(positives[lost] @ past.fused)
+        vectors[lost] = 0
+        some = np.flatnonzero(lost & (left > 0))
+        vectors[some] = unit_or_zero(positives[some] @ past.fused)
     return vectors
 
 
@@ -177,23 +194,29 @@ class World:
     def of(
         cls, inputs: Inputs, thin: np.ndarray, validation: Validation, listen: Listen, seed: int, most: int
     ) -> Self | None:
-        """Of at most so many users with a history who like items of thinned domains; None where there are none.
+        """Of at most so many users with a history who like items of thinned domains, and of as many with any taste.
 
-        Within a thinned domain they come to like what they have lost, too: of a new domain nothing was met before.
+        Within a thinned domain users come to like what they have lost, too: of a new domain nothing was met before.
+        None where there are no such users.
         """
+        rng, warm = np.random.default_rng(seed), np.diff(inputs.positives.indptr) > 0
         inside = sparse.diags_array(thin.astype(np.float32))
         wanted = ((validation.past.positives - inputs.positives + validation.relevant) @ inside).tocsr()
         wanted.eliminate_zeros()
-        users = np.flatnonzero((np.diff(wanted.indptr) > 0) & (np.diff(inputs.positives.indptr) > 0))
-        if not len(users):
+        fond, all_users = (
+            np.sort(rng.permutation(np.flatnonzero((np.diff(m.indptr) > 0) & warm))[:most])
+            for m in (wanted, validation.relevant)
+        )
+        if not len(fond) or not len(all_users):
             return None
-        users = np.sort(np.random.default_rng(seed).permutation(users)[:most])
         columns = [np.flatnonzero(thin & (inputs.domains == d)) for d in np.unique(inputs.domains[thin])]
-        within, whole, heard = list[Choices](), list[Choices](), listen(inputs)
-        for block in blocks_of(users, len(thin)):
-            channels, met = heard(block), inputs.positives[block]
+        within, whole, heard = list[Choices](), list[Choices](), listen(inputs, thin)
+        for block in blocks_of(fond, len(thin)):
+            channels, met = heard(block), None if validation.seen is None else inputs.positives[block]
             within += [c for items in columns for c in _of_items(channels, wanted[block], met, items)]
-            later, seen = validation.relevant[block], validation.seen[block] if validation.seen is not None else None
+        for block in blocks_of(all_users, len(thin)):
+            channels = heard(block)
+            later, seen = validation.relevant[block], None if validation.seen is None else validation.seen[block]
             whole.append(Choices.collect(channels, later, seen, np.eye(len(channels))[-1], np.zeros(len(thin))))
         return cls(Choices.joined(within), Choices.joined(whole), thin)
 
@@ -215,7 +238,7 @@ class World:
 
 
 def _of_items(
-    channels: list[np.ndarray], wanted: sparse.csr_matrix, met: sparse.csr_matrix, items: np.ndarray
+    channels: list[np.ndarray], wanted: sparse.csr_matrix, met: sparse.csr_matrix | None, items: np.ndarray
 ) -> list[Choices]:
     """Choices of some items by those users who like one of them, if any does."""
     wanted = wanted[:, items].tocsr()
@@ -224,7 +247,8 @@ def _of_items(
         return []
     own = [np.ascontiguousarray(z[np.ix_(rows, items)]) for z in channels]
     start = np.append(np.full(number, 1 / number), 0)
-    return [Choices.collect(own, wanted[rows], met[rows][:, items].tocsr(), start, np.zeros(len(items)))]
+    there = None if met is None else met[rows][:, items].tocsr()
+    return [Choices.collect(own, wanted[rows], there, start, np.zeros(len(items)))]
 
 
 def learned(
@@ -239,7 +263,8 @@ def learned(
     Args:
         group: the domains.
         validation: what users came to like.
-        listen: fits recommenders on what is known, and says the channels (c, and the hybrid's score) of some users.
+        listen: fits recommenders on what is known where some items are thinned, and says the channels (c, and the
+            hybrid's score) of some users.
         inner: bool (c,), channels that may weigh something within a domain.
         placing: bool (c,), channels that say the same of all items of a domain.
 
@@ -253,7 +278,7 @@ def learned(
     ]
     worlds = [w for w in found if w is not None]
     shown: dict[str, Any] = {"domains": group.domains.tolist(), "events": group.events, "worlds": len(worlds)}
-    halves = [[w for n, w in enumerate(worlds) if n // 2 % 2 == part] for part in (0, 1)]
+    halves = [[w for n, w in enumerate(found) if w is not None and n // 2 % 2 == part] for part in (0, 1)]
     if not all(halves):
         return None, shown
     gains = list[tuple[float, float]]()
@@ -264,7 +289,7 @@ def learned(
     shown |= {"ndcg_gain": round(mean, 5), "standard_error": round(error, 5)}
     shown |= {"within": round(within, 5), "error_within": round(error_within, 5)}
     weights, (normal, scale, level, *rest) = _fitted(worlds, inner, placing)
-    if within <= SURE * error_within or mean < -HARM * error or min(normal, scale) <= 0:
+    if within < max(LEAST, SURE * error_within) or mean < -HARM * error or min(normal, scale) <= 0:
         return None, shown
     channels = weights * scale
     channels[placing] = rest

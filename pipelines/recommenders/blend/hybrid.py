@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.learning.statistics import mean_and_error
 from pipelines.recommenders.base import Arrays, Hyperparameters, Inputs, Recommender, Validation
 from pipelines.recommenders.blend.facts import ItemFacts
-from pipelines.recommenders.blend.few import Few, groups_of, learned
+from pipelines.recommenders.blend.few import Few, groups_of, learned, some_known
 from pipelines.recommenders.blend.likelihood import Choices, Weights, channel, combined, fit, fit_sparse
 from pipelines.recommenders.blend.pooling import Known, Pooling, Scale, gated
 from pipelines.recommenders.ranking import (
@@ -30,6 +30,7 @@ from pipelines.recommenders.registry import DOMAINS
 
 SEGMENTS = ("warm", "cold")
 SHARE = f"{DOMAINS}.share"  # says the same of all items of a domain
+OF_SPACE = "multimodal"  # reads the unified space, which was trained on what worlds take away
 SURE = 3.0  # standard errors by which facts must gain: those who validate share their days, which hides how they vary
 
 Parts = tuple[np.ndarray, int]
@@ -99,6 +100,8 @@ class Hybrid(Recommender):
         tonight = self.models
         self.models = self._refitted(inputs.validation.past)
         self.weigh(inputs.validation)
+        if self.pool and self.report["warm"]["users"] >= MIN_USERS:
+            self.report["warm"]["few"] = list(self._learn_few(inputs, inputs.validation))
         return self._moved(tonight, inputs)
 
     def _refitted(self, inputs: Inputs) -> list[Recommender]:
@@ -147,23 +150,29 @@ class Hybrid(Recommender):
             self.channels_of[segment] = weights.channels.astype(np.float32)
             self.covariates_of[segment] = weights.covariates
         self._take(covariates)
-        if self.pool and self.report["warm"]["users"] >= MIN_USERS:
-            self.report["warm"]["few"] = list(self._learn_few(validation))
         return self.report
 
-    def _learn_few(self, validation: Validation) -> Iterator[dict[str, Any]]:
-        """Weights of their own for domains of few events, where they surely help; what each group of them gains."""
-        share = np.array(self.channel_names) == SHARE
+    def _learn_few(self, now: Inputs, validation: Validation) -> Iterator[dict[str, Any]]:
+        """Weights of their own for domains of few events, where they surely help; what each group of them gains.
+
+        There are none where sites or other teams have a say, as what they know of a domain cannot be thinned.
+        """
+        if validation.past.pooled or self.channels_of["warm"][~self._ours].any():
+            return
+        share, validation = np.array(self.channel_names) == SHARE, some_known(validation)
+        inner = self._ours & ~share & (self._owners != OF_SPACE)
         found = list[Few]()
-        for group in groups_of(validation.past):
-            few, shown = learned(group, validation, self._listen, self._ours & ~share, share)
+        for group in groups_of(now, validation.past):
+            few, shown = learned(group, validation, self._listen, inner, share)
             found += [few] if few else []
             yield shown
         self.few = found
 
-    def _listen(self, inputs: Inputs) -> Callable[[np.ndarray], list[np.ndarray]]:
-        """Channels and scores of some users by models that are fitted on other inputs."""
+    def _listen(self, inputs: Inputs, thin: np.ndarray) -> Callable[[np.ndarray], list[np.ndarray]]:
+        """Channels and scores of some users by models that are fitted on other inputs, where some items are thinned."""
         other = copy(self)._moved(self._refitted(inputs), inputs)
+        if other.pooling:  # of a domain that has few events nothing of its own is known
+            other.pooling = other.pooling.without(np.unique(inputs.domains[thin]))
 
         def heard(users: np.ndarray) -> list[np.ndarray]:
             evidence = other.evidence_of(inputs, users)

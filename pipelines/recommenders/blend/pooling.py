@@ -355,6 +355,12 @@ class Pooling:
             total += z * (of_items[:, c] + of_users[:, c, None])
         return total
 
+    def without(self, domains: np.ndarray) -> "Pooling":
+        """The same with nothing of their own for some domains."""
+        by_domain, level = self.weights.by_domain.copy(), self.weights.level.copy()
+        by_domain[domains], level[domains] = 0, 0
+        return replace(self, weights=replace(self.weights, by_domain=by_domain, level=level))
+
     @cached_property
     def _of_items(self) -> tuple[np.ndarray, np.ndarray]:
         """Weights of the channels (items, c) and levels (items,), the same for all blocks of users."""

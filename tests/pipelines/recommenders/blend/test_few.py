@@ -10,14 +10,19 @@ from scipy import sparse
 from encoders.space.ragged import Ragged
 from pipelines.recommenders.base import Inputs, Pooled, Validation
 from pipelines.recommenders.blend import few
-from pipelines.recommenders.blend.few import HARM, Few, Group, World, _of_items, groups_of, learned, thinned
+from pipelines.recommenders.blend.few import HARM, Few, Group, World, _of_items, groups_of, learned, some_known, thinned
 from pipelines.recommenders.blend.hybrid import Hybrid
+from pipelines.recommenders.blend.pooling import PooledWeights, Pooling, Scale
 from pipelines.recommenders.neighbours import Popularity
 from pipelines.recommenders.ranking import events_of
 from tests.toy import Fixed
 
 Heard = Callable[[np.ndarray], list[np.ndarray]]
 ITEMS, USERS = 12, 400
+
+
+def both(inputs: Inputs) -> list[Group]:
+    return groups_of(inputs, inputs)
 
 
 def shop(events: list[int], items: int = ITEMS, users: int = 2000) -> Inputs:
@@ -32,15 +37,20 @@ def shop(events: list[int], items: int = ITEMS, users: int = 2000) -> Inputs:
 def test_a_domain_has_few_events_where_two_others_have_more_of_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(few, "FEW_EVENTS", 300)
     # events an item: 25, 50, 2, 1, none, 20; the last has few and nobody who is twice as rich but the first two
-    groups = groups_of(shop([300, 600, 24, 12, 0, 240]))
+    groups = both(shop([300, 600, 24, 12, 0, 240]))
     assert [(g.domains.tolist(), g.events, g.richer.tolist()) for g in groups] == [
         ([4], 0, [0, 1, 2, 3, 5]),
         ([2, 3], 36, [0, 1, 5]),
     ], "by order of magnitude; 240 events of 12 items are 20 an item, and only one domain has 40"
     assert groups[1].items.tolist() == [False] * 24 + [True] * 24 + [False] * 24
-    assert groups_of(shop([300, 24])) == [], "one richer domain is not enough"
-    assert groups_of(shop([300, 600, 24], items=9)) == [], "domains of nine items show little"
-    assert groups_of(Inputs(shop([300, 600, 24]).positives)) == []
+    assert both(shop([300, 24])) == [], "one richer domain is not enough"
+    assert both(shop([300, 600, 24], items=9)) == [], "domains of nine items show little"
+    assert both(Inputs(shop([300, 600, 24]).positives)) == []
+    tonight, past = shop([300, 600, 24]), shop([300, 20, 24])
+    assert both(tonight)[0].richer.tolist() == [0, 1]
+    assert groups_of(tonight, past) == [], "what is thinned has to be rich in the past"
+    (group,) = groups_of(shop([300, 600, 36]), tonight)
+    assert group.events == 36, "as many as tonight, not as before"
 
 
 def test_a_thinned_domain_keeps_so_many_events_and_others_all() -> None:
@@ -51,8 +61,6 @@ def test_a_thinned_domain_keeps_so_many_events_and_others_all() -> None:
         user_vectors=np.ones((2000, 1), np.float32),
         fused=np.full((36, 1), -1, np.float32),
         recent=np.tile(np.arange(3, dtype=np.float32), (36, 1)),
-        external={"theirs": sparse.csr_matrix((2000, 36))},
-        pooled=Pooled(*[np.zeros(0)] * 4),
     )
     found = thinned(past, np.array([1]), 1.5, 0)
     assert np.bincount(past.domains, events_of(found)).tolist() == [600, 18, 24]
@@ -70,8 +78,6 @@ def test_a_thinned_domain_keeps_so_many_events_and_others_all() -> None:
     assert (found.user_vectors[~lost] == 1).all()
     assert found.recent[:12] == pytest.approx(past.recent[:12])
     assert found.recent[12:24] == pytest.approx(past.recent[12:24] * events_of(found)[12:24, None] / 50)
-    assert found.external == {}
-    assert found.pooled is None
     again, other = (thinned(past, np.array([1]), 1.5, seed).positives for seed in (0, 1))
     assert (again != found.positives).nnz == 0
     assert (other != found.positives).nnz > 0
@@ -84,11 +90,16 @@ def test_fewer_events_take_more_worlds() -> None:
     assert numbers == {0: 16, 50: 16, 300: 16, 500: 8, 5000: 4}
 
 
-def test_of_very_many_users_some_are_known_in_a_world(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_very_many_users_some_are_known_in_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
+    past = shop([600, 600, 24], users=50)
+    validation = Validation(0, past, past.positives, None, 10)
+    assert some_known(validation) is validation
     monkeypatch.setattr(few, "MOST_USERS", 20)
-    found = thinned(shop([600, 600, 24], users=50), np.array([1]), 1.5, 0)
-    assert (np.diff(found.positives.indptr) > 0).sum() == 20
-    assert np.bincount(found.domains, events_of(found))[1] == 18, "of events, whoever is known"
+    found = some_known(validation).past
+    known = np.flatnonzero(np.diff(found.positives.indptr))
+    assert len(known) == 20
+    assert (found.positives[known] != past.positives[known]).nnz == 0, "of these, all"
+    assert some_known(validation).relevant is validation.relevant
 
 
 # --- what is learned in worlds ------------------------------------------------------------------------------------
@@ -96,7 +107,7 @@ def test_of_very_many_users_some_are_known_in_a_world(monkeypatch: pytest.Monkey
 
 def planted(
     within: float, likes: np.ndarray | float = 0.0, unit: float = 1.0, offset: float = 0.0
-) -> tuple[Group, Validation, Callable[[Inputs], Heard]]:
+) -> tuple[Group, Validation, Callable[[Inputs, np.ndarray], Heard]]:
     """Domains 0 to 3 are rich, domain 4 is poor and in nobody's list; users choose by the first channel everywhere.
 
     The hybrid's score is that channel, and ``likes``, times ``unit`` and beside ``offset``, in domains that were not
@@ -113,10 +124,11 @@ def planted(
     later, met = liked & ~before & (domains < 4), before | (domains == 4)
     relevant, seen = (sparse.csr_matrix(x.astype(np.float32)) for x in (later, met))
     validation = Validation(0, past, relevant, seen, 5)
-    (group,) = groups_of(past)
+    (group,) = groups_of(past, past)
 
-    def listen(inputs: Inputs) -> Heard:
-        thin = np.isin(domains, domains[events_of(inputs) != events_of(past)])
+    def listen(inputs: Inputs, thin: np.ndarray) -> Heard:
+        lost = np.isin(domains, domains[events_of(inputs) != events_of(past)])
+        assert lost.tolist() == thin.tolist()
 
         def heard(users: np.ndarray) -> list[np.ndarray]:
             share = np.zeros_like(taste[users]) + (likes if isinstance(likes, float) else likes[users])
@@ -150,6 +162,20 @@ def test_weights_are_in_the_units_of_the_hybrids_score() -> None:
     assert found is not None
     assert found.channels[0] == pytest.approx(2, abs=0.3)
     assert found.level == pytest.approx(1.5, abs=0.4), "what is as good has as high a score"
+
+
+def test_lists_of_all_are_judged_by_users_who_do_not_care_for_thinned_domains_too() -> None:
+    """A level by those who care for thinned domains alone would flood the lists of all others."""
+    cares = np.random.default_rng(1).random((USERS, 5)) < 0.3
+    likes = np.where(cares, 0, -6).repeat(ITEMS, 1).astype(np.float32)
+    group, validation, listen = planted(0.2, likes)
+    inputs, thin = next(group.worlds(validation.past))
+    world = World.of(inputs, thin, validation, listen, 0, USERS)
+    assert world is not None
+    later = (np.diff(validation.relevant.indptr) > 0) & (np.diff(inputs.positives.indptr) > 0)
+    fond = cares[:, np.unique(inputs.domains[thin])].any(1)
+    assert (later & ~fond).sum() > 20
+    assert len(world.whole.candidate) == later.sum()
 
 
 def test_what_does_not_help_within_a_domain_is_left_out() -> None:
@@ -206,7 +232,7 @@ def test_weights_are_judged_in_worlds_of_other_halves(monkeypatch: pytest.Monkey
 
 def test_worlds_split_the_richer_domains_in_two() -> None:
     past = shop([600, 720, 480, 960, 300, 36])
-    (group,) = [g for g in groups_of(past) if g.domains.tolist() == [5]]
+    (group,) = [g for g in groups_of(past, past) if g.domains.tolist() == [5]]
     splits = []
     for number, (inputs, thin) in enumerate(group.worlds(past)):
         domains = np.unique(past.domains[thin])
@@ -231,6 +257,8 @@ def test_a_world_asks_so_many_users_and_leaves_out_what_they_have() -> None:
     assert 40 <= len(world.within.candidate) <= 80, "of two domains"
     channels, met = [np.zeros((2, 4), np.float32)] * 2, sparse.csr_matrix([[0, 1, 0, 0], [0, 0, 0, 0]])
     wanted = sparse.csr_matrix([[1, 0, 0, 1], [0, 0, 1, 0]])
+    (again,) = _of_items(channels, wanted, None, np.array([0, 1, 3]))
+    assert again.candidate[again.weight > 0].tolist() == [0, 1, 2], "where lists repeat what a user has"
     (choices,) = _of_items(channels, wanted, met, np.array([0, 1, 3]))
     assert choices.item.tolist() == [0, 2], "the second user wants nothing of these"
     assert choices.candidate[choices.weight > 0].tolist() == [0, 2]
@@ -254,10 +282,10 @@ def test_worlds_in_which_nobody_likes_anything_of_thinned_domains_say_nothing() 
 
 
 def test_in_a_thinned_domain_users_like_what_they_have_lost() -> None:
-    """Nobody comes to like anything there, so that lost events alone can say what users like."""
+    """Nobody comes to like anything but of domain 0, so that lost events alone can say what users like of others."""
     group, validation, listen = planted(within=0.2)
     elsewhere = validation.relevant.tolil()
-    elsewhere[:, : 4 * ITEMS] = 0
+    elsewhere[:, ITEMS:] = 0
     found, shown = learned(group, replace(validation, relevant=elsewhere.tocsr()), listen, INNER, PLACING)
     assert shown["within"] > 10 * shown["error_within"]
     assert found is not None
@@ -318,6 +346,47 @@ def test_the_hybrid_weighs_channels_otherwise_where_few_events_are_known() -> No
     assert np.array_equal(without[:, :120], scores[:, :120])
     assert np.array_equal(without[cold], scores[cold]), "users without history have one weight"
     assert hybrid.heard("warm") == {"popularity", "taste"}
+
+
+def test_where_others_have_a_say_no_world_is_made() -> None:
+    """What a vendor or other sites know of a domain cannot be thinned."""
+    inputs, hybrid = house()
+    assert inputs.validation is not None
+    truth = inputs.validation.relevant.toarray() + np.random.default_rng(0).normal(size=(300, 150)) / 9
+    vendor = Fixed("vendor", truth)
+    vendor.outside = True  # type: ignore[misc]
+    heard = Hybrid(facts=False, pool=True).given({m.name: m for m in [*hybrid.models, vendor]}).fit(inputs)
+    assert heard.channels_of["warm"][2] > 0
+    assert (heard.few, heard.report["warm"]["few"]) == ([], [])
+    vendor.scores = np.random.default_rng(1).normal(size=(300, 150)).astype(np.float32)
+    unheard = Hybrid(facts=False, pool=True).given({m.name: m for m in [*hybrid.models, vendor]}).fit(inputs)
+    assert unheard.channels_of["warm"][2] == 0
+    assert len(unheard.few) == 1
+    assert unheard.few[0].channels[2] == 0
+    nothing = np.zeros((0, 0))
+    sums = replace(inputs.validation.past, pooled=Pooled(np.arange(0), nothing, nothing, np.zeros(0)))
+    with_sites = replace(inputs, validation=replace(inputs.validation, past=sums))
+    taste = {"taste": hybrid.models[1]}
+    assert Hybrid(facts=False, pool=True).given(taste).fit(with_sites).few == []
+
+
+def test_in_a_world_a_thinned_domain_has_no_weights_of_its_own() -> None:
+    inputs, hybrid = house()
+    hybrid.fit(inputs)
+    weights = PooledWeights.even(np.ones(2), 5)
+    weights = replace(weights, by_domain=np.ones((5, 2)), level=np.arange(5.0))
+    hybrid.pooling = Pooling(weights, Scale((0, 1), (0, 1)), events_of(inputs), inputs.domains)
+    left = hybrid.pooling.without(np.array([1, 4])).weights
+    assert left.level.tolist() == [0, 0, 2, 3, 0]
+    assert left.by_domain[:, 0].tolist() == [1, 0, 1, 1, 0]
+    assert weights.level.tolist() == [0, 1, 2, 3, 4], "the hybrid's own stay"
+    hybrid.few = []
+    thin = inputs.domains == 1
+    *_, score = hybrid._listen(inputs, thin)(np.arange(1, 3))
+    plain = hybrid.score(inputs, np.arange(1, 3))
+    popularity, taste = hybrid.channels(hybrid.evidence_of(inputs, np.arange(1, 3)), [0, 1])
+    assert plain[:, thin] - score[:, thin] == pytest.approx((popularity + taste + 1)[:, thin], abs=1e-4)
+    assert score[:, ~thin] == pytest.approx(plain[:, ~thin], abs=1e-4)
 
 
 def test_what_only_domains_of_few_events_look_at_is_heard() -> None:
