@@ -126,12 +126,11 @@ def save_prices(night: Night, lake: Lake, r: Recommend, folder: Path, device: st
 def floors_kept(found: tuple[list[Price], Traits] | None, items: pa.Table, served: list[Path]) -> pa.Table:
     """Rows of ``floor_prices``: each target with what it has of the night's lists."""
     schema = TABLES["floor_prices"].schema({})
-    tables = [pq.read_table(p, columns=["user_id", "rank", "item_id"]) for p in served] if found else []
-    listed = pa.concat_tables(tables) if tables else None
-    if found is None or not listed:
+    if found is None:
         return schema.empty_table()
-    rows = [vars(p) | {"share": share} for p, share in zip(found[0], kept_by(listed, items, *found), strict=True)]
-    return pa.Table.from_pylist(rows, schema=schema)
+    tables = (pq.read_table(p, columns=["user_id", "rank", "item_id"]) for p in served)
+    shares = kept_by(tables, items, *found).tolist()
+    return pa.Table.from_pylist([vars(p) | {"share": s} for p, s in zip(found[0], shares, strict=True)], schema=schema)
 
 
 def lists_judged(config: Config, lake: Lake, day: date, served: list[Path]) -> pa.Table:

@@ -200,7 +200,9 @@ class Team(Settings):
     """What each recommender adds to the others, every night, and what follows; see ``pipelines.credit``."""
 
     nights: int = Field(7, ge=1, description="in which a recommender has to add something, else it is to be retired")
-    act: bool = Field(False, description="whether the hybrid leaves out who is to be retired, from the next night on")
+    act: bool = Field(
+        False, description="whether the next night leaves out who is to be retired, and lets in who has earned more"
+    )
 
 
 class Recommend(Settings):
@@ -228,7 +230,8 @@ class Recommend(Settings):
         None, description="what counts beside relevance, with what each setting would cost in eval_dials"
     )
     floors: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
-        {}, description="target (domain:, category:, tag: or item:) -> share of all places that its items get at least"
+        {},
+        description="domain:, category:, tag: or item: -> least share of all places; diversity, novelty -> least mean",
     )
     external: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], External] = Field(
         {}, description="name -> lists of somebody else, each a recommender beside models"

@@ -84,7 +84,7 @@ JUDGED = (
         stage="credit", group="evaluation", parents=("group:models", "recommendations"),
     ),
     Table(
-        "eval_dials", "What each setting of a dial would have done to yesterday's lists, the others as they are set.",
+        "eval_dials", "What each setting of a dial would have done to yesterday's lists, all else as it was.",
         ("dial", "setting", "metric", "k"),
         (
             _c("dial", pa.string(), "diversity, calibration, exposure or popularity"),

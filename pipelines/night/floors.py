@@ -60,20 +60,18 @@ def priced_by(prices: Sequence[Price], members: np.ndarray, traits: Traits) -> T
     return replace(traits, bonus=np.array([p.price for p in prices]) @ members, added=added)
 
 
-def mean_of(promised: str, lists: np.ndarray, traits: Traits) -> float:
-    """Mean of what is promised of lists; item rows (users, k), -1 behind the end.
+def sum_of(promised: str, lists: np.ndarray, traits: Traits) -> tuple[float, int]:
+    """Sum of what is promised of lists, and of how many numbers; item rows (users, k), -1 behind the end.
 
-    Diversity is that of ``metrics.diversity``, novelty of a place 1 less its item's popularity, which is the logarithm
-    of who likes it as a share of the largest one.
+    Diversity is that of ``metrics.diversity``, of each list; novelty, of each place, 1 less its item's popularity,
+    which is the logarithm of who likes it as a share of the largest one.
     """
-    if promised == "diversity":
-        blocks = range(0, len(lists), BLOCK)
-        values = [diversity(lists[a : a + BLOCK], traits.vectors) for a in blocks] or [np.zeros(0)]
-        known = np.concatenate(values)
-        known = known[~np.isnan(known)]
-    else:
-        known = 1 - traits.popular[lists[lists >= 0]]
-    return float(known.mean()) if len(known) else 0.0
+    if promised == "novelty":
+        values = 1 - traits.popular[lists[lists >= 0]]
+        return float(values.sum()), len(values)
+    blocks = [diversity(lists[a : a + BLOCK], traits.vectors) for a in range(0, len(lists), BLOCK)]
+    known = [block[~np.isnan(block)] for block in blocks]
+    return sum(float(block.sum()) for block in known), sum(map(len, known))
 
 
 @dataclass(frozen=True)
@@ -111,14 +109,17 @@ def prices_of(
 
     def shares() -> np.ndarray:
         now = [Price(n, floors[n], 0.0, float(p)) for n, p in zip(names, prices, strict=True)]
-        priced, found, places, lists = priced_by(now, members, traits), np.zeros(len(names)), 0, list[np.ndarray]()
+        priced, sums, numbers = priced_by(now, members, traits), np.zeros(len(names)), np.zeros(len(names))
         for group in ranked:
             chosen = turned(group.lists, k, group.dials, priced, group.users)[0]
-            found += members[:, chosen[:, : group.places][chosen[:, : group.places] >= 0]].sum(1)
-            places += int((chosen >= 0).sum())
-            lists.append(np.pad(chosen, ((0, 0), (0, k - chosen.shape[1])), constant_values=-1))
-        of_lists = {n: mean_of(n, np.concatenate(lists), traits) for n in names if n in OF_LISTS}
-        return np.array([of_lists.get(n, share) for n, share in zip(names, found / max(places, 1), strict=True)])
+            kept, new = chosen[:, : group.places], int((chosen[:, group.places :] >= 0).sum())
+            more = _sums(names, members, kept, traits)
+            sums += more[0]
+            numbers += more[1]
+            for at, name in enumerate(names):  # places of new items are nobody's, and as novel as can be
+                sums[at] += new if name == "novelty" else 0
+                numbers[at] += new if name != "diversity" else 0
+        return sums / np.maximum(numbers, 1)
 
     before, goals = shares(), np.array(list(floors.values()))
     fewest, most = ROUNDS
@@ -161,17 +162,32 @@ def found_on(
     return prices, priced_by(prices, members, traits)
 
 
-def kept_by(served: pa.Table, items: pa.Table, prices: Sequence[Price], traits: Traits) -> list[float]:
-    """Share of all places of each target, or the mean over lists, in rows of ``recommendations`` (at least one)."""
-    user = served["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    row, place = rows_in(served["item_id"], items["item_id"].combine_chunks()), served["rank"].to_numpy() - 1
-    lists = np.full((user.max() + 1, place.max() + 1), -1)
-    lists[user, place] = row
-    shares = members_of(items, [p.target for p in prices])[:, row[row >= 0]].mean(1)
-    return [
-        mean_of(p.target, lists, traits) if p.target in OF_LISTS else float(s)
-        for p, s in zip(prices, shares, strict=True)
+def _sums(
+    names: Sequence[str], members: np.ndarray, lists: np.ndarray, traits: Traits
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each target the sum over places or lists of what it has, and their number."""
+    listed = lists[lists >= 0]
+    found = [
+        sum_of(name, lists, traits) if name in OF_LISTS else (float(mine[listed].sum()), len(listed))
+        for name, mine in zip(names, members, strict=True)
     ]
+    return np.array([f[0] for f in found]), np.array([f[1] for f in found])
+
+
+def kept_by(served: Iterable[pa.Table], items: pa.Table, prices: Sequence[Price], traits: Traits) -> np.ndarray:
+    """Share of all places of each target, or the mean over lists (targets,); served lists in tables of whole users."""
+    names = [p.target for p in prices]
+    members, known = members_of(items, names), items["item_id"].combine_chunks()
+    sums, numbers = np.zeros(len(names)), np.zeros(len(names))
+    for table in served:
+        user = table["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+        row, place = rows_in(table["item_id"], known), table["rank"].to_numpy() - 1
+        lists = np.full((user.max(initial=-1) + 1, place.max(initial=-1) + 1), -1)
+        lists[user, place] = row
+        more = _sums(names, members, lists, traits)
+        sums += more[0]
+        numbers += more[1]
+    return sums / np.maximum(numbers, 1)
 
 
 def some_users(night: Loaded) -> np.ndarray:

@@ -125,7 +125,18 @@ def test_what_lists_have_of_what_is_promised_by_hand() -> None:
     )
     known = replace(traits(3, 3), vectors=np.array([[1.0, 0], [1, 0], [0, 1]]), popular=np.array([1.0, 0.5, 0]))
     prices = [Price(t, 0.5, 0.0, 0.0) for t in ("domain:toys", "diversity", "novelty")]
-    assert kept_by(served, items, prices, known) == pytest.approx([2 / 5, (0 + 1) / 2, (0 + 0.5 + 0 + 1 + 0.5) / 5])
+    by_hand = pytest.approx([2 / 5, (0 + 1) / 2, (0 + 0.5 + 0 + 1 + 0.5) / 5])
+    assert kept_by([served], items, prices, known) == by_hand
+    assert kept_by([served[:2], served[2:], served[:0]], items, prices, known) == by_hand, "in parts of whole users"
+    assert kept_by([], items, prices, known).tolist() == [0, 0, 0]
+
+
+def test_places_that_go_to_new_items_are_as_novel_as_can_be() -> None:
+    known, nobody = replace(traits(3), popular=np.array([1.0, 0.5, 0.25])), np.zeros((1, 3), bool)
+    (found,) = prices_of([ranked([1, 0.9, 0], places=1)], 2, known, nobody, {"novelty": 0.5})
+    assert (found.before, found.price) == (0.5, 0.0), "of two places one is known to all, and one will be new"
+    assert prices_of([], 2, known, nobody, {"novelty": 0.5})[0].before == 0.0, "nobody is served"
+    assert prices_of([], 2, known, nobody, {"diversity": 0.5})[0].price == pytest.approx(0, abs=1e-3)
 
 
 def test_a_target_that_nothing_is_of_costs_nothing() -> None:
