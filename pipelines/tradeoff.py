@@ -23,7 +23,7 @@ from pipelines.learning.statistics import intervals, resampled
 from pipelines.night.arms import uniform
 from pipelines.night.dials import POOL, turned
 from pipelines.night.files import Loaded, opened
-from pipelines.night.floors import Price, members_of, priced_by
+from pipelines.night.floors import added_by, members_of
 from pipelines.night.judgement import Judgement, judgement_of
 from pipelines.night.measures import cut, measured, of_all
 from pipelines.night.night import Night
@@ -69,11 +69,10 @@ def some_of(judgement: Judgement, night: Loaded) -> Judgement:
 def at_its_prices(loaded: Loaded, lake: Lake, night: Night) -> Loaded:
     """The night with what its floors have added to relevance and dials; itself where it had none."""
     rows = lake.read("floor_prices", night.day).to_pylist() if lake.manifest("floor_prices", night.day) else []
-    prices = [Price(r["target"], r["floor"], r["before"], r["price"]) for r in rows]
-    if not prices:
+    if not rows:
         return loaded
-    traits = priced_by(prices, members_of(night.items(), [p.target for p in prices]), loaded.traits())
-    return replace(loaded, bonus=traits.bonus, added=traits.added)
+    targets, prices = [r["target"] for r in rows], [r["price"] for r in rows]
+    return replace(loaded, **added_by(targets, prices, members_of(night.items(), targets)))
 
 
 def settings_judged(night: Loaded, judgement: Judgement, config: Config) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ Does not: choosing items (``dials``), rules that hold in every list (``placing``
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -54,10 +55,21 @@ def members_of(items: pa.Table, floors: Iterable[str]) -> np.ndarray:
     return np.stack([nothing if target in OF_LISTS else meant_by(items, target) for target in floors])
 
 
+def added_by(targets: Sequence[str], prices: Sequence[float], members: np.ndarray) -> dict[str, Any]:
+    """What prices add: ``bonus`` to the relevance of each item (items,), and ``added`` to dials, as in ``Traits``.
+
+    Args:
+        targets: what has a price.
+        prices: of each target.
+        members: (targets, items), which items each target means.
+    """
+    added = {DIALS[target]: float(price) for target, price in zip(targets, prices, strict=True) if target in OF_LISTS}
+    return {"bonus": np.asarray(prices, float) @ members, "added": added}
+
+
 def priced_by(prices: Sequence[Price], members: np.ndarray, traits: Traits) -> Traits:
     """The traits with what prices add; ``members`` (targets, items) are the items that each target means."""
-    added = {DIALS[p.target]: p.price for p in prices if p.target in OF_LISTS}
-    return replace(traits, bonus=np.array([p.price for p in prices]) @ members, added=added)
+    return replace(traits, **added_by([p.target for p in prices], [p.price for p in prices], members))
 
 
 def sum_of(promised: str, lists: np.ndarray, traits: Traits) -> tuple[float, int]:
@@ -108,8 +120,8 @@ def prices_of(
     prices, names = np.zeros(len(floors)), list(floors)
 
     def shares() -> np.ndarray:
-        now = [Price(n, floors[n], 0.0, float(p)) for n, p in zip(names, prices, strict=True)]
-        priced, sums, numbers = priced_by(now, members, traits), np.zeros(len(names)), np.zeros(len(names))
+        priced = replace(traits, **added_by(names, prices.tolist(), members))
+        sums, numbers = np.zeros(len(names)), np.zeros(len(names))
         for group in ranked:
             chosen = turned(group.lists, k, group.dials, priced, group.users)[0]
             kept, new = chosen[:, : group.places], int((chosen[:, group.places :] >= 0).sum())

@@ -33,7 +33,8 @@ def with_preset(own: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"domain = {domain!r} is no kind of house; known are {', '.join(kinds())}")
     preset = tomllib.loads((FOLDER / f"{domain}.toml").read_text(encoding="utf-8"))
     metric, modalities = preset.pop("promote_on"), preset.pop("modalities")
-    preset["encoders"] = {m: {"model": KINDS[m].default_encoder} for m in modalities if "encoders" not in own}
+    if "encoders" not in own:
+        preset["encoders"] = {m: {"model": KINDS[m].default_encoder} for m in modalities}
     made = _merged(preset, own)
     experiments = made.get("experiments", {})
     if isinstance(experiments, dict):

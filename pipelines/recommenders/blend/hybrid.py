@@ -101,7 +101,7 @@ class Hybrid(Recommender):
         self.models = self._refitted(inputs.validation.past)
         self.weigh(inputs.validation)
         if self.pool and self.report["warm"]["users"] >= MIN_USERS:
-            self.report["warm"]["few"] = list(self._learn_few(inputs, inputs.validation))
+            self.report["warm"]["few"] = self._learn_few(inputs, inputs.validation)
         return self._moved(tonight, inputs)
 
     def _refitted(self, inputs: Inputs) -> list[Recommender]:
@@ -152,21 +152,19 @@ class Hybrid(Recommender):
         self._take(covariates)
         return self.report
 
-    def _learn_few(self, now: Inputs, validation: Validation) -> Iterator[dict[str, Any]]:
+    def _learn_few(self, now: Inputs, validation: Validation) -> list[dict[str, Any]]:
         """Weights of their own for domains of few events, where they surely help; what each group of them gains.
 
         There are none where sites or other teams have a say, as what they know of a domain cannot be thinned.
         """
         if validation.past.pooled or self.channels_of["warm"][~self._ours].any():
-            return
+            return []
         share, validation = np.array(self.channel_names) == SHARE, some_known(validation)
         inner = self._ours & ~share & (self._owners != OF_SPACE)
-        found = list[Few]()
-        for group in groups_of(now, validation.past):
-            few, shown = learned(group, validation, self._listen, inner, share)
-            found += [few] if few else []
-            yield shown
-        self.few = found
+        groups = groups_of(now, validation.past)
+        found = [learned(group, validation, self._listen, inner, share) for group in groups]
+        self.few = [few for few, _ in found if few]
+        return [shown for _, shown in found]
 
     def _listen(self, inputs: Inputs, thin: np.ndarray) -> Callable[[np.ndarray], list[np.ndarray]]:
         """Channels and scores of some users by models that are fitted on other inputs, where some items are thinned."""
